@@ -1,0 +1,185 @@
+"""What the hub's processes tell each other (docs/architecture.md, "Hub"). Values only; sockets are in `pipes.py`.
+
+    supervisor (root)  <-- SEQPACKET + passed descriptors -->  worker, control
+    worker             <-- length-prefixed stream         -->  control
+
+A worker parses hostile bytes, so control trusts nothing in its messages beyond their shape, and the supervisor does for
+control only what `HostPortWanted` allows. Bytes travel as MessagePack.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+MAX_MESSAGE: Final = 16 * 1024 * 1024  # bytes of one encoded message; a larger one ends the process that sent it
+
+
+class Message(msgspec.Struct, tag=True, frozen=True, omit_defaults=True):
+    """Base: the class name travels as the tag."""
+
+
+# -- worker to control --------------------------------------------------------------------------------------------
+
+
+class LoginAsked(Message):
+    """A peer wants in. Exactly one `LoginAnswered` with the same `ask` follows within `LOGIN_DEADLINE`."""
+
+    ask: int
+    hub: str
+    user: str
+    authtype: int  # protocol section 8; 96..98 never get here, the worker refuses them
+    challenge: bytes  # the 20 random bytes of this connection's hello
+    secure_password: bytes = b""
+    plain_password: str = ""
+    invite_token: str = ""  # one-use secret of a join link (docs/protocol.md, "Joining by a link")
+    invite_hash: bytes = b""  # SHA0 form of the password that the card made for itself
+    peer: str = ""  # "address:port" as text, for the log
+    client: str = ""  # product string
+    client_version: int = 0
+    client_build: int = 0
+    extension: int = 0  # highest ukihashi version offered; 0 = a standard peer
+
+
+class SessionOpened(Message):
+    """A login became a session."""
+
+    session: str  # SID-USER-n
+    hub: str
+    user: str
+    peer: str
+    client: str
+    extension: int
+    at: float  # seconds since 1970
+
+
+class SessionClosed(Message):
+    """A session ended and freed its port."""
+
+    session: str
+    hub: str
+    user: str
+    reason: str
+    frames_in: int  # from the member into the hub
+    bytes_in: int
+    frames_out: int
+    bytes_out: int
+    dropped: int
+    at: float
+
+
+class Answered(Message):
+    """The answer to an `Asked`; rows are plain values that can become JSON."""
+
+    ask: int
+    rows: list[dict[str, Any]] = []
+    error: str = ""
+
+
+# -- control to worker --------------------------------------------------------------------------------------------
+
+
+class LoginAnswered(Message):
+    """Let in (`error` 0) or refuse (a code of protocol section 11)."""
+
+    ask: int
+    error: int = 0
+    hub: str = ""  # as the hub is spelled
+    user: str = ""
+    policy: dict[str, int] = {}  # appendix B, only what differs from a new user's
+    max_sessions: int = 0  # of the hub; 0 = no limit
+
+
+class HubPut(Message):
+    """A virtual hub exists with these settings (sent for each at start, then at each change)."""
+
+    hub: str
+    online: bool = True
+    ageing_s: float = 600.0
+    session_timeout_s: float = 20.0
+
+
+class HubRemoved(Message):
+    """End its sessions and forget it."""
+
+    hub: str
+
+
+class Asked(Message):
+    """A question about live state, or an order: answered by `Answered`."""
+
+    ask: int
+    what: str  # "sessions", "mac_table", "status", "disconnect"
+    hub: str = ""
+    name: str = ""
+
+
+# -- control to supervisor, supervisor to both --------------------------------------------------------------------
+
+
+class Ready(Message):
+    """This process serves."""
+
+    who: str  # "worker", "control"
+    notes: dict[str, str] = {}
+
+
+class HostPortWanted(Message):
+    """Make (or keep) a TAP for a virtual hub with the hub machine's own addresses on it."""
+
+    hub: str
+    interface: str  # at most 15 characters, must begin with "uk"
+    addresses: list[str]  # "10.181.7.1/24", "fd3c:...::1/64"
+
+
+class HostPortGone(Message):
+    """Remove that TAP."""
+
+    hub: str
+
+
+class HostPort(Message):
+    """Supervisor to worker, with one descriptor attached: the TAP of a hub's host port."""
+
+    hub: str
+    interface: str
+
+
+class Stop(Message):
+    """End in good order: close_notify to every peer, then exit. The receiver has `STOP_DEADLINE` seconds."""
+
+
+class Failed(Message):
+    """This process can't go on; the sentence says why. The supervisor prints it and stops the hub."""
+
+    who: str
+    sentence: str
+
+
+LOGIN_DEADLINE: Final = 10.0  # seconds
+STOP_DEADLINE: Final = 5.0  # seconds
+
+AnyMessage = (
+    LoginAsked
+    | SessionOpened
+    | SessionClosed
+    | Answered
+    | LoginAnswered
+    | HubPut
+    | HubRemoved
+    | Asked
+    | Ready
+    | HostPortWanted
+    | HostPortGone
+    | HostPort
+    | Stop
+    | Failed
+)
+
+encode = msgspec.msgpack.Encoder().encode
+_decoder: Final = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def decode(data: bytes) -> AnyMessage:
+    """One message; raises `msgspec.DecodeError` or `msgspec.ValidationError` for anything else."""
+    message: AnyMessage = _decoder.decode(data)
+    return message
