@@ -1,0 +1,279 @@
+"""Addresses, routes, MTU and state of network interfaces, by rtnetlink (Linux).
+
+Synchronous: call it from a thread where an event loop runs. pyroute2 is imported at the first call, because a process
+that only moves frames never needs it. Every function that changes something says whether it changed anything, so that
+`Changes` undoes exactly what we did and nothing of the admin's.
+"""
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from ukihashi.errors import N_, EnvironmentLacks, UsageError
+
+IFA_F_NODAD: Final = 0x02  # linux/if_addr.h
+PROTOCOL: Final = 75  # what our routes carry in their `proto` field, so that they can be told from the admin's
+
+
+class LinkCounters(NamedTuple):
+    """What the kernel counted on one interface. On a TAP `tx` is what left the system, so what we read."""
+
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+    tx_dropped: int  # the TAP's ring was full: we read too slowly, on purpose or not
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route. `destination` is a network ("10.0.0.0/8", "default" or "default6")."""
+
+    destination: str
+    interface: str
+    via: str = ""
+    metric: int = 0  # 0: the kernel's default
+    table: int = 254  # main
+
+
+def exists(interface: str) -> bool:
+    """Does an interface of this name exist here?"""
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return True
+
+
+def set_up(interface: str, mtu: int = 1500, txqueuelen: int | None = None) -> None:
+    """Set MTU (bytes of payload) and queue length (frames) and switch the interface on."""
+    settings: dict[str, Any] = {"mtu": mtu, "state": "up"}
+    if txqueuelen is not None:
+        settings["txqlen"] = txqueuelen
+    with _netlink(interface) as (netlink, index):
+        netlink.link("set", index=index, **settings)
+
+
+def set_down(interface: str) -> None:
+    """Switch the interface off."""
+    with _netlink(interface) as (netlink, index):
+        netlink.link("set", index=index, state="down")
+
+
+def set_mac(interface: str, mac: bytes) -> None:
+    """Give the interface the MAC address `mac` (6 bytes)."""
+    with _netlink(interface) as (netlink, index):
+        netlink.link("set", index=index, address=mac.hex(":"))
+
+
+def mac_of(interface: str) -> bytes:
+    """The interface's MAC address, 6 bytes."""
+    with _netlink(interface) as (netlink, index):
+        text: str = netlink.get_links(index)[0].get_attr("IFLA_ADDRESS")
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def remove_interface(interface: str) -> bool:
+    """Remove a (persistent TAP, bridge, ...) interface; False if there was none."""
+    if not exists(interface):
+        return False
+    with _netlink(interface) as (netlink, index):
+        netlink.link("del", index=index)
+    return True
+
+
+def counters(interface: str) -> LinkCounters:
+    """What the kernel has counted on the interface since it was made."""
+    with _netlink(interface) as (netlink, index):
+        stats: Mapping[str, int] = netlink.get_links(index)[0].get_attr("IFLA_STATS64")
+    return LinkCounters(*(stats[name] for name in LinkCounters._fields))
+
+
+def addresses(interface: str) -> list[str]:
+    """Its IPv4 and IPv6 addresses with prefix length, link-local ones left out."""
+    found: list[str] = []
+    with _netlink(interface) as (netlink, index):
+        for row in netlink.get_addr(index=index):
+            address = ipaddress.ip_interface(f"{row.get_attr('IFA_ADDRESS')}/{row['prefixlen']}")
+            if not address.ip.is_link_local:
+                found.append(str(address))
+    return found
+
+
+def add_address(interface: str, cidr: str) -> bool:
+    """Put an address with prefix length ("10.1.2.1/24", "fd00::1/64") on the interface; False if it was there already.
+
+    IPv6 without duplicate address detection (RFC 4862, 5.4): the hub assigns each address to one member, and the probe
+    would go out before any connection exists and then hold the address back for a second.
+    """
+    address = _address(cidr)
+    flags = {"flags": IFA_F_NODAD} if address.version == 6 else {}
+    with _netlink(interface, cidr) as (netlink, index), _unless(errno.EEXIST) as outcome:
+        netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
+    return not outcome
+
+
+def remove_address(interface: str, cidr: str) -> bool:
+    """Take an address off; False if it was not there."""
+    address = _address(cidr)
+    if not exists(interface):
+        return False
+    with _netlink(interface, cidr) as (netlink, index), _unless(errno.EADDRNOTAVAIL) as outcome:
+        netlink.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+    return not outcome
+
+
+def add_route(route: Route) -> bool:
+    """Add a route; False if the same one was there already."""
+    with _netlink(route.interface, route.destination) as (netlink, index), _unless(errno.EEXIST) as outcome:
+        netlink.route("add", **_route_fields(route, index))
+    return not outcome
+
+
+def remove_route(route: Route) -> bool:
+    """Remove a route; False if it was not there (an interface takes its routes along when it goes)."""
+    if not exists(route.interface):
+        return False
+    with _netlink(route.interface, route.destination) as (netlink, index), _unless(errno.ESRCH) as outcome:
+        netlink.route("del", **_route_fields(route, index))
+    return not outcome
+
+
+class Changes:
+    """What we changed on this machine, and how to take it back."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], object]] = []
+
+    def add_address(self, interface: str, cidr: str) -> None:
+        """`add_address`, remembered if it changed anything."""
+        if add_address(interface, cidr):
+            self._undo.append(lambda: remove_address(interface, cidr))
+
+    def add_route(self, route: Route) -> None:
+        """`add_route`, remembered if it changed anything."""
+        if add_route(route):
+            self._undo.append(lambda: remove_route(route))
+
+    def undo(self) -> list[EnvironmentLacks]:
+        """Take everything back, the newest first; what could not be undone is given back, the rest is done anyway."""
+        failures: list[EnvironmentLacks] = []
+        while self._undo:
+            try:
+                self._undo.pop()()
+            except EnvironmentLacks as error:
+                failures.append(error)
+        return failures
+
+
+def check_route(destination: str, via: str = "") -> tuple[int, str]:
+    """The IP version and the normal spelling of a route's destination. Raises: UsageError."""
+    try:
+        if destination in {"default", "default6"}:
+            version = 6 if destination == "default6" or (via and ipaddress.ip_address(via).version == 6) else 4
+            network = ipaddress.ip_network("::/0" if version == 6 else "0.0.0.0/0")
+        else:
+            network = ipaddress.ip_network(destination)
+            version = network.version
+        fits = not via or ipaddress.ip_address(via).version == version
+    except ValueError as error:
+        raise _no_route(destination, via) from error
+    if not fits:
+        raise _no_route(destination, via)
+    return version, str(network)
+
+
+def _no_route(destination: str, via: str) -> UsageError:
+    return UsageError(
+        N_(
+            "{text!r} is no route: write a network such as 10.8.0.0/16 or fd00:8::/48, and a gateway of the same family"
+        ),
+        text=f"{destination} via {via}" if via else destination,
+    )
+
+
+def _route_fields(route: Route, index: int) -> dict[str, Any]:
+    version, network = check_route(route.destination, route.via)
+    fields: dict[str, Any] = {
+        "family": socket.AF_INET6 if version == 6 else socket.AF_INET,
+        "dst": network,
+        "oif": index,
+        "table": route.table,
+        "proto": PROTOCOL,
+    }
+    if route.via:
+        fields["gateway"] = route.via
+    if route.metric:
+        fields["priority"] = route.metric
+    return fields
+
+
+def _address(cidr: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    try:
+        return ipaddress.ip_interface(cidr)
+    except ValueError as error:
+        raise UsageError(
+            N_("{text!r} is no address with prefix length; write for example 10.8.0.2/24 or fd00:8::2/64"), text=cidr
+        ) from error
+
+
+@contextmanager
+def _unless(*tolerated: int) -> Iterator[list[int]]:
+    """Let the error numbers in `tolerated` pass; the list then holds the one that came."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    seen: list[int] = []
+    try:
+        yield seen
+    except NetlinkError as error:
+        if error.code not in tolerated:
+            raise
+        seen.append(error.code)
+
+
+@contextmanager
+def _netlink(interface: str, subject: str = "") -> Iterator[tuple[Any, int]]:
+    """A netlink socket and the interface's index; whatever the kernel refuses becomes a sentence."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        index = socket.if_nametoindex(interface)
+    except OSError as error:
+        raise EnvironmentLacks(N_("there is no network interface {interface}"), interface=interface) from error
+    try:
+        with IPRoute() as netlink:
+            yield netlink, index
+    except NetlinkError as error:
+        raise _refused(interface, subject, error.code) from error
+
+
+def _refused(interface: str, subject: str, code: int) -> EnvironmentLacks:
+    if code in {errno.EPERM, errno.EACCES} and ":" in subject and os.geteuid() == 0:
+        return EnvironmentLacks(
+            N_(
+                "{subject} can't be set on {interface}: IPv6 is switched off there "
+                "(sysctl net.ipv6.conf.{interface}.disable_ipv6)"
+            ),
+            subject=subject,
+            interface=interface,
+        )
+    if code in {errno.EPERM, errno.EACCES}:
+        return EnvironmentLacks(
+            N_(
+                "changing the network interface {interface} needs root (or the capability CAP_NET_ADMIN); "
+                "try again with sudo"
+            ),
+            interface=interface,
+        )
+    return EnvironmentLacks(
+        N_("the kernel refused {subject} on {interface}: {reason}"),
+        subject=subject or N_("the settings"),
+        interface=interface,
+        reason=os.strerror(code),
+    )
