@@ -1,0 +1,181 @@
+"""Two channels back to back in memory: what one sends, the other gets, whatever the pieces."""
+
+import hashlib
+import ssl
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ukihashi.errors import EnvironmentLacks, NotTrusted, PeerViolation
+from ukihashi.net.tls import CIPHERS, TlsChannel, TlsState, client_context, server_context, spki_pin
+
+
+class Files(Protocol):
+    @property
+    def certificate(self) -> Path: ...
+    @property
+    def key(self) -> Path: ...
+    @property
+    def authority(self) -> Path: ...
+
+
+class Pair:
+    """A client and a server channel; `carry` moves ciphertext until neither has any, in pieces of `size`."""
+
+    def __init__(self, server: ssl.SSLContext, client: ssl.SSLContext, name: str | None = "hub.example") -> None:
+        self.client = TlsChannel(client, server_side=False, server_name=name)
+        self.server = TlsChannel(server, server_side=True)
+        self.at_client, self.at_server = bytearray(), bytearray()
+        self.client.start()
+
+    def carry(self, size: int = 1 << 20) -> None:
+        while self.client.backlog or self.server.backlog:
+            self.at_server += self._move(self.client, self.server, size)
+            self.at_client += self._move(self.server, self.client, size)
+
+    @staticmethod
+    def _move(source: TlsChannel, sink: TlsChannel, size: int) -> bytes:
+        piece = bytes(source.outgoing()[:size])
+        source.sent(len(piece))
+        return sink.receive(piece) if piece else b""
+
+
+@pytest.fixture
+def pair(certificate: Files) -> Pair:
+    made = Pair(server_context(certificate.certificate, certificate.key), client_context())
+    made.carry()
+    return made
+
+
+def test_a_handshake_opens_both_ends_and_names_version_and_cipher(pair: Pair) -> None:
+    assert (pair.client.state, pair.server.state) == (TlsState.OPEN, TlsState.OPEN)
+    assert pair.server.version == "TLSv1.3"
+    assert pair.server.cipher == pair.client.cipher != ""
+
+
+def test_tls_1_2_takes_aes_128_gcm_although_the_client_prefers_another(certificate: Files) -> None:
+    client = client_context(ciphers="ECDHE+CHACHA20:ECDHE+AES256+AESGCM:ECDHE+AES128+AESGCM")
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    pair = Pair(server_context(certificate.certificate, certificate.key), client)
+    pair.carry()
+    assert (pair.server.version, pair.server.cipher[-17:]) == ("TLSv1.2", "AES128-GCM-SHA256")
+
+
+def test_older_than_tls_1_2_is_refused_with_an_alert(certificate: Files) -> None:
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        client.minimum_version = ssl.TLSVersion.TLSv1
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        client.maximum_version = ssl.TLSVersion.TLSv1_1
+    pair = Pair(server_context(certificate.certificate, certificate.key), client)
+    with pytest.raises(PeerViolation, match="unsupported protocol"):
+        pair.carry()
+    assert pair.server.state is TlsState.FAILED
+    assert pair.server.outgoing()[0] == 21  # RFC 8446, 5.1: an alert record
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(sizes=st.lists(st.integers(0, 70_000), max_size=4), piece=st.integers(1_000, 40_000))
+def test_everything_sent_arrives_in_order_whatever_the_pieces(pair: Pair, sizes: list[int], piece: int) -> None:
+    up = b"".join(bytes([n % 251]) * size for n, size in enumerate(sizes))
+    pair.at_server.clear()
+    pair.at_client.clear()
+    start = 0
+    for size in sizes:
+        pair.client.send(up[start : start + size])
+        pair.server.send(memoryview(up)[start : start + size])
+        start += size
+    pair.carry(piece)
+    assert bytes(pair.at_server) == up
+    assert bytes(pair.at_client) == up
+
+
+def test_one_receive_drains_many_records(pair: Pair) -> None:
+    pair.client.send(b"x" * 1_000_000)
+    sealed = bytes(pair.client.outgoing())
+    assert len(sealed) > 1_000_000
+    assert len(pair.server.receive(sealed)) == 1_000_000
+
+
+def test_a_partial_write_leaves_the_rest(pair: Pair) -> None:
+    pair.client.send(b"x" * 100)
+    total = pair.client.backlog
+    pair.client.outgoing()
+    pair.client.sent(10)
+    pair.client.send(b"y")
+    assert pair.client.backlog > total - 10
+    with pytest.raises(PeerViolation):
+        pair.server.receive(bytes(pair.client.outgoing()))
+
+
+def test_close_tells_the_peer_once(pair: Pair) -> None:
+    pair.client.send(b"last")
+    pair.client.close()
+    pair.client.close()
+    pair.carry()
+    assert (bytes(pair.at_server), pair.server.state) == (b"last", TlsState.PEER_CLOSED)
+    pair.server.close()
+    assert pair.server.backlog > 0
+
+
+def test_after_the_peers_end_close_notify_still_goes_out(pair: Pair) -> None:
+    pair.server.receive_end()
+    assert pair.server.state is TlsState.PEER_CLOSED
+    pair.server.close()
+    assert pair.server.backlog > 0
+
+
+def test_closing_before_the_handshake_ended_says_nothing(certificate: Files) -> None:
+    channel = TlsChannel(server_context(certificate.certificate, certificate.key), server_side=True)
+    channel.close()
+    assert channel.backlog == 0
+
+
+def test_garbage_is_a_violation_with_an_alert_to_send(certificate: Files) -> None:
+    channel = TlsChannel(server_context(certificate.certificate, certificate.key), server_side=True)
+    with pytest.raises(PeerViolation):
+        channel.receive(b"\x16\x03\x01\x00\x05hello" * 10)
+    assert channel.state is TlsState.FAILED
+
+
+def test_the_client_can_verify_by_authority_and_name(certificate: Files) -> None:
+    server = server_context(certificate.certificate, certificate.key)
+    trusting = client_context(authorities=certificate.authority)
+    good = Pair(server, trusting)
+    good.carry()
+    assert good.client.state is TlsState.OPEN
+    with pytest.raises(NotTrusted, match=r"other\.example"):
+        Pair(server, trusting, "other.example").carry()
+    with pytest.raises(NotTrusted):
+        Pair(server, client_context(system_trust=True)).carry()
+
+
+def test_the_pin_is_the_hash_of_the_public_key(pair: Pair, certificate: Files) -> None:
+    shown = pair.client.peer_certificate()
+    key = x509.load_pem_x509_certificate(certificate.certificate.read_bytes()).public_key()
+    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert spki_pin(shown) == hashlib.sha256(info).digest()
+    with pytest.raises(NotTrusted):
+        spki_pin(b"no certificate")
+    with pytest.raises(NotTrusted):
+        pair.server.peer_certificate()
+
+
+def test_a_missing_key_is_said_with_both_names(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLacks, match="No such file") as caught:
+        server_context(tmp_path / "c.pem", tmp_path / "k.pem")
+    assert caught.value.exit_status == 3
+
+
+def test_no_default_suite_is_without_forward_secrecy() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers(CIPHERS)
+    names = [suite["name"] for suite in context.get_ciphers()]
+    assert all(name.startswith(("TLS_", "ECDHE-", "DHE-")) for name in names)
