@@ -1,0 +1,182 @@
+"""The block stream that follows the welcome on each connection (protocol section 12.1).
+
+    batch     := u32 count (1..0xfffffffe), count * ( u32 size, size bytes )        one block = one Ethernet frame
+    keepalive := 0xffffffff, u32 size (0..512), size bytes of anything
+    nothing   := u32 0
+
+Splitting and joining both work on whole reads and writes, because a call per frame is what would cost most.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Final
+
+from ukihashi.errors import N_, PeerViolation
+from ukihashi.wire.constants import KEEPALIVE_MARK, MAX_BLOCK, MAX_FRAME, MAX_KEEPALIVE
+
+_U32: Final = struct.Struct("!I")
+_LENGTHS: Final = tuple(_U32.pack(length) for length in range(MAX_BLOCK + 1))
+
+
+class BlockDecoder:
+    """Cut one connection's bytes into frames. Holds at most one incomplete block after each `feed`.
+
+    After a PeerViolation the framing is lost: each later `feed` raises the same error again.
+    """
+
+    __slots__ = ("_alive", "_broken", "_held", "_left", "_max_block", "_max_keepalive", "_skip", "keepalives")
+
+    def __init__(self, max_block: int = MAX_BLOCK, max_keepalive: int = MAX_KEEPALIVE) -> None:
+        self._max_block = max_block  # bytes
+        self._max_keepalive = max_keepalive  # bytes
+        self._held = bytearray()  # the start of a number or of a block, never a whole one
+        self._left = 0  # blocks of the current batch still to come
+        self._alive = False  # the next number is a keep-alive's size
+        self._skip = 0  # bytes of a keep-alive's body still to come
+        self._broken: PeerViolation | None = None
+        self.keepalives = 0  # complete ones so far
+
+    @property
+    def pending(self) -> int:
+        """Bytes held for a block that is not complete; at most `max_block` + 3."""
+        return len(self._held)
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+        """Take what one read returned; give every frame that it completed, in order, empty blocks left out.
+
+        Args:
+            data: any number of bytes, split anywhere; bytes are fastest (anything else is copied once).
+        Raises:
+            PeerViolation: a block above `max_block` or a keep-alive above `max_keepalive`. Drop the connection.
+        Cost: O(len(data)), one copy a frame.
+        """
+        if self._broken is not None:
+            raise self._broken
+        frames: list[bytes] = []
+        view = data if isinstance(data, bytes) else bytes(data)
+        try:
+            at = self._top_up(view, frames) if self._held else 0
+            self._cut(view, at, frames)
+        except PeerViolation as violation:
+            self._broken = violation
+            self._held.clear()
+            raise
+        return frames
+
+    def _top_up(self, data: bytes, frames: list[bytes]) -> int:
+        """Complete what is held from the start of `data`; give the place behind what was used."""
+        held, at = self._held, 0
+        while held:
+            want = 4
+            if len(held) >= 4:  # only a block is ever held beyond its first number
+                want += self._checked(_U32.unpack_from(held)[0])
+            missing = want - len(held)
+            piece = data[at : at + missing]
+            held += piece
+            at += len(piece)
+            if len(piece) < missing:
+                break
+            if want == 4 and self._left:
+                if self._checked(_U32.unpack(held)[0]):
+                    continue  # the number is whole, its block is not
+            whole = bytes(held)
+            held.clear()
+            self._cut(whole, 0, frames)
+        return at
+
+    def _cut(self, data: bytes, at: int, frames: list[bytes]) -> None:
+        """Read `data` from `at` on; `_held` is empty before, and holds the incomplete rest after."""
+        end = len(data)
+        if self._skip:
+            at = self._skip_body(at, end)
+        unpack, limit, append = _U32.unpack_from, self._max_block, frames.append
+        while end - at >= 4:
+            if self._left:
+                left = self._left
+                while left and end - at >= 4:
+                    size = unpack(data, at)[0]
+                    start = at + 4
+                    stop = start + size
+                    if size > limit:
+                        self._checked(size)
+                    if stop > end:
+                        break
+                    if size:
+                        append(data[start:stop])
+                    at = stop
+                    left -= 1
+                self._left = left
+                if left:
+                    break  # the rest is the start of a block
+            elif self._alive:
+                size = unpack(data, at)[0]
+                if size > self._max_keepalive:
+                    raise PeerViolation(
+                        N_("a keep-alive of {size} bytes, at most {limit} are taken"),
+                        size=size,
+                        limit=self._max_keepalive,
+                    )
+                self._alive, self._skip = False, size
+                if size == 0:
+                    self.keepalives += 1
+                at = self._skip_body(at + 4, end)
+            else:
+                count = unpack(data, at)[0]
+                at += 4
+                if count == KEEPALIVE_MARK:
+                    self._alive = True
+                else:
+                    self._left = count
+        if at < end:
+            self._held += data[at:]
+
+    def _skip_body(self, at: int, end: int) -> int:
+        step = min(self._skip, end - at)
+        self._skip -= step
+        if step and not self._skip:
+            self.keepalives += 1
+        return at + step
+
+    def _checked(self, size: int) -> int:
+        if size > self._max_block:
+            raise PeerViolation(
+                N_("a block of {size} bytes, at most {limit} are taken"), size=size, limit=self._max_block
+            )
+        return size
+
+
+def encode_frames(frames: Sequence[bytes]) -> bytes:
+    """One batch of all `frames` (each at most MAX_BLOCK bytes); b"" for none."""
+    if not frames:
+        return b""
+    parts: list[bytes] = [b""] * (2 * len(frames) + 1)
+    parts[0] = _U32.pack(len(frames))
+    try:
+        parts[1::2] = [_LENGTHS[len(frame)] for frame in frames]
+    except IndexError:
+        raise ValueError(f"a frame is longer than {MAX_BLOCK} bytes") from None
+    parts[2::2] = frames
+    return b"".join(parts)
+
+
+def encode_keepalive(body: bytes) -> bytes:
+    """A keep-alive with `body`, at most MAX_KEEPALIVE bytes of anything."""
+    if len(body) > MAX_KEEPALIVE:
+        raise ValueError(f"a keep-alive's body is at most {MAX_KEEPALIVE} bytes")
+    return b"\xff\xff\xff\xff" + _LENGTHS[len(body)] + body
+
+
+def compress(frame: bytes) -> bytes:
+    """A frame as a block of a compressed session: one zlib stream (12.4)."""
+    return zlib.compress(frame)
+
+
+def decompress(block: bytes, max_frame: int = MAX_FRAME) -> bytes | None:
+    """The frame in a block of a compressed session; None, as for any frame to drop, if it is not zlib or too long."""
+    stream = zlib.decompressobj()
+    try:
+        frame = stream.decompress(block, max_frame + 1)
+    except zlib.error:
+        return None
+    return frame if stream.eof and len(frame) <= max_frame else None
