@@ -1,0 +1,201 @@
+"""Our own programs on lab hosts, started as a user starts them: `ukihashi hub serve`, `ukihashi card join`.
+
+with Net() as net:
+    machine, one, two = net.lan("hub", "one", "two")
+    hub = Hub(machine)
+    hub.start()
+    first, second = Card(one), Card(two)
+    first.join(hub.invite("ann"))
+    second.join(hub.invite("bob"))
+    one.pings(second.address(4))
+"""
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any, Final
+
+from lab.net import Ended, Host, LabError, Process
+from lab.wait import TimeOver, until
+
+HUB: Final = "LAN"  # the virtual hub that `hub serve --first` makes
+LINK: Final = re.compile(r"ukihashi://\S+")
+PATIENCE_S: Final = 30.0  # two shared cores and other people's tests
+
+
+class _Installation:
+    """A machine of its own as far as our programs can see: folders for state, runtime and configuration."""
+
+    def __init__(self, host: Host, name: str) -> None:
+        self.host: Final = host
+        self.folder: Final = host.folder / name
+        self.folder.mkdir(mode=0o755)
+        self.state_dir: Final = self.folder / "state"
+        self.runtime_dir: Final = self.folder / "run"
+        self.config_dir: Final = self.folder / "etc"
+        self.env: Final = {
+            "UKIHASHI_STATE_DIR": str(self.state_dir),
+            "UKIHASHI_RUNTIME_DIR": str(self.runtime_dir),
+            "UKIHASHI_CONFIG_DIR": str(self.config_dir),
+            "LANGUAGE": "en",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def argv(self, *words: str | Path) -> list[str]:
+        """The command line of `ukihashi WORDS`."""
+        return [sys.executable, "-m", "ukihashi.cli.main", *map(str, words)]
+
+    def ask(self, *words: str | Path, stdin: str | None = None, timeout_s: float = PATIENCE_S) -> CompletedProcess[str]:
+        """Run `ukihashi WORDS` to its end, whatever its exit status."""
+        return self.host.ask(self.argv(*words), env=self.env, stdin=stdin, timeout_s=timeout_s)
+
+    def run(self, *words: str | Path, stdin: str | None = None, timeout_s: float = PATIENCE_S) -> str:
+        """Run `ukihashi WORDS`; its standard output. Raises `Ended` if it fails."""
+        done = self.ask(*words, stdin=stdin, timeout_s=timeout_s)
+        if done.returncode:
+            raise Ended(["ukihashi", *map(str, words)], done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    def rows(self, *words: str) -> list[dict[str, Any]]:
+        """`ukihashi WORDS --json`, parsed: one object a line (an array of objects is taken too)."""
+        rows: list[dict[str, Any]] = []
+        for line in self.run(*words, "--json").splitlines():
+            value = json.loads(line)
+            rows += value if isinstance(value, list) else [value]
+        return rows
+
+    def log(self) -> str:
+        """Every log its daemons wrote, and what they printed."""
+        paths = [*self.folder.rglob("*.log"), *self.host.folder.glob(f"{self.folder.name}*.log")]
+        return "\n".join(path.read_text(errors="replace") for path in sorted(set(paths)))
+
+
+class Hub(_Installation):
+    """`ukihashi hub serve` on a host."""
+
+    def __init__(self, host: Host, name: str = "ukihashi-hub", *, port: int = 443) -> None:
+        super().__init__(host, name)
+        self.port: Final = port
+        self.process: Process | None = None
+
+    @property
+    def output(self) -> str:
+        """All that the running hub has printed."""
+        assert self.process is not None
+        return self.process.output()
+
+    def start(
+        self,
+        *,
+        first: bool = True,
+        listen: Sequence[str] = (),
+        words: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        seconds: float = PATIENCE_S,
+    ) -> None:
+        """Start it and wait until it serves.
+
+        Args:
+            first: as `./run hub` does it: a virtual hub `LAN` with a host port, an invite printed.
+            listen: "ADDRESS:PORT" each; default is every address, IPv4 and IPv6, port `self.port`.
+            words: more words of the command line.
+        """
+        listeners = listen or (f"0.0.0.0:{self.port}", f"[::]:{self.port}")
+        argv = self.argv("hub", "serve", *(["--first"] if first else []))
+        for address in listeners:
+            argv += ["--listen", address]
+        self.process = self.host.spawn([*argv, *words], log=self.folder.name, env={**self.env, **(env or {})})
+        process = self.process
+
+        def look() -> bool:
+            if not process.running:
+                raise LabError(f"the hub ended with {process.popen.returncode}:\n{process.output()[-3000:]}")
+            return self.ask("hub", "status").returncode == 0
+
+        try:
+            until(look, seconds=seconds, what="the hub answering", step_s=0.1)
+        except TimeOver as late:
+            raise LabError(f"{late}:\n{process.output()[-3000:]}") from None
+        if first:
+            process.wait_for(LINK.pattern, seconds=seconds)
+
+    def stop(self) -> int:
+        """End it in order (SIGTERM); its exit status."""
+        assert self.process is not None
+        return self.process.stop()
+
+    def invite(self, user: str, *, hub: str = HUB, address: str = "") -> str:
+        """A join link for `user`, made if new; `address` is where the card will find this host."""
+        found = LINK.search(self.run("hub", "invite", hub, "--user", user, "--host", address or self.host.ipv4))
+        if found is None:
+            raise LabError("`hub invite` printed no link")
+        return found[0]
+
+    def sessions(self, hub: str = HUB) -> list[dict[str, Any]]:
+        """`hub sessions`."""
+        return self.rows("hub", "sessions", hub)
+
+    def mac_table(self, hub: str = HUB) -> list[dict[str, Any]]:
+        """`hub mac-table`."""
+        return self.rows("hub", "mac-table", hub)
+
+    def first_link(self) -> str:
+        """The link which `hub serve --first` printed."""
+        assert self.process is not None
+        return self.process.wait_for(LINK.pattern)[0]
+
+
+class Card(_Installation):
+    """`ukihashi card` on a host."""
+
+    def __init__(self, host: Host, name: str = "ukihashi-card") -> None:
+        super().__init__(host, name)
+        host.net.at_close(self.leave_all)
+
+    def join(self, link: str, *words: str, seconds: float = PATIENCE_S) -> str:
+        """`card join` with the link on standard input; what it printed. Returns when online."""
+        return self.run("card", "join", "-", *words, stdin=f"{link}\n", timeout_s=seconds)
+
+    def up(self, account: str, *words: str, seconds: float = PATIENCE_S) -> str:
+        """`card up ACCOUNT`."""
+        return self.run("card", "up", account, *words, timeout_s=seconds)
+
+    def leave(self, account: str) -> None:
+        """`card leave ACCOUNT`."""
+        self.run("card", "leave", account)
+
+    def leave_all(self) -> None:
+        """End every card of this installation; nothing happens if there is none."""
+        if any(self.runtime_dir.glob("card-*.sock")):
+            self.ask("card", "leave", "--all")
+
+    def status(self, account: str = "") -> dict[str, Any]:
+        """`card status --json` of one account (of the only one if not named)."""
+        rows = self.rows("card", "status", *([account] if account else []))
+        if not rows:
+            raise LabError("`card status` lists no account")
+        return rows[0]
+
+    def interface(self) -> str:
+        """The name of the card's interface on this host: the one that begins with "uk"."""
+        names = [link["ifname"] for link in json.loads(self.host.run(["ip", "-j", "link"]))]
+        return str(next(name for name in names if name.startswith("uk")))
+
+    def address(self, version: int) -> str:
+        """The card's own address on the virtual LAN, IPv4 or IPv6."""
+        family, scope = {4: "inet", 6: "inet6"}[version], "global"
+        for link in json.loads(self.host.run(["ip", "-j", "addr", "show", "dev", self.interface()])):
+            for entry in link["addr_info"]:
+                if entry["family"] == family and entry["scope"] == scope:
+                    return str(entry["local"])
+        raise LabError(f"the card of {self.host.name} has no IPv{version} address")
+
+
+def gateway(address: str) -> str:
+    """The hub's own address (`.1`, `::1`) beside a card's address on the same virtual LAN."""
+    network = ip_network(f"{address}/{64 if ':' in address else 24}", strict=False)
+    return str(network[1])
