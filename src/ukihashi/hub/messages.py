@@ -144,6 +144,15 @@ class HostPort(Message):
     interface: str
 
 
+class PeerLink(Message):
+    """Supervisor to worker or control, with one descriptor attached: the stream to a restarted `who`.
+
+    The old stream is dead. Control then sends every `HubPut` again, without being asked.
+    """
+
+    who: str  # "worker", "control"
+
+
 class Stop(Message):
     """End in good order: close_notify to every peer, then exit. The receiver has `STOP_DEADLINE` seconds."""
 
@@ -171,6 +180,7 @@ AnyMessage = (
     | HostPortWanted
     | HostPortGone
     | HostPort
+    | PeerLink
     | Stop
     | Failed
 )
