@@ -21,7 +21,7 @@ class Message(msgspec.Struct, tag=True, frozen=True, omit_defaults=True):
 # -- worker to control --------------------------------------------------------------------------------------------
 
 
-class LoginAsked(Message):
+class LoginAsked(Message, frozen=True):
     """A peer wants in. Exactly one `LoginAnswered` with the same `ask` follows within `LOGIN_DEADLINE`."""
 
     ask: int
@@ -40,7 +40,7 @@ class LoginAsked(Message):
     extension: int = 0  # highest ukihashi version offered; 0 = a standard peer
 
 
-class SessionOpened(Message):
+class SessionOpened(Message, frozen=True):
     """A login became a session."""
 
     session: str  # SID-USER-n
@@ -52,7 +52,7 @@ class SessionOpened(Message):
     at: float  # seconds since 1970
 
 
-class SessionClosed(Message):
+class SessionClosed(Message, frozen=True):
     """A session ended and freed its port."""
 
     session: str
@@ -67,7 +67,7 @@ class SessionClosed(Message):
     at: float
 
 
-class Answered(Message):
+class Answered(Message, frozen=True):
     """The answer to an `Asked`; rows are plain values that can become JSON."""
 
     ask: int
@@ -78,7 +78,7 @@ class Answered(Message):
 # -- control to worker --------------------------------------------------------------------------------------------
 
 
-class LoginAnswered(Message):
+class LoginAnswered(Message, frozen=True):
     """Let in (`error` 0) or refuse (a code of protocol section 11)."""
 
     ask: int
@@ -89,7 +89,7 @@ class LoginAnswered(Message):
     max_sessions: int = 0  # of the hub; 0 = no limit
 
 
-class HubPut(Message):
+class HubPut(Message, frozen=True):
     """A virtual hub exists with these settings (sent for each at start, then at each change)."""
 
     hub: str
@@ -98,13 +98,13 @@ class HubPut(Message):
     session_timeout_s: float = 20.0
 
 
-class HubRemoved(Message):
+class HubRemoved(Message, frozen=True):
     """End its sessions and forget it."""
 
     hub: str
 
 
-class Asked(Message):
+class Asked(Message, frozen=True):
     """A question about live state, or an order: answered by `Answered`."""
 
     ask: int
@@ -116,14 +116,14 @@ class Asked(Message):
 # -- control to supervisor, supervisor to both --------------------------------------------------------------------
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """This process serves."""
 
     who: str  # "worker", "control"
     notes: dict[str, str] = {}
 
 
-class HostPortWanted(Message):
+class HostPortWanted(Message, frozen=True):
     """Make (or keep) a TAP for a virtual hub with the hub machine's own addresses on it."""
 
     hub: str
@@ -131,20 +131,20 @@ class HostPortWanted(Message):
     addresses: list[str]  # "10.181.7.1/24", "fd3c:...::1/64"
 
 
-class HostPortGone(Message):
+class HostPortGone(Message, frozen=True):
     """Remove that TAP."""
 
     hub: str
 
 
-class HostPort(Message):
+class HostPort(Message, frozen=True):
     """Supervisor to worker, with one descriptor attached: the TAP of a hub's host port."""
 
     hub: str
     interface: str
 
 
-class PeerLink(Message):
+class PeerLink(Message, frozen=True):
     """Supervisor to worker or control, with one descriptor attached: the stream to a restarted `who`.
 
     The old stream is dead. Control then sends every `HubPut` again, without being asked.
@@ -153,11 +153,11 @@ class PeerLink(Message):
     who: str  # "worker", "control"
 
 
-class Stop(Message):
+class Stop(Message, frozen=True):
     """End in good order: close_notify to every peer, then exit. The receiver has `STOP_DEADLINE` seconds."""
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     """This process can't go on; the sentence says why. The supervisor prints it and stops the hub."""
 
     who: str
