@@ -27,8 +27,12 @@ class UkihashiError(Exception):
         self.values: Final = values
 
     def render(self, translate: Translate) -> str:
-        """The message in the language that `translate` knows."""
-        return translate(self.template).format(**self.values)
+        """The message in the language that `translate` knows; an error told as a value of another is said in it too."""
+        values = {
+            name: value.render(translate) if isinstance(value, UkihashiError) else value
+            for name, value in self.values.items()
+        }
+        return translate(self.template).format(**values)
 
     def __str__(self) -> str:
         return self.template.format(**self.values)
