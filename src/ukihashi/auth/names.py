@@ -1,6 +1,7 @@
 """Names of virtual hubs and users: which are allowed, and when two are the same.
 
-Case makes no difference (protocol section 9.1). UTF-8 is welcome; what would break a log line, a file name or a screen is not.
+Case makes no difference (protocol section 9.1). UTF-8 is welcome; what would break a log line, a file name or a screen
+is not.
 """
 
 import unicodedata

@@ -1,0 +1,136 @@
+"""`hub.toml`: what the administrator of a hub machine decides before it starts.
+
+Virtual hubs and users are in the store. Options of `ukihashi hub serve` win over the file.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+
+from ukihashi.auth.link import is_host
+from ukihashi.config.load import load
+from ukihashi.errors import N_, ConfigError, UsageError
+
+DEFAULT_PORT: Final = 443
+DEFAULT_LISTEN: Final = ("443",)
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class Endpoint(NamedTuple):
+    """One listening address."""
+
+    address: str  # IPv4 or IPv6, no brackets
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The hub's side of TLS. With neither path given the hub makes its own key and certificate."""
+
+    certificate: str = ""  # path of a PEM file, the hub's own certificate first
+    key: str = ""  # path of a PEM file
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds against strangers and mistakes."""
+
+    opening_s: Seconds = 15.0  # from TCP accept to a login that is let in
+    half_open: Count = 4096  # connections that are not yet in; beyond it the oldest is closed
+
+
+class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `hub.toml`."""
+
+    listen: tuple[str, ...] = DEFAULT_LISTEN  # "443", "0.0.0.0:443", "[::]:443"; a bare port means IPv4 and IPv6
+    public_address: str = ""  # "hub.example.jp" or "hub.example.jp:443": what join links name; "" = found out
+    page_dir: str = ""  # a folder served in place of the built-in page
+    log_format: Literal["text", "json"] = "text"
+    session_timeout_s: Annotated[float, msgspec.Meta(ge=5, le=60)] = 20.0  # protocol section 9.2
+    mac_ageing_s: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 600.0
+    tls: Tls = Tls()
+    limits: Limits = Limits()
+
+    def endpoints(self) -> list[Endpoint]:
+        """The listening addresses, each once."""
+        return parse_listen(self.listen)
+
+
+def load_hub(path: Path) -> HubConfig:
+    """Read `hub.toml`; an absent file means all defaults.
+
+    Raises:
+        ConfigError: names the file and the place.
+    """
+    config = load(path, HubConfig, missing_ok=True)
+    try:
+        config.endpoints()
+        if config.public_address:
+            parse_public(config.public_address, DEFAULT_PORT)
+    except UsageError as error:
+        raise ConfigError(N_("{path}: {problem}"), path=path, problem=error) from None
+    if bool(config.tls.certificate) != bool(config.tls.key):
+        raise ConfigError(N_("{path}: tls.certificate and tls.key go together; give both or neither"), path=path)
+    if config.page_dir and not Path(config.page_dir).is_dir():
+        raise ConfigError(N_("{path}: page_dir: {folder} is not a folder"), path=path, folder=config.page_dir)
+    return config
+
+
+def parse_listen(texts: Iterable[str]) -> list[Endpoint]:
+    """Listening addresses: `443` (IPv4 and IPv6), `:443` (the same), `192.0.2.1:443`, `[2001:db8::1]:443`.
+
+    Raises:
+        UsageError: names the part that is wrong.
+    """
+    endpoints: list[Endpoint] = []
+    for text in texts:
+        host, _, port_text = text.strip().rpartition(":")
+        port = _port(port_text, text)
+        bare = host.removeprefix("[").removesuffix("]")
+        if host in ("", "*"):
+            found = [Endpoint("0.0.0.0", port), Endpoint("::", port)]  # noqa: S104 - a server's default
+        else:
+            try:
+                address = ipaddress.ip_address(bare)
+            except ValueError:
+                raise UsageError(
+                    N_("listen “{text}”: {host} is no address; write 443, 192.0.2.1:443 or [2001:db8::1]:443"),
+                    text=text,
+                    host=host,
+                ) from None
+            if address.version == 6 and bare == host:
+                raise UsageError(
+                    N_("listen “{text}”: put the IPv6 address in brackets, as in [2001:db8::1]:443"), text=text
+                )
+            found = [Endpoint(str(address), port)]
+        endpoints += [one for one in found if one not in endpoints]
+    if not endpoints:
+        raise UsageError(N_("listen is empty; name at least one port, such as 443"))
+    return endpoints
+
+
+def parse_public(text: str, default_port: int) -> tuple[str, int]:
+    """Host and port from `hub.example.jp`, `hub.example.jp:8443`, `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]:443`."""
+    text = text.strip()
+    if is_host(text.removeprefix("[").removesuffix("]")):
+        return text.removeprefix("[").removesuffix("]"), default_port
+    host, _, port_text = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not is_host(host):
+        raise UsageError(
+            N_("“{text}” is no public address; write a name or an address, with :PORT if it is not the listening one"),
+            text=text,
+        )
+    return host, _port(port_text, text)
+
+
+def _port(digits: str, text: str) -> int:
+    if not (digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536):
+        raise UsageError(N_("“{text}”: {digits} is no TCP port; use 1 to 65535"), text=text, digits=digits or "“”")
+    return int(digits)
