@@ -46,9 +46,7 @@ async def dial(host: str, port: int, *, deadline: float = DEADLINE) -> socket.so
             )
     except TimeoutError as error:
         raise DialError(
-            N_(
-                "{address} did not answer within {seconds:g} s; is that machine on, and the port open in every firewall?"
-            ),
+            N_("{address} did not answer within {seconds:g} s; is that machine on, is the port open in firewalls?"),
             address=address,
             seconds=deadline,
         ) from error

@@ -1,0 +1,193 @@
+"""The account of a virtual LAN card: `card.d/NAME.toml`. One file says where a card joins, as whom, and with what.
+
+The file holds the account's secret, so it is kept readable for its owner only (`card/account.py`).
+"""
+
+import ipaddress
+import re
+import zlib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from ukihashi.auth.link import is_host
+from ukihashi.auth.names import check_hub_name, check_user_name
+from ukihashi.config.load import load
+from ukihashi.errors import N_, ConfigError, UkihashiError, UsageError
+
+PIN_BYTES: Final = 32  # SHA-256 of the hub's SubjectPublicKeyInfo in DER
+NAME_MAX: Final = 32  # characters of an account's name
+INTERFACE_MAX: Final = 15  # bytes; what Linux takes
+
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+class Hub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where to join."""
+
+    host: str  # name or address, IPv6 without brackets
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 443
+    hub: str  # the virtual hub's name
+    user: str
+
+
+class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the hub proves that it is the right one, before anything secret is said to it."""
+
+    mode: Literal["pin", "ca", "first-use"] = "first-use"
+    pin: str = ""  # SHA-256 of the hub's public key, 64 hexadecimal digits; filled in by the first use
+    ca_file: str = ""  # mode "ca": PEM file; "" = the system's authorities
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How this card proves who it is."""
+
+    method: Literal["password", "plain", "anonymous"] = "password"  # plain: inside TLS, for chosen passwords
+    password: str = ""
+    invite: str = ""  # one-use token of a join link; taken out after the first login
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A network that is reached through the card."""
+
+    to: str  # "10.8.0.0/16", "fd00:8::/48"
+    via: str = ""  # gateway on the virtual LAN; "" = directly
+    metric: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0  # 0 = the kernel's default
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The network interface that the card makes."""
+
+    name: str
+    mac: str  # locally administered, drawn once, so that the hub's other members know this station again
+    addresses: list[str] = []  # "10.181.7.2/24", "fd3c::2/64"
+    routes: list[Route] = []
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=1500)] = 1500  # bytes
+    queue: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500  # frames the kernel holds while the line is full
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Deadlines and periods, in seconds."""
+
+    dial: Annotated[float, msgspec.Meta(ge=1, le=120)] = 15.0  # TCP connection; the same again for TLS and login
+    keepalive: Annotated[float, msgspec.Meta(ge=1, le=30)] = 5.0  # of silence, between two ukihashi ends
+    dead: Annotated[float, msgspec.Meta(ge=3, le=120)] = 15.0  # of silence, between two ukihashi ends
+    retry_most: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30.0  # longest pause between two tries
+    refused: Annotated[float, msgspec.Meta(ge=5, le=3600)] = 60.0  # pause after a refusal that will hardly change
+
+
+class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `card.d/NAME.toml`."""
+
+    hub: Hub
+    trust: Trust = Trust()
+    login: Login = Login()
+    interface: Interface
+    times: Times = Times()
+
+    @property
+    def pin(self) -> bytes:
+        """The pinned key, 32 bytes, or b""."""
+        return parse_pin(self.trust.pin) if self.trust.pin else b""
+
+    @property
+    def mac(self) -> bytes:
+        """The interface's MAC address, 6 bytes."""
+        return bytes.fromhex(self.interface.mac.replace(":", ""))
+
+
+def load_card(path: Path) -> CardConfig:
+    """Read an account's file. Raises: ConfigError: names the file and the place."""
+    config = load(path, CardConfig)
+    try:
+        check(config)
+    except UkihashiError as error:
+        raise ConfigError(N_("{path}: {problem}"), path=path, problem=error) from None
+    return config
+
+
+def check(config: CardConfig) -> None:
+    """What types alone can't say. Raises: UsageError."""
+    hub, login, interface = config.hub, config.login, config.interface
+    if not is_host(hub.host):
+        raise UsageError(N_("“{host}” is neither a host name nor an address"), host=hub.host)
+    check_hub_name(hub.hub)
+    check_user_name(hub.user)
+    if config.trust.pin:
+        parse_pin(config.trust.pin)
+    if config.trust.mode == "pin" and not config.trust.pin:
+        raise UsageError(N_("trust.mode “pin” needs trust.pin, the SHA-256 of the hub's public key"))
+    if login.method != "anonymous" and not login.password:
+        raise UsageError(N_("login.password is missing; an anonymous account says login.method = “anonymous”"))
+    mac = interface.mac
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        raise UsageError(
+            N_("interface.mac “{mac}” is no MAC address of one station; an example: {example}"),
+            mac=mac,
+            example="02:1a:2b:3c:4d:5e",
+        )
+    if not 0 < len(interface.name.encode()) <= INTERFACE_MAX:
+        raise UsageError(N_("interface.name “{name}” must have 1 to 15 characters"), name=interface.name)
+    for text in interface.addresses:
+        try:
+            ipaddress.ip_interface(text)
+        except ValueError:
+            raise UsageError(
+                N_("{text!r} is no address with prefix length; write for example 10.8.0.2/24 or fd00:8::2/64"),
+                text=text,
+            ) from None
+
+
+def check_account_name(name: str) -> str:
+    """An account's name: a file and a socket are called after it. Raises: UsageError."""
+    fits = 0 < len(name) <= NAME_MAX and name[0].isalnum() and all(c.isalnum() or c in "-_." for c in name)
+    if not fits or len(name.encode()) > 2 * NAME_MAX:
+        raise UsageError(
+            N_("“{name}” can't name an account: 1 to 32 letters, digits, - . or _, a letter or digit first"),
+            name=name,
+        )
+    return name
+
+
+def account_name_for(hub: str) -> str:
+    """The name an account gets when nobody chose one: the virtual hub's in lower case, odd characters as `-`."""
+    letters = "".join(c if c.isalnum() or c in "-_." else "-" for c in hub.lower())[:NAME_MAX]
+    name = letters.lstrip("-_.") or "hub"
+    while len(name.encode()) > 2 * NAME_MAX:
+        name = name[:-1]
+    return name
+
+
+def interface_name_for(account: str) -> str:
+    """The interface an account gets unless chosen: `uklan` for `lan`; long or non-ASCII names end in a check sum."""
+    if account.isascii() and len(account) <= INTERFACE_MAX - 2:
+        return f"uk{account}"
+    plain = "".join(c for c in account if c.isascii() and c.isalnum())[:8]
+    return f"uk{plain}{zlib.crc32(account.encode()) & 0xFFFFF:05x}"
+
+
+def parse_pin(text: str) -> bytes:
+    """32 bytes from 64 hexadecimal digits, colons and a leading `sha256:` allowed. Raises: UsageError."""
+    bare = text.strip().lower().removeprefix("sha256:").replace(":", "").replace(" ", "")
+    try:
+        pin = bytes.fromhex(bare)
+    except ValueError:
+        pin = b""
+    if len(pin) != PIN_BYTES:
+        raise UsageError(N_("“{text}” is no key fingerprint: 64 hexadecimal digits (SHA-256) are wanted"), text=text)
+    return pin
+
+
+def plain(config: CardConfig) -> dict[str, Any]:
+    """The account as plain values without what holds its default, for writing."""
+    whole: dict[str, Any] = msgspec.to_builtins(config)
+    bare = CardConfig(hub=config.hub, interface=Interface(name=config.interface.name, mac=config.interface.mac))
+    usual: dict[str, Any] = msgspec.to_builtins(bare)
+    kept: dict[str, Any] = {}
+    for section, fields in whole.items():
+        always = {"hub", "user", "host", "port", "name", "mac", "mode", "method"}
+        chosen = {name: value for name, value in fields.items() if name in always or value != usual[section][name]}
+        if section != "times" or chosen:
+            kept[section] = chosen
+    return kept
