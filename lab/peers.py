@@ -203,9 +203,7 @@ class Client(_Program):
     def connect(self, account: str, *, seconds: float = 30.0) -> None:
         """Connect and wait until the session is up. Raises `LabError` with the client's own words if it isn't."""
         out = self.say(f"AccountConnect {account}", check=False)
-        if (
-            "Error occurred" in out and "(Error code: 35)" not in out
-        ):  # 35: it tries already
+        if "Error occurred" in out and "(Error code: 35)" not in out:  # 35: it tries already
             raise LabError(out)
         if account not in self._connected:
             self._connected.append(account)
