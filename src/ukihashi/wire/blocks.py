@@ -77,9 +77,8 @@ class BlockDecoder:
             at += len(piece)
             if len(piece) < missing:
                 break
-            if want == 4 and self._left:
-                if self._checked(_U32.unpack(held)[0]):
-                    continue  # the number is whole, its block is not
+            if want == 4 and self._left and self._checked(_U32.unpack(held)[0]):
+                continue  # the number is whole, its block is not
             whole = bytes(held)
             held.clear()
             self._cut(whole, 0, frames)

@@ -1,0 +1,501 @@
+"""The messages of login as values, to and from PACK (protocol sections 7 to 11, 13, 16; ours: docs/protocol.md).
+
+Every `to_pack` takes `pencore`: 0..999 random bytes from the caller, added last as size camouflage (section 6).
+Every `from_pack` ignores elements it does not know and raises `MessageViolation` for what a correct peer never sends.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Final, Self
+
+from ukihashi.errors import N_, PeerViolation, Refused, VersionMismatch
+from ukihashi.wire.constants import (
+    CHALLENGE_LENGTH,
+    EXTENSION_OLDEST,
+    EXTENSION_VERSION,
+    MAX_CERTIFICATE,
+    MAX_CONNECTIONS,
+    MAX_SIGNATURE,
+    MAX_TEXT,
+    NODE_ID_LENGTH,
+    SESSION_KEY_LENGTH,
+    TICKET_LENGTH,
+    AuthType,
+    Code,
+    Direction,
+    sentence,
+)
+from ukihashi.wire.pack import Pack, swapped
+
+_POLICY: Final = "policy:"
+
+
+class MessageViolation(PeerViolation):
+    """A PACK that is well formed but says nothing sensible. `code` is what to answer before hanging up."""
+
+    code: Final = Code.PROTOCOL_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The server's first words on every connection (section 7)."""
+
+    product: str
+    version: int  # 100 * major + minor
+    build: int
+    random: bytes  # 20 bytes, fresh for this connection: the challenge
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_int("build", self.build)
+        pack.add_str("hello", self.product)
+        pack.add_data("random", self.random)
+        pack.add_int("version", self.version)
+        return _closed(pack, pencore)
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> Self:
+        _require(pack, "hello")
+        return cls(
+            product=_text(pack, "hello"),
+            version=pack.get_int("version"),
+            build=pack.get_int("build"),
+            random=_exact(pack, "random", CHALLENGE_LENGTH),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Who the client says it is (9.4), for the log; of the many elements only those that we fill or read."""
+
+    host: str = ""
+    system: str = ""
+    server: str = ""  # host name of the server as the client knows it
+    unique_id: bytes = b""  # 16 bytes, the same for every login from one installation
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Method `login` (section 9). Secrets are left out of `repr`."""
+
+    hub: str
+    user: str
+    authtype: int
+    secure_password: bytes = field(default=b"", repr=False)
+    plain_password: str = field(default="", repr=False)
+    certificate: bytes = b""  # DER
+    signature: bytes = b""  # RSA over the challenge
+    ticket: bytes = field(default=b"", repr=False)
+    client: str = ""  # product string; the words "server" or "bridge" in it would force bridge mode
+    client_version: int = 0
+    client_build: int = 0
+    max_connection: int = 1
+    use_encrypt: bool = True
+    use_compress: bool = False
+    half_connection: bool = False
+    qos: bool = False
+    bridge_mode: bool = False
+    monitor_mode: bool = False
+    unique_id: bytes = b""  # element `unique_id`, 20 bytes of a hash of the machine; not `node.unique_id`
+    node: Node = Node()
+    extension: int = 0  # newest ukihashi version spoken; 0 = none
+    extension_oldest: int = 0
+    invite_token: str = field(default="", repr=False)
+    invite_hash: bytes = field(default=b"", repr=False)
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_str("method", "login")
+        pack.add_str("hubname", self.hub)
+        pack.add_str("username", self.user)
+        pack.add_int("authtype", self.authtype)
+        self._add_proof(pack)
+        pack.add_str("client_str", self.client)
+        pack.add_int("client_ver", self.client_version)
+        pack.add_int("client_build", self.client_build)
+        pack.add_str("hello", self.client)
+        pack.add_int("version", self.client_version)
+        pack.add_int("build", self.client_build)
+        pack.add_int("protocol", 0)
+        pack.add_int("max_connection", self.max_connection)
+        pack.add_int("use_encrypt", self.use_encrypt)
+        pack.add_int("use_compress", self.use_compress)
+        pack.add_int("half_connection", self.half_connection)
+        pack.add_int("qos", self.qos)
+        pack.add_int("require_bridge_routing_mode", self.bridge_mode)
+        pack.add_int("require_monitor_mode", self.monitor_mode)
+        if self.unique_id:
+            pack.add_data("unique_id", self.unique_id)
+        self._add_node(pack)
+        if self.extension:
+            pack.add_int("ukihashi_version", self.extension)
+            pack.add_int("ukihashi_oldest", self.extension_oldest)
+        if self.invite_token:
+            pack.add_str("ukihashi_invite", self.invite_token)
+            pack.add_data("ukihashi_invite_hash", self.invite_hash)
+        return _closed(pack, pencore)
+
+    def _add_proof(self, pack: Pack) -> None:
+        if self.authtype == AuthType.PASSWORD_HASH:
+            pack.add_data("secure_password", self.secure_password)
+        elif self.authtype == AuthType.PLAIN_PASSWORD:
+            pack.add_str("plain_password", self.plain_password)
+        elif self.authtype == AuthType.CERTIFICATE:
+            pack.add_data("cert", self.certificate)
+            pack.add_data("sign", self.signature)
+        elif self.authtype == AuthType.TICKET:
+            pack.add_data("ticket", self.ticket)
+
+    def _add_node(self, pack: Pack) -> None:
+        pack.add_str("ClientProductName", self.client)
+        pack.add_int("ClientProductVer", swapped(self.client_version))
+        pack.add_int("ClientProductBuild", swapped(self.client_build))
+        pack.add_str("ClientHostname", self.node.host)
+        pack.add_str("ClientOsName", self.node.system)
+        pack.add_str("ServerHostname", self.node.server)
+        if self.node.unique_id:
+            pack.add_data("UniqueId", self.node.unique_id)
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> Self:
+        _require(pack, "hubname", "username")
+        node_id = pack.get_data("UniqueId")
+        return cls(
+            hub=_text(pack, "hubname"),
+            user=_text(pack, "username"),
+            authtype=pack.get_int("authtype"),
+            secure_password=pack.get_data("secure_password"),
+            plain_password=pack.get_str("plain_password"),
+            certificate=_bounded(pack, "cert", MAX_CERTIFICATE),
+            signature=_bounded(pack, "sign", MAX_SIGNATURE),
+            ticket=_bounded(pack, "ticket", TICKET_LENGTH),
+            client=_text(pack, "client_str"),
+            client_version=pack.get_int("client_ver"),
+            client_build=pack.get_int("client_build"),
+            max_connection=min(max(pack.get_int("max_connection"), 1), MAX_CONNECTIONS),
+            use_encrypt=pack.get_bool("use_encrypt"),  # left out means a plaintext tunnel (trap T3)
+            use_compress=pack.get_bool("use_compress"),
+            half_connection=pack.get_bool("half_connection"),
+            qos=pack.get_bool("qos"),
+            bridge_mode=pack.get_bool("require_bridge_routing_mode"),
+            monitor_mode=pack.get_bool("require_monitor_mode"),
+            unique_id=pack.get_data("unique_id"),
+            node=Node(
+                host=_text(pack, "ClientHostname"),
+                system=_text(pack, "ClientOsName"),
+                server=_text(pack, "ServerHostname"),
+                unique_id=node_id if len(node_id) == NODE_ID_LENGTH else b"",
+            ),
+            extension=pack.get_int("ukihashi_version"),
+            extension_oldest=pack.get_int("ukihashi_oldest"),
+            invite_token=_text(pack, "ukihashi_invite"),
+            invite_hash=pack.get_data("ukihashi_invite_hash"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The server lets a login in (section 10). The next byte on the connection is the tunnel's."""
+
+    session_name: str
+    connection_name: str
+    session_key: bytes = field(repr=False)  # 20 bytes, secret: whoever has it can add a connection
+    max_connection: int = 1
+    use_encrypt: bool = True
+    use_compress: bool = False
+    half_connection: bool = False
+    qos: bool = False
+    timeout_ms: int = 20_000
+    policy: Mapping[str, int] = field(default_factory=dict)  # appendix B, names without "policy:"
+    message: str = ""  # banner for the user
+    extension: int = 0  # the ukihashi version to speak; 0 = a standard session
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_str("session_name", self.session_name)
+        pack.add_str("connection_name", self.connection_name)
+        pack.add_data("session_key", self.session_key)
+        pack.add_int("max_connection", self.max_connection)
+        pack.add_int("use_encrypt", self.use_encrypt)
+        pack.add_int("use_compress", self.use_compress)
+        pack.add_int("half_connection", self.half_connection)
+        pack.add_int("qos", self.qos)
+        pack.add_int("timeout", self.timeout_ms)
+        pack.add_int("is_azure_session", 0)
+        pack.add_int("vlan_id", 0)
+        pack.add_data("Msg", self.message.encode())
+        for name, value in self.policy.items():
+            pack.add_int(_POLICY + name, value)
+        if self.extension:
+            pack.add_int("ukihashi_version", self.extension)
+        return _closed(pack, pencore)
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> Self:
+        _require(pack, "session_name", "connection_name", "timeout")
+        timeout_ms = pack.get_int("timeout")
+        if timeout_ms == 0:  # real clients drop such a session at once (trap T8)
+            raise MessageViolation(N_("the welcome gives the session no time ({name} is 0)"), name="timeout")
+        return cls(
+            session_name=_text(pack, "session_name"),
+            connection_name=_text(pack, "connection_name"),
+            session_key=_exact(pack, "session_key", SESSION_KEY_LENGTH),
+            max_connection=min(max(pack.get_int("max_connection"), 1), MAX_CONNECTIONS),
+            use_encrypt=pack.get_bool("use_encrypt"),
+            use_compress=pack.get_bool("use_compress"),
+            half_connection=pack.get_bool("half_connection"),
+            qos=pack.get_bool("qos"),
+            timeout_ms=timeout_ms,
+            policy={
+                name[len(_POLICY) :]: pack.get_int(name) for name in pack.names() if name.lower().startswith(_POLICY)
+            },
+            message=pack.get_data("Msg").decode("utf-8", "replace"),
+            extension=pack.get_int("ukihashi_version"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AdditionalConnect:
+    """Method `additional_connect` (13.1): one more connection for a session that exists."""
+
+    session_key: bytes = field(repr=False)
+    client: str = ""
+    client_version: int = 0
+    client_build: int = 0
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_str("method", "additional_connect")
+        pack.add_data("session_key", self.session_key)
+        pack.add_str("client_str", self.client)
+        pack.add_int("client_ver", self.client_version)
+        pack.add_int("client_build", self.client_build)
+        return _closed(pack, pencore)
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> Self:
+        return cls(
+            session_key=_exact(pack, "session_key", SESSION_KEY_LENGTH),
+            client=_text(pack, "client_str"),
+            client_version=pack.get_int("client_ver"),
+            client_build=pack.get_int("client_build"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AdditionalAnswer:
+    """The server takes the additional connection."""
+
+    direction: int = Direction.BOTH
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_int("direction", self.direction)
+        pack.add_int("error", 0)
+        return _closed(pack, pencore)
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> Self:
+        direction = pack.get_int("direction")
+        if direction > Direction.TO_SERVER:
+            raise MessageViolation(N_("the hub gave an unknown direction ({direction})"), direction=direction)
+        return cls(direction)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """The server refuses (section 11). `extension` and `extension_oldest` are the hub's, if it is one of ours."""
+
+    code: int  # not 0
+    no_save_password: bool = False
+    extension: int = 0
+    extension_oldest: int = 0
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_int("error", self.code)
+        pack.add_int("no_save_password", self.no_save_password)
+        if self.extension:
+            pack.add_int("ukihashi_version", self.extension)
+            pack.add_int("ukihashi_oldest", self.extension_oldest)
+        return _closed(pack, pencore)
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> Self:
+        return cls(
+            code=pack.get_int("error"),
+            no_save_password=pack.get_bool("no_save_password"),
+            extension=pack.get_int("ukihashi_version"),
+            extension_oldest=pack.get_int("ukihashi_oldest"),
+        )
+
+    def refusal(self) -> Refused:
+        """The error to raise where a person will read it."""
+        return Refused(sentence(self.code), code=self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """A cluster's controller sends the client to a member (section 16)."""
+
+    ip: IPv4Address
+    ports: tuple[int, ...]  # take the one already in use if it is among them, else the first
+    ticket: bytes = field(repr=False)  # 20 bytes, for one login within 60 s
+    certificate: bytes = b""  # DER of the member, to be met exactly
+    message: str = ""
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_int("Redirect", 1)
+        pack.add_int("Ip", int.from_bytes(self.ip.packed, "little"))
+        pack.add_int("Port", *self.ports)
+        pack.add_data("Ticket", self.ticket)
+        if self.certificate:
+            pack.add_data("Cert", self.certificate)
+        pack.add_data("Msg", self.message.encode())
+        return _closed(pack, pencore)
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> Self:
+        ip = pack.get_ip("Ip")
+        ports = tuple(pack.get_int("Port", 0, index) for index in range(min(pack.count("Port"), MAX_TEXT)))
+        if not isinstance(ip, IPv4Address) or not ports or not all(0 < port < 65536 for port in ports):
+            raise MessageViolation(N_("the hub sent us on to another machine, but gave no usable address"))
+        return cls(
+            ip=ip,
+            ports=ports,
+            ticket=_exact(pack, "Ticket", TICKET_LENGTH),
+            certificate=_bounded(pack, "Cert", MAX_CERTIFICATE),
+            message=pack.get_data("Msg").decode("utf-8", "replace"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Noop:
+    """Nothing, to keep a waiting connection alive; an answer with it is to be skipped (section 6)."""
+
+    value: int = 1
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        """The client's no-op; `answer_pack` is the server's."""
+        pack = Pack()
+        pack.add_int("noop", self.value)
+        return _closed(pack, pencore)
+
+    def answer_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_int("error", 0)
+        pack.add_int("noop", self.value)
+        return _closed(pack, pencore)
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownMethod:
+    """A method that we do not serve: answer PROTOCOL_ERROR."""
+
+    method: str
+
+
+Request = Login | AdditionalConnect | Noop | UnknownMethod
+
+
+def read_request(pack: Pack) -> Request:
+    """What a client asks on the PACK target after the hello."""
+    noop = pack.get_int("noop")
+    if noop:
+        return Noop(noop)
+    method = pack.get_str("method").lower()
+    if method == "login":
+        return Login.from_pack(pack)
+    if method == "additional_connect":
+        return AdditionalConnect.from_pack(pack)
+    return UnknownMethod(method[:MAX_TEXT])
+
+
+def read_hello(pack: Pack) -> Hello | ErrorAnswer | Noop:
+    """What a server answers to the signature; a 5.2 server may send no-ops first."""
+    return _trouble(pack) or Hello.from_pack(pack)
+
+
+def read_answer(pack: Pack) -> Welcome | Redirect | ErrorAnswer | Noop:
+    """What a server answers to a login."""
+    trouble = _trouble(pack)
+    if trouble is not None:
+        return trouble
+    return Redirect.from_pack(pack) if pack.get_bool("Redirect") else Welcome.from_pack(pack)
+
+
+def read_additional_answer(pack: Pack) -> AdditionalAnswer | ErrorAnswer | Noop:
+    """What a server answers to an additional connect."""
+    return _trouble(pack) or AdditionalAnswer.from_pack(pack)
+
+
+def agree(
+    newest: int, oldest: int, *, peer: str, our_newest: int = EXTENSION_VERSION, our_oldest: int = EXTENSION_OLDEST
+) -> int:
+    """The ukihashi version that both ends speak; 0 for a standard peer (`newest` 0).
+
+    Args:
+        newest, oldest: what the peer offered. peer: "hub" or "card", whichever the other end is.
+    Raises:
+        VersionMismatch: no version in common; the message names both and which end to upgrade (D6).
+    """
+    if newest == 0:
+        return 0
+    if newest < our_oldest:
+        raise VersionMismatch(
+            N_("the {peer} speaks ukihashi protocol {newest}, this end {our_oldest} to {our_newest}: upgrade {peer}"),
+            peer=peer,
+            newest=newest,
+            our_oldest=our_oldest,
+            our_newest=our_newest,
+        )
+    if oldest > our_newest:
+        raise VersionMismatch(
+            N_("the {peer} speaks ukihashi protocol {oldest} to {newest}, this end {our_newest}: upgrade this end"),
+            peer=peer,
+            oldest=oldest,
+            newest=newest,
+            our_newest=our_newest,
+        )
+    return min(newest, our_newest)
+
+
+def _trouble(pack: Pack) -> Noop | ErrorAnswer | None:
+    noop = pack.get_int("noop")
+    if noop:
+        return Noop(noop)
+    return ErrorAnswer.from_pack(pack) if pack.get_int("error") else None
+
+
+def _closed(pack: Pack, pencore: bytes) -> Pack:
+    pack.add_data("pencore", pencore)
+    return pack
+
+
+def _require(pack: Pack, *names: str) -> None:
+    for name in names:
+        if name not in pack:
+            raise MessageViolation(N_("a message came without its element {name}"), name=name)
+
+
+def _exact(pack: Pack, name: str, length: int) -> bytes:
+    data = pack.get_data(name)
+    if len(data) != length:
+        raise MessageViolation(N_("element {name} must be {length} bytes"), name=name, length=length)
+    return data
+
+
+def _bounded(pack: Pack, name: str, limit: int) -> bytes:
+    data = pack.get_data(name)
+    if len(data) > limit:
+        raise MessageViolation(N_("element {name} is longer than {limit} bytes"), name=name, limit=limit)
+    return data
+
+
+def _text(pack: Pack, name: str) -> str:
+    text = pack.get_str(name)
+    if len(text.encode()) > MAX_TEXT:
+        raise MessageViolation(N_("element {name} is longer than {limit} bytes"), name=name, limit=MAX_TEXT)
+    return text
