@@ -1,0 +1,83 @@
+"""Virtual hubs in the database."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from ukihashi.auth.names import name_key
+from ukihashi.errors import N_, UsageError
+from ukihashi.store.db import Database
+
+_COLUMNS = "id, name, online, subnet4, subnet6, host_port, created_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """One virtual hub."""
+
+    id: int
+    name: str
+    online: bool
+    subnet4: str  # "10.81.7.0/24"
+    subnet6: str  # "fd3c:1:2::/64"
+    host_port: str  # interface on the hub machine; "" = none
+    created_at: float  # seconds since 1970
+
+
+def all_hubs(db: Database) -> list[Hub]:
+    """Every hub, by name."""
+    return [_hub(row) for row in db.rows(f"SELECT {_COLUMNS} FROM hubs ORDER BY key")]  # noqa: S608 - a constant
+
+
+def find(db: Database, name: str) -> Hub | None:
+    """The hub of that name, in any case."""
+    row = db.row(f"SELECT {_COLUMNS} FROM hubs WHERE key = ?", (name_key(name),))  # noqa: S608 - a constant
+    return _hub(row) if row else None
+
+
+def get(db: Database, name: str) -> Hub:
+    """As `find`, but an unknown name is a `UsageError` that lists the known ones."""
+    hub = find(db, name)
+    if hub is not None:
+        return hub
+    if names := ", ".join(one.name for one in all_hubs(db)):
+        raise UsageError(N_("there is no virtual hub “{name}”; there are: {names}"), name=name, names=names)
+    raise UsageError(N_("there is no virtual hub yet; make one with: ukihashi hub create {name}"), name=name)
+
+
+def create(
+    db: Database,
+    name: str,
+    *,
+    subnet4: str,
+    subnet6: str,
+    host_port: str = "",
+    online: bool = True,
+    now: float,
+) -> Hub:
+    """Add a hub. `name` is checked already (`auth.names`). Raises UsageError when the name is taken."""
+    try:
+        db.insert(
+            "INSERT INTO hubs (name, key, online, subnet4, subnet6, host_port, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (name, name_key(name), online, subnet4, subnet6, host_port or None, now),
+        )
+    except sqlite3.IntegrityError as error:
+        raise UsageError(N_("there is a virtual hub “{name}” already"), name=name) from error
+    return get(db, name)
+
+
+def delete(db: Database, hub: Hub) -> None:
+    """Remove a hub with its users and invites."""
+    db.do("DELETE FROM hubs WHERE id = ?", (hub.id,))
+
+
+def _hub(row: sqlite3.Row) -> Hub:
+    return Hub(
+        id=row["id"],
+        name=row["name"],
+        online=bool(row["online"]),
+        subnet4=row["subnet4"],
+        subnet6=row["subnet6"],
+        host_port=row["host_port"] or "",
+        created_at=row["created_at"],
+    )
