@@ -262,7 +262,10 @@ class ClientSide(_Side):
         if self._http.our_state is h11.IDLE:
             return None
         self._http.receive_data(b"")
-        return self._advance()
+        try:
+            return self._advance()
+        except HttpViolation:
+            raise self._violation(N_("the connection was closed before a whole answer had come")) from None
 
     def _advance(self) -> Response | None:
         while True:

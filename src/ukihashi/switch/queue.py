@@ -1,0 +1,53 @@
+"""Frames that wait for one port: bounded in bytes, newest dropped, every drop counted (docs/decisions.md, D8, D12)."""
+
+from collections.abc import Sequence
+
+
+class PortQueue:
+    """First in, first out. When a frame does not fit it is dropped; a later, smaller one may still fit."""
+
+    __slots__ = ("_frames", "_limit", "bytes", "dropped_bytes", "dropped_frames")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._frames: list[bytes] = []
+        self.bytes = 0  # waiting
+        self.dropped_frames = 0
+        self.dropped_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def put(self, frames: Sequence[bytes]) -> int:
+        """Let `frames` wait, as many as fit; give how many were dropped."""
+        size = sum(map(len, frames))
+        if self.bytes + size <= self._limit:
+            self._frames.extend(frames)
+            self.bytes += size
+            return 0
+        dropped = 0
+        for frame in frames:
+            if self.bytes + len(frame) <= self._limit:
+                self._frames.append(frame)
+                self.bytes += len(frame)
+            else:
+                dropped += 1
+                self.dropped_bytes += len(frame)
+        self.dropped_frames += dropped
+        return dropped
+
+    def take(self, limit_bytes: int | None = None) -> list[bytes]:
+        """The frames that wait, oldest first: all, or as many as stay within `limit_bytes`, at least one."""
+        if limit_bytes is None or self.bytes <= limit_bytes:
+            frames, self._frames, self.bytes = self._frames, [], 0
+            return frames
+        size = count = 0
+        for frame in self._frames:
+            if count and size + len(frame) > limit_bytes:
+                break
+            size += len(frame)
+            count += 1
+        frames = self._frames[:count]
+        del self._frames[:count]
+        self.bytes -= size
+        return frames
