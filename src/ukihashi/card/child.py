@@ -1,0 +1,166 @@
+"""The dialler's view of the data process: start it, pass it connections, hear from it (asyncio)."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from typing import Final
+
+import msgspec
+
+from ukihashi.card.messages import (
+    MAX_MESSAGE,
+    Ask,
+    Connect,
+    Counters,
+    Failed,
+    Lost,
+    Message,
+    Opened,
+    Ready,
+    Stop,
+    decode,
+    encode,
+)
+from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.tap.device import Tap
+
+START_S: Final = 15.0  # seconds a new process may take to be ready
+STOP_S: Final = 3.0  # seconds it may take to say goodbye to the hub
+ANSWER_S: Final = 3.0
+SPARE_S: Final = 2.0  # seconds added to an attempt's own deadline before the process counts as stuck
+MAX_EVENTS: Final = 64  # waiting ones; more than a sane process ever has
+
+Event = Opened | Failed | Lost
+
+
+class DataChild:
+    """One running data process. `events` gives what it reports; `None` in it means that the process is gone."""
+
+    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+        self._process = process
+        self._control = control
+        self._ready = asyncio.Event()
+        self._counters: asyncio.Future[Counters] | None = None
+        self.events: asyncio.Queue[Event | None] = asyncio.Queue(MAX_EVENTS)
+        self.alive = True
+        asyncio.get_running_loop().add_reader(control.fileno(), self._readable)
+
+    @classmethod
+    async def start(cls, tap: Tap) -> "DataChild":
+        """Start the process and wait until it has given up its rights. Raises: EnvironmentLacks."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # nothing is imported from the folder we happen to be in
+                "-m",
+                "ukihashi.card.data",
+                str(theirs.fileno()),
+                str(tap.fd),
+                tap.name,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), tap.fd),
+            )
+        child = cls(process, ours)
+        try:
+            async with asyncio.timeout(START_S):
+                await child._ready.wait()
+        except TimeoutError as error:
+            await child.stop()
+            raise EnvironmentLacks(
+                N_("the card's data process did not start within {seconds:g} s"), seconds=START_S
+            ) from error
+        if not child.alive:
+            await child.stop()
+            raise EnvironmentLacks(N_("the card's data process ended at once; the log says why"))
+        return child
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def connect(self, order: Connect, sock: socket.socket) -> None:
+        """Hand a connected socket over; it is closed here. `Opened` or `Failed` will be among the events."""
+        with sock:
+            self._send(order, [sock.fileno()])
+
+    async def counters(self) -> Counters:
+        """What it has counted so far; zeros from a process that does not answer."""
+        if self._counters is None or self._counters.done():
+            self._counters = asyncio.get_running_loop().create_future()
+            self._send(Ask())
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await asyncio.shield(self._counters)
+        except TimeoutError:
+            return Counters()
+
+    async def next_event(self, seconds: float | None = None) -> Event | None:
+        """The next event; None if the process is gone, or did not report within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.events.get()
+        except TimeoutError:
+            return None
+
+    async def stop(self) -> None:
+        """Let it say goodbye to the hub, then be sure that it is gone. A second call does nothing."""
+        self._send(Stop())
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        self._gone()
+
+    def _send(self, message: Message, descriptors: list[int] | None = None) -> None:
+        if not self.alive:
+            return
+        try:
+            socket.send_fds(self._control, [encode(message)], descriptors or [])
+        except OSError:  # gone, or so stuck that its few messages do not fit any more
+            self._gone()
+
+    def _readable(self) -> None:
+        try:
+            data = self._control.recv(MAX_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        try:
+            message = decode(data)
+        except msgspec.MsgspecError:  # also the end of the stream
+            self._gone()
+            return
+        match message:
+            case Ready():
+                self._ready.set()
+            case Counters():
+                if self._counters is not None and not self._counters.done():
+                    self._counters.set_result(message)
+            case Opened() | Failed() | Lost():
+                try:
+                    self.events.put_nowait(message)
+                except asyncio.QueueFull:
+                    self._gone()
+            case _:
+                self._gone()
+
+    def _gone(self) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        asyncio.get_running_loop().remove_reader(self._control.fileno())
+        self._control.close()
+        self._ready.set()
+        if self._counters is not None and not self._counters.done():
+            self._counters.set_result(Counters())
+        while self.events.full():
+            self.events.get_nowait()
+        self.events.put_nowait(None)

@@ -1,0 +1,257 @@
+"""The talk that opens a session or resumes one: signature, hello, login, welcome (protocol sections 4 to 13).
+
+Plaintext in, plaintext out; TLS and sockets are the caller's. The hub's key has been checked before this begins.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ukihashi import __version__
+from ukihashi.auth.password import secure_password
+from ukihashi.card.messages import Connect
+from ukihashi.errors import N_, DialError, PeerViolation, Refused, UkihashiError
+from ukihashi.wire.constants import (
+    EXTENSION_OLDEST,
+    EXTENSION_VERSION,
+    MAX_NOOPS,
+    MAX_PENCORE,
+    PACK_TARGET,
+    AuthType,
+    Code,
+)
+from ukihashi.wire.http import ClientSide, HttpViolation, Response, pack_request, read_pack, signature_request
+from ukihashi.wire.messages import (
+    AdditionalConnect,
+    ErrorAnswer,
+    Hello,
+    Login,
+    Node,
+    Noop,
+    Redirect,
+    Welcome,
+    agree,
+    read_additional_answer,
+    read_answer,
+    read_hello,
+)
+from ukihashi.wire.pack import Pack
+
+PRODUCT: Final = f"ukihashi card {__version__}"  # never with "server" or "bridge" in it (trap T18)
+VERSION: Final = 501  # what standard hubs compare with their least version
+BUILD: Final = 9999
+MAX_ANSWER: Final = 256 * 1024  # bytes of a hub's PACK
+
+_METHODS: Final = {
+    "password": AuthType.PASSWORD_HASH,
+    "plain": AuthType.PLAIN_PASSWORD,
+    "anonymous": AuthType.ANONYMOUS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The session is open. `rest` are the tunnel's first bytes, come with the last answer (trap T13)."""
+
+    session: str  # "" on a resume: the caller knows it
+    session_key: bytes
+    timeout_ms: int
+    extension: int
+    product: str
+    banner: str
+    rest: bytes
+
+
+class Opening:
+    """One talk. Call `start`, then `receive` for everything that comes, until `outcome` is there."""
+
+    def __init__(self, order: Connect, *, random: Callable[[int], bytes]) -> None:
+        """`random(n)` gives n random bytes."""
+        self._order = order
+        self._random = random
+        self._http = ClientSide(order.location, max_body=MAX_ANSWER)
+        self._hello: Hello | None = None
+        self._noops = 0
+        self.outcome: Outcome | None = None
+
+    def start(self) -> bytes:
+        """The first bytes to send."""
+        return signature_request(self._http)
+
+    def receive(self, data: bytes) -> bytes:
+        """Take what came, give what to send next (b"": wait).
+
+        Raises:
+            DialError: no hub answers there. VersionMismatch: a hub of ours, too far apart.
+            Refused: the hub said no, or asks for what this card does not do.
+            PeerViolation: a hub that breaks the protocol.
+        """
+        try:
+            response = self._http.receive(data)
+        except HttpViolation as violation:
+            raise self._no_hub(violation) from violation
+        return self._answer(response) if response is not None else b""
+
+    def end(self) -> DialError:
+        """The hub closed the connection in the middle: the error to tell."""
+        if self._hello is None:
+            return DialError(
+                N_("{address} closed the connection when asked for a hub; it is an HTTPS server of another kind"),
+                address=self._order.location,
+            )
+        return DialError(
+            N_("the hub at {address} closed the connection during login; its log may say why"),
+            address=self._order.location,
+        )
+
+    def late(self, seconds: float) -> DialError:
+        """No answer in time: the error to tell."""
+        if self._hello is None:
+            return DialError(
+                N_("{address} speaks TLS but did not answer within {seconds:g} s; it may be a server of another kind"),
+                address=self._order.location,
+                seconds=seconds,
+            )
+        return DialError(
+            N_("the hub at {address} did not answer the login within {seconds:g} s; it may be overloaded"),
+            address=self._order.location,
+            seconds=seconds,
+        )
+
+    def _answer(self, response: Response) -> bytes:
+        pack = read_pack(response, MAX_ANSWER)
+        if pack is None:
+            if self._hello is None:
+                raise DialError(
+                    N_("{address} is an HTTPS server but not a hub (it answered {status}); check address and port"),
+                    address=self._order.location,
+                    status=response.status,
+                )
+            raise PeerViolation(
+                N_("the hub answered the login with HTTP status {status}, which no hub does"), status=response.status
+            )
+        if self._hello is None:
+            return self._greet(pack)
+        if self._order.session_key:
+            return self._take_resumed(pack)
+        return self._take_login(pack)
+
+    def _greet(self, pack: Pack) -> bytes:
+        hello = read_hello(pack)
+        if isinstance(hello, Noop):
+            return self._skip()
+        if isinstance(hello, ErrorAnswer):
+            raise self._refused(hello)
+        self._hello = hello
+        if self._order.session_key:
+            return self._send(AdditionalConnect(self._order.session_key, PRODUCT, VERSION, BUILD))
+        return self._send(self._login(hello.random))
+
+    def _login(self, challenge: bytes) -> Login:
+        order = self._order
+        password = order.method == "password"
+        return Login(
+            hub=order.hub,
+            user=order.user,
+            authtype=_METHODS[order.method],
+            secure_password=secure_password(order.password_hash, challenge) if password else b"",
+            plain_password=order.password if order.method == "plain" else "",
+            client=PRODUCT,
+            client_version=VERSION,
+            client_build=BUILD,
+            max_connection=1,
+            unique_id=order.unique_id,
+            node=Node(order.host_name, order.system, order.server_name, order.node_id),
+            extension=EXTENSION_VERSION,
+            extension_oldest=EXTENSION_OLDEST,
+            invite_token=order.invite,
+            invite_hash=order.password_hash if order.invite else b"",
+        )
+
+    def _take_login(self, pack: Pack) -> bytes:
+        answer = read_answer(pack)
+        if isinstance(answer, Noop):
+            return self._skip()
+        if isinstance(answer, ErrorAnswer):
+            raise self._refused(answer)
+        if isinstance(answer, Redirect):
+            raise Refused(
+                N_("the hub sends this card on to {address}, a member of its cluster; this card can't follow yet"),
+                address=str(answer.ip),
+            )
+        self._check(answer)
+        self._finish(answer.session_name, answer.session_key, answer.timeout_ms, answer.extension, answer.message)
+        return b""
+
+    def _check(self, welcome: Welcome) -> None:
+        """Obey the welcome, or say what in it this card can't obey."""
+        agree(welcome.extension, welcome.extension, peer="hub")
+        if not welcome.use_encrypt:
+            raise Refused(N_("the hub wants to send frames without encryption; this card never does. Ask its admin"))
+        if welcome.use_compress or welcome.half_connection:
+            raise Refused(N_("the hub insists on compression or half duplex, which this card did not ask for"))
+
+    def _take_resumed(self, pack: Pack) -> bytes:
+        answer = read_additional_answer(pack)
+        if isinstance(answer, Noop):
+            return self._skip()
+        if isinstance(answer, ErrorAnswer):
+            raise answer.refusal()
+        if answer.direction:
+            raise Refused(N_("the hub insists on compression or half duplex, which this card did not ask for"))
+        order = self._order
+        self._finish("", order.session_key, order.timeout_ms, order.extension, "")
+        return b""
+
+    def _finish(self, session: str, key: bytes, timeout_ms: int, extension: int, banner: str) -> None:
+        assert self._hello is not None
+        product = self._hello.product
+        self.outcome = Outcome(session, key, timeout_ms, extension, product, banner, self._http.take_over())
+
+    def _refused(self, answer: ErrorAnswer) -> UkihashiError:
+        """What the hub said no with, in words that fit what we asked."""
+        if answer.code == Code.VERSION_INVALID and answer.extension:
+            agree(answer.extension, answer.extension_oldest, peer="hub")
+        if answer.code == Code.AUTH_FAILED and self._order.invite:
+            return Refused(
+                N_("the join link was used already or has expired; ask the hub's admin for a new one"), code=answer.code
+            )
+        if answer.code == Code.HUB_NOT_FOUND:
+            return Refused(
+                N_("there is no virtual hub “{hub}” at {address}; check the name"),
+                code=answer.code,
+                hub=self._order.hub,
+                address=self._order.location,
+            )
+        if answer.code == Code.AUTH_FAILED:
+            return Refused(
+                N_("the hub refused user “{user}”: the name or the password is wrong"),
+                code=answer.code,
+                user=self._order.user,
+            )
+        return answer.refusal()
+
+    def _skip(self) -> bytes:
+        """An answer that only says "wait": a second one to the same request will follow (section 6)."""
+        self._noops += 1
+        if self._noops > MAX_NOOPS:
+            raise PeerViolation(N_("the hub keeps this card waiting without end"))
+        rest = self._http.take_over()
+        self._http = ClientSide(self._order.location, max_body=MAX_ANSWER)
+        self._http.request("POST", PACK_TARGET)  # not sent: it stands for the request whose answer is still owed
+        return self.receive(rest)
+
+    def _send(self, message: Login | AdditionalConnect) -> bytes:
+        return pack_request(self._http, message.to_pack(self._pencore()))
+
+    def _pencore(self) -> bytes:
+        """0 to 999 random bytes, so that a message's size says little."""
+        return self._random(int.from_bytes(self._random(2), "big") % (MAX_PENCORE + 1))
+
+    def _no_hub(self, violation: HttpViolation) -> UkihashiError:
+        if self._hello is not None:
+            return violation
+        return DialError(
+            N_("{address} speaks TLS but not HTTP behind it, so it is no hub; check address and port"),
+            address=self._order.location,
+        )
