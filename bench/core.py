@@ -6,6 +6,7 @@ Figures are per second of CPU time of one core, the median of several rounds.
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 from ukihashi.switch.forward import Switch
 from ukihashi.units import PortId
@@ -40,7 +41,10 @@ def bench_decoder() -> None:
         for length in (1514, 64):
             frames = [frame(A, B, length)] * (kib * 1024 // (length + 4))
             data, decoder = encode_frames(frames), BlockDecoder()
-            measure(f"decode {kib} KiB, frames of {length} B", len(frames), lambda d=data, c=decoder: c.feed(d))
+            measure(f"decode {kib} KiB, frames of {length} B", len(frames), partial(decoder.feed, data))
+    frames = [frame(A, B, length) for length in (1514, 66, 1514, 1400, 90, 66, 1514)] * 8
+    data = encode_frames(frames)
+    measure("decode 50 KiB, mixed sizes", len(frames), partial(BlockDecoder().feed, data))
     frames = [frame(A, B)] * 43
     data = encode_frames(frames)
     pieces, decoder = [data[: len(data) - 700], data[-700:]], BlockDecoder()

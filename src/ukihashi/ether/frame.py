@@ -1,6 +1,6 @@
 """Read-only views of an Ethernet II or 802.3 frame without FCS (IEEE 802.3 clause 3, 802.1Q clause 9).
 
-Every function wants at least the 14 bytes of the header, which the switch has checked; nothing is copied but the answer.
+Every function wants at least the 14 bytes of the header, which the switch has checked, and copies only its answer.
 """
 
 from typing import Final

@@ -5,7 +5,7 @@ decision is kept for the batch and reused while nothing that it rests on has cha
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ukihashi.ether import arp
@@ -66,37 +66,30 @@ class Switch:
         """
         drops = self.drops[port]
         out: dict[PortId, list[bytes]] = {}
-        known: dict[bytes, list[list[bytes]]] = {}  # header -> lists that its frames go to
-        last_head, last_lists, last_one = b"", _NOWHERE, None
+        known: dict[bytes, Callable[[bytes], None]] = {}  # header -> what hands its frames on
+        last: bytes | None = None  # header of the frame before, if `put` is right for it
+        put = _nowhere
         for frame in frames:
             head = frame[:14]
-            size = len(frame)
-            if head == last_head and size <= MAX_FRAME:
-                if last_one is not None:
-                    last_one(frame)
+            if head != last or len(frame) > MAX_FRAME:
+                decided = known.get(head)
+                if decided is None or len(frame) > MAX_FRAME:
+                    reason, target, moved = self._decide(frame, port, now)
+                    if moved:
+                        known.clear()
+                    last = None
+                    if reason:
+                        drops[reason] += 1
+                        continue
+                    put = self._way(out, port, target)
+                    if head[12:] in _UNCACHED:
+                        put(frame)
+                        continue
+                    known[head] = put
                 else:
-                    for destination in last_lists:
-                        destination.append(frame)
-                continue
-            lists = known.get(head)
-            if lists is None or size > MAX_FRAME:
-                reason, target, moved = self._decide(frame, port, now)
-                if moved:
-                    known.clear()
-                    last_head = b""
-                if reason:
-                    drops[reason] += 1
-                    continue
-                lists = self._lists(out, port, target)
-                if head[12:] in _UNCACHED:
-                    for destination in lists:
-                        destination.append(frame)
-                    continue
-                known[head] = lists
-            last_head, last_lists = head, lists
-            last_one = lists[0].append if len(lists) == 1 else None
-            for destination in lists:
-                destination.append(frame)
+                    put = decided
+                last = head
+            put(frame)
         return out
 
     def rows(self, now: float) -> list[Row]:
@@ -110,10 +103,12 @@ class Switch:
         destination, source = frame[:6], frame[6:12]
         if source in (NO_MAC, BROADCAST, destination, self._own_mac):
             return SOURCE, None, False
-        if arp.is_cut_short(frame):
-            return ARP_SHORT, None, False
-        vlan = vlan_id(frame)
-        suffix = vlan.to_bytes(2, "big") if vlan else b""
+        suffix = b""
+        if frame[12:14] in _UNCACHED:
+            if arp.is_cut_short(frame):
+                return ARP_SHORT, None, False
+            vlan = vlan_id(frame)
+            suffix = vlan.to_bytes(2, "big") if vlan else b""
         moved = False
         if not source[0] & 1:  # a group address is no station (802.1Q, 8.7), though such frames pass
             station = source + suffix
@@ -132,11 +127,23 @@ class Switch:
         self._table.expire(now)
         return self._table.count(port)
 
-    def _lists(self, out: dict[PortId, list[bytes]], port: PortId, target: PortId | None) -> list[list[bytes]]:
+    def _way(self, out: dict[PortId, list[bytes]], port: PortId, target: PortId | None) -> Callable[[bytes], None]:
+        """What puts a frame into the lists of all ports that it goes to."""
         if target is not None:
-            return [out.setdefault(target, [])]
-        return [out.setdefault(other, []) for other in self._limits if other != port]
+            return out.setdefault(target, []).append
+        lists = [out.setdefault(other, []) for other in self._limits if other != port]
+        if not lists:
+            return _nowhere
+
+        def flood(frame: bytes) -> None:
+            for frames in lists:
+                frames.append(frame)
+
+        return flood
 
 
-_NOWHERE: Final[list[list[bytes]]] = []
+def _nowhere(frame: bytes) -> None:
+    """A frame for everybody, and nobody else is there."""
+
+
 _UNCACHED: Final = frozenset((_VLAN_TYPE, _ARP_TYPE))  # what decides lies behind the 14 bytes of the header
