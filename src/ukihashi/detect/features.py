@@ -1,0 +1,82 @@
+"""What a connection's first turns show in the clear: the layer outside TLS, where TLS begins, how large its hello is."""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+from ukihashi.detect.flow import Turn
+
+
+class Outer(Enum):
+    """How the tunnel travels; the value is the word of the log line."""
+
+    TCP = "TCP"
+    HTTP = "HTTP Proxy"
+    SOCKS = "SOCKS Proxy"
+    SSH = "SSH"
+
+
+class Beginning(NamedTuple):
+    """Where TLS begins inside the connection."""
+
+    outer: Outer
+    hello: int  # index of the turn with the client hello; -1 = not there yet
+    hello_size: int  # bytes of that turn
+    target: str  # host:port asked of a proxy, "" if none or not captured
+
+
+MAX_OUTER_TURNS: Final = 8  # of a proxy's dialogue before TLS begins
+_MIN_HELLO: Final = 90  # bytes; no client hello is smaller
+
+
+def beginning(turns: Sequence[Turn]) -> Beginning | None:
+    """Read the complete turns so far; None: this is no TLS, nor TLS through a proxy.
+
+    A turn whose head was not captured is taken for what its neighbours allow.
+    """
+    first = turns[0]
+    if not first.toward_server:
+        return None
+    answer = turns[1].head if len(turns) > 1 else b""
+    outer = _outer(first.head, answer)
+    if outer is None:
+        return None
+    if outer is Outer.TCP:
+        return Beginning(outer, 0, first.size, "") if first.size >= _MIN_HELLO else None
+    target = _target(first.head) if outer is Outer.HTTP else ""
+    for index in range(2, min(len(turns), MAX_OUTER_TURNS + 1), 2):
+        turn, following = turns[index], turns[index + 1].head if index + 1 < len(turns) else b""
+        if _is_hello(turn.head, 1) or _is_hello(following, 2):
+            return Beginning(outer, index, turn.size, target)
+    return Beginning(outer, -1, 0, target) if len(turns) <= MAX_OUTER_TURNS else None
+
+
+def _is_hello(head: bytes, kind: int) -> bool:
+    """A TLS record with a hello message: kind 1 of a client, 2 of a server (RFC 8446, 4)."""
+    return len(head) > 5 and head[0] == 0x16 and head[1] == 3 and head[5] == kind
+
+
+def _outer(request: bytes, answer: bytes) -> Outer | None:
+    if request:
+        if _is_hello(request, 1):
+            return Outer.TCP
+        if request.startswith(b"CONNECT "):
+            return Outer.HTTP
+        return Outer.SOCKS if request[:2] == b"\x04\x01" or _is_socks5(request) else None
+    if not answer or _is_hello(answer, 2):
+        return Outer.TCP
+    if answer.startswith(b"HTTP/1."):
+        return Outer.HTTP
+    return Outer.SOCKS if answer[:2] == b"\x00\x5a" or (answer[0] == 5 and len(answer) == 2) else None
+
+
+def _is_socks5(request: bytes) -> bool:
+    """Version 5, then a list of methods that fills the message (RFC 1928, 3)."""
+    return len(request) > 2 and request[0] == 5 and len(request) == 2 + request[1]
+
+
+def _target(request: bytes) -> str:
+    """The host:port of a CONNECT request; only printable ASCII is taken."""
+    words = request.split(b"\r\n", 1)[0].split(b" ")
+    text = words[1].decode("ascii", "replace") if len(words) > 2 else ""
+    return text if text.isascii() and text.isprintable() else ""
