@@ -1,0 +1,151 @@
+"""The administrator's view of the hub as plain rows for the template; missing values become a dash, never an error."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from ukihashi.errors import Translate
+from ukihashi.web.texts import ADMIN, UNITS
+
+MAX_ROWS: Final = 500  # sessions shown; the command line lists all
+DASH: Final = "–"
+
+
+class Ask(Protocol):
+    """`WebApi.ask` with a deadline."""
+
+    def __call__(self, do: str, /, **args: Any) -> Awaitable[dict[str, Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HubRow:
+    """One virtual hub."""
+
+    name: str
+    online: bool
+    users: str
+    sessions: str
+    subnet: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """One session. `since` is ISO 8601 with zone, "" if unknown."""
+
+    session: str
+    hub: str
+    user: str
+    peer: str
+    client: str
+    since: str
+    received: str
+    sent: str
+    dropped: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the page shows. `total_sessions` may be more than there are rows."""
+
+    as_of: str
+    uptime: str
+    hubs: list[HubRow]
+    sessions: list[SessionRow]
+    total_sessions: int
+    more: str
+
+
+async def gather(ask: Ask, translate: Translate, *, clock: Callable[[], float] | None = None) -> State:
+    """Ask the hub for its state. Raises what `ask` raises."""
+    now = clock() if clock else datetime.now(UTC).timestamp()
+    status, hubs, sessions = _rows(await ask("status")), _rows(await ask("list")), _rows(await ask("sessions"))
+    head = status[0] if status else {}
+    more = ""
+    if len(sessions) > MAX_ROWS:
+        more = translate(ADMIN["more_sessions"]).format(shown=MAX_ROWS, total=len(sessions))
+    return State(
+        as_of=_moment(now),
+        uptime=_uptime(head, now, translate),
+        hubs=[_hub(row) for row in hubs],
+        sessions=[_session(row) for row in sessions[:MAX_ROWS]],
+        total_sessions=len(sessions),
+        more=more,
+    )
+
+
+def span(seconds: float, translate: Translate) -> str:
+    """A length of time in the two units that matter: "3 d 4 h", "2 h 5 min", "1 min 30 s"."""
+    minutes, rest = divmod(int(max(seconds, 0)), 60)
+    hours, minutes_rest = divmod(minutes, 60)
+    days, hours_rest = divmod(hours, 24)
+    if days:
+        return translate(UNITS["days"]).format(days=days, hours=hours_rest)
+    if hours:
+        return translate(UNITS["hours"]).format(hours=hours, minutes=minutes_rest)
+    return translate(UNITS["minutes"]).format(minutes=minutes, seconds=rest)
+
+
+def size(count: object) -> str:
+    """Bytes in binary units with three digits: "512 B", "1.50 KiB", "22.4 MiB"."""
+    if not isinstance(count, int | float) or isinstance(count, bool):
+        return DASH
+    if count < 1024:
+        return f"{count:.0f} B"
+    value = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        if value < 999.5 or unit == "TiB":
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+    raise AssertionError
+
+
+def _rows(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = answer.get("rows", [])
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _hub(row: Mapping[str, Any]) -> HubRow:
+    return HubRow(
+        name=_text(row, "name", "hub"),
+        online=row.get("online", True) is not False,
+        users=_text(row, "users"),
+        sessions=_text(row, "sessions"),
+        subnet=" ".join(str(row[key]) for key in ("subnet4", "subnet6", "subnet") if row.get(key)) or DASH,
+    )
+
+
+def _session(row: Mapping[str, Any]) -> SessionRow:
+    at = row.get("at", row.get("since"))
+    return SessionRow(
+        session=_text(row, "session", "name"),
+        hub=_text(row, "hub"),
+        user=_text(row, "user"),
+        peer=_text(row, "peer"),
+        client=_text(row, "client"),
+        since=_moment(at) if isinstance(at, int | float) else str(at or ""),
+        received=size(row.get("bytes_in")),
+        sent=size(row.get("bytes_out")),
+        dropped=_text(row, "dropped"),
+    )
+
+
+def _uptime(head: Mapping[str, Any], now: float, translate: Translate) -> str:
+    if isinstance(seconds := head.get("uptime_s"), int | float):
+        return span(seconds, translate)
+    if isinstance(started := head.get("started", head.get("since")), int | float):
+        return span(now - started, translate)
+    return DASH
+
+
+def _moment(at: float) -> str:
+    """ISO 8601 in the hub's own time zone, to the second."""
+    return datetime.fromtimestamp(at, UTC).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _text(row: Mapping[str, Any], *keys: str) -> str:
+    for key in keys:
+        value = row.get(key)
+        if value is not None and value != "":
+            return str(value)
+    return DASH
