@@ -40,6 +40,17 @@ class LoginAsked(Message, frozen=True):
     extension: int = 0  # highest ukihashi version offered; 0 = a standard peer
 
 
+class LoginRefused(Message, frozen=True):
+    """A login that the worker refused by itself: control never saw it, or had let it in. For the log."""
+
+    hub: str
+    user: str
+    peer: str
+    client: str
+    code: int  # of protocol section 11
+    reason: str = ""  # a sentence, where there is more to say than the code's
+
+
 class SessionOpened(Message, frozen=True):
     """A login became a session."""
 
@@ -169,6 +180,7 @@ STOP_DEADLINE: Final = 5.0  # seconds
 
 AnyMessage = (
     LoginAsked
+    | LoginRefused
     | SessionOpened
     | SessionClosed
     | Answered

@@ -71,6 +71,11 @@ class Pipe:
         """Call `flush` when the socket can be written."""
         return bool(self._waiting)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that the other process has not taken."""
+        return len(self._waiting)
+
     def send(self, message: Message) -> None:
         """Queue one message and write what goes at once. Raises PipeBroken."""
         self._waiting += _framed(message)

@@ -1,0 +1,243 @@
+"""One accepted TCP connection: socket and TLS on one side, a `Stage` that gives the bytes a meaning on the other.
+
+The stage changes once, from the front door to a tunnel; no byte is lost between (trap T13), because the new stage is
+given what the old one had not used. Nothing here blocks, and no plaintext ever goes out on a connection that began TLS.
+"""
+
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from ukihashi.errors import NotTrusted, PeerViolation
+from ukihashi.hub.limits import Limits
+from ukihashi.hub.loop import GONE, READ, WRITE, Deadlines, Loop
+from ukihashi.net.tls import TlsChannel, TlsState
+
+READ_SIZE: Final = 256 * 1024  # bytes of one read; the buffer is shared, for a thousand of them would cost 256 MB
+TLS_HANDSHAKE: Final = 0x16  # RFC 8446, 5.1: first byte of a ClientHello's record
+PLAIN_HINT: Final = b"This port speaks HTTPS. Use https:// in the address.\n"
+
+
+class Stage(Protocol):
+    """What a connection is used for at the moment. Its methods may call any method of the connection."""
+
+    def received(self, plain: bytes, now: float) -> None:
+        """Plaintext came, at least one byte. Raises PeerViolation: the connection is then closed for that reason."""
+
+    def writable(self, now: float) -> None:
+        """Everything sent so far is with the kernel; more may be sent."""
+
+    def ended(self, reason: str) -> None:
+        """No more bytes will come or can be sent. Called once; the connection sees to its own end."""
+
+
+@dataclass
+class Wiring:
+    """What all connections of a worker share."""
+
+    loop: Loop
+    context: ssl.SSLContext
+    limits: Limits
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_SIZE)))
+    lingering: Deadlines["Connection"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lingering = Deadlines(self.limits.linger_s)
+
+
+class Connection:
+    """See the module. Owns the socket; `close` is the orderly end, `abort` the hard one."""
+
+    __slots__ = ("_closing", "_events", "_fd", "_reading", "_shut", "_socket", "_stage", "_tls", "_wiring", "peer")
+
+    def __init__(self, wiring: Wiring, sock: socket.socket, peer: str) -> None:
+        self._wiring = wiring
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._tls: TlsChannel | None = None  # made at the first byte: silent connections cost next to nothing
+        self._stage: Stage | None = None
+        self._events = READ
+        self._reading = True
+        self._closing = False
+        self._shut = False  # our FIN is out
+        self.peer = peer  # "address:port"
+        wiring.loop.watch(self._fd, READ, self._on_events)
+
+    def set_stage(self, stage: Stage | None) -> None:
+        """From now on the bytes are `stage`'s."""
+        self._stage = stage
+
+    @property
+    def tls(self) -> TlsChannel | None:
+        """For its version and cipher."""
+        return self._tls
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of ciphertext that the kernel has not taken yet."""
+        return self._tls.backlog if self._tls is not None else 0
+
+    @property
+    def is_open(self) -> bool:
+        """Can still be sent on."""
+        return not self._closing and self._fd >= 0
+
+    def set_socket_option(self, option: int, value: int) -> None:
+        """A TCP option; one that this kernel doesn't know is left."""
+        with suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def send(self, plain: bytes) -> None:
+        """Encrypt and write what the kernel takes; the rest goes out by itself, then `Stage.writable` is called."""
+        if self._tls is None or not self.is_open:
+            return
+        try:
+            self._tls.send(plain)
+        except PeerViolation:
+            self.abort("TLS failed")
+            return
+        self._flush()
+
+    def pause(self) -> None:
+        """Read nothing more until `resume` (the front door waits for somebody's answer)."""
+        self._reading = False
+        self._arm()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._reading = True
+        self._arm()
+
+    def close(self, reason: str) -> None:
+        """Say close_notify (trap T1) behind what waits, then FIN, and give the peer `linger_s` to do the same.
+
+        Without the wait, unread bytes of the peer would make the kernel send a reset that overtakes our last words.
+        """
+        if not self.is_open:
+            return
+        self._leave_stage(reason)
+        self._closing = True
+        self._reading = True
+        self._wiring.lingering.restart(self, self._wiring.loop.now)
+        if self._tls is not None:
+            self._tls.close()
+        self._flush()
+
+    def abort(self, reason: str) -> None:
+        """End now: close_notify if the kernel takes it at once, and the descriptor is free."""
+        if self._fd < 0:
+            return
+        self._leave_stage(reason)
+        if self._tls is not None and not self._closing:
+            self._tls.close()
+            with suppress(OSError):
+                self._socket.send(self._tls.outgoing(), socket.MSG_NOSIGNAL)
+        self._wiring.lingering.drop(self)
+        self._wiring.loop.forget(self._fd)
+        self._fd = -1
+        self._socket.close()
+
+    def _leave_stage(self, reason: str) -> None:
+        stage, self._stage = self._stage, None
+        if stage is not None:
+            stage.ended(reason)
+
+    def _on_events(self, events: int) -> None:
+        try:
+            if events & WRITE:
+                self._flush()
+            if events & (READ | GONE) and self._fd >= 0:
+                if self._reading or self._closing:
+                    self._read()
+                elif events & GONE:
+                    self.abort("connection lost")
+        except Exception:
+            self.abort("internal error")  # a fault of ours costs the one who triggers it; the loop logs it
+            raise
+
+    def _read(self) -> None:
+        wiring = self._wiring
+        try:
+            count = self._socket.recv_into(wiring.buffer)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.abort(f"connection lost ({error.strerror})")
+            return
+        if self._closing:
+            if not count:
+                self.abort("closed")
+            return  # what comes now is nobody's
+        if not count:
+            self._peer_ended("closed by the peer without TLS close")
+            return
+        if self._tls is None and not self._begin(wiring.buffer[0]):
+            return
+        self._take(wiring.buffer[:count])
+
+    def _begin(self, first: int) -> bool:
+        """Look at the first byte of all: TLS, or somebody who forgot the s of https, or nothing we know."""
+        if first == TLS_HANDSHAKE:
+            self._tls = TlsChannel(self._wiring.context, server_side=True)
+            return True
+        if chr(first).isalpha() and chr(first).isupper():  # a method of plain HTTP
+            head = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+            with suppress(OSError):
+                self._socket.send(head + b"Content-Length: %d\r\n\r\n" % len(PLAIN_HINT) + PLAIN_HINT)
+        self.close("not TLS")
+        return False
+
+    def _take(self, data: memoryview) -> None:
+        tls, stage, now = self._tls, self._stage, self._wiring.loop.now
+        assert tls is not None
+        try:
+            plain = tls.receive(data)
+            if plain and stage is not None:
+                stage.received(plain, now)
+        except (PeerViolation, NotTrusted) as violation:
+            self.close(str(violation))
+            return
+        if tls.state is TlsState.PEER_CLOSED:
+            self._peer_ended("closed by the peer")
+        elif tls.backlog and self._fd >= 0:
+            self._flush()
+
+    def _peer_ended(self, reason: str) -> None:
+        if self._tls is not None:
+            self._tls.receive_end()
+        self.close(reason)
+
+    def _flush(self) -> None:
+        """Write ciphertext until none is left or the kernel takes no more."""
+        tls = self._tls
+        if tls is not None:
+            try:
+                while data := tls.outgoing():
+                    tls.sent(self._socket.send(data, socket.MSG_NOSIGNAL))
+            except BlockingIOError:
+                self._arm()
+                return
+            except OSError as error:
+                self._closing = True  # nothing can be said any more
+                self.abort(f"connection lost ({error.strerror})")
+                return
+        if self._closing:
+            if not self._shut:
+                self._shut = True
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_WR)
+        elif self._events & WRITE and self._stage is not None:
+            self._arm()
+            self._stage.writable(self._wiring.loop.now)
+            return
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._fd < 0:
+            return
+        events = (READ if self._reading else 0) | (WRITE if self.backlog and not self._shut else 0)
+        if events != self._events:
+            self._events = events
+            self._wiring.loop.change(self._fd, events)

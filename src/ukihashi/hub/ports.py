@@ -1,0 +1,207 @@
+"""Virtual hubs and what is plugged into their switches: bounded queues, written once per turn of the loop.
+
+`Member` (a session's port) and `HostPort` (a TAP) are ports. A port never makes the switch wait: what doesn't fit into
+its queue is dropped, newest first lost, and counted by reason (protocol section 12.2, D8).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from ukihashi.errors import EnvironmentLacks
+from ukihashi.hub.limits import Limits
+from ukihashi.hub.loop import READ, Loop
+from ukihashi.hub.messages import HubPut
+from ukihashi.switch.forward import Switch
+from ukihashi.switch.queue import PortQueue
+from ukihashi.tap.device import Tap
+from ukihashi.units import PortId
+from ukihashi.wire.blocks import encode_frames
+
+SHARED_FRAMES: Final = 64  # longest run that is looked up for an encoding made for another port in this turn
+HOST: Final = "host"  # name of a hub's own port in listings
+
+# Reasons of drops at the way out; those at the way in are in `switch.forward`.
+QUEUE_FULL: Final = "queue_full"
+REFUSED: Final = "interface_refused"
+
+
+class Encodings:
+    """Batches of one turn of the loop: a broadcast is encoded once, not once a port."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, ...], tuple[list[bytes], bytes]] = {}
+
+    def batch(self, frames: list[bytes]) -> bytes:
+        """`encode_frames(frames)`, made anew only if no port had the very same frames since `clear`."""
+        if len(frames) > SHARED_FRAMES:
+            return encode_frames(frames)
+        key = tuple(map(id, frames))  # the frames are kept beside the result, so no id can come to mean another
+        known = self._made.get(key)
+        if known is None:
+            known = self._made[key] = (frames, encode_frames(frames))
+        return known[1]
+
+    def clear(self) -> None:
+        """The turn is over."""
+        self._made.clear()
+
+
+class Port(Protocol):
+    """What is plugged into a switch."""
+
+    name: str  # in listings
+    queue: PortQueue
+
+    def flush(self, encodings: Encodings) -> bool:
+        """Write what waits, as far as it goes without blocking; True if more could be written at once."""
+
+
+class Outbox:
+    """The ports that got frames in this turn. Its `flush` is the loop's end of turn."""
+
+    def __init__(self) -> None:
+        self._dirty: dict[Port, None] = {}
+        self._encodings = Encodings()
+
+    def mark(self, port: Port) -> None:
+        """`port` has something to write, or can write again."""
+        self._dirty[port] = None
+
+    def flush(self) -> bool:
+        """Write for each marked port; True if some want the next turn at once."""
+        if not self._dirty:
+            return False
+        dirty, self._dirty = self._dirty, {}
+        for port in dirty:
+            if port.flush(self._encodings):
+                self._dirty[port] = None
+        self._encodings.clear()
+        return bool(self._dirty)
+
+
+@dataclass(eq=False)
+class VirtualHub:
+    """One virtual hub: a switch, its ports, its settings."""
+
+    settings: HubPut
+    outbox: Outbox
+    switch: Switch = field(init=False)
+    ports: dict[PortId, Port] = field(default_factory=dict)
+    host: "HostPort | None" = None
+    _last_port: int = 0
+    _last_session: int = 0
+
+    def __post_init__(self) -> None:
+        self.switch = Switch(ageing=self.settings.ageing_s)
+
+    @property
+    def name(self) -> str:
+        """As it is spelled."""
+        return self.settings.hub
+
+    def plug(self, port: Port, *, max_stations: int = 0) -> PortId:
+        """Give `port` a place in the switch. `max_stations`: source addresses it may use, 0 = any number."""
+        self._last_port += 1
+        number = PortId(self._last_port)
+        self.ports[number] = port
+        self.switch.add_port(number, max_stations=max_stations)
+        return number
+
+    def unplug(self, number: PortId) -> None:
+        """Take the port out, with all that was learned behind it."""
+        if self.ports.pop(number, None) is not None:
+            self.switch.remove_port(number)
+
+    def next_session(self) -> int:
+        """The n of the next SID-USER-n."""
+        self._last_session += 1
+        return self._last_session
+
+    def forward(self, frames: Sequence[bytes], source: PortId, now: float) -> None:
+        """Send frames that came in at `source` on their way: into queues now, onto the wire at the turn's end."""
+        ports, mark = self.ports, self.outbox.mark
+        for number, run in self.switch.forward(frames, source, now).items():
+            port = ports[number]
+            port.queue.put(run)
+            mark(port)
+
+    def mac_rows(self, now: float) -> Iterator[dict[str, Any]]:
+        """The MAC table as plain rows."""
+        for row in self.switch.rows(now):
+            port = self.ports.get(row.port)
+            yield {
+                "mac": row.mac.hex(":"),
+                "vlan": row.vlan,
+                "session": port.name if port else "",
+                "age_s": round(now - row.seen, 1),
+            }
+
+
+class HostPort:
+    """The hub machine's own place in a virtual hub: a TAP that the supervisor made."""
+
+    def __init__(self, hub: VirtualHub, tap: Tap, loop: Loop, limits: Limits) -> None:
+        self._hub = hub
+        self._tap = tap
+        self._loop = loop
+        self.name = HOST
+        self.queue = PortQueue(limits.queue_bytes)
+        self.frames_in = self.bytes_in = self.frames_out = self.bytes_out = 0
+        self.port = hub.plug(self)
+        loop.watch(tap.fileno(), READ, self._on_readable)
+
+    @property
+    def interface(self) -> str:
+        """The TAP's name."""
+        return self._tap.name
+
+    @property
+    def drops(self) -> Counter[str]:
+        """Frames dropped at this port, by reason."""
+        drops = Counter(self._hub.switch.drops.get(self.port, {}))
+        drops.update({QUEUE_FULL: self.queue.dropped_frames, REFUSED: self._tap.dropped})
+        return +drops
+
+    def flush(self, encodings: Encodings) -> bool:  # noqa: ARG002 - a TAP takes frames, not batches
+        """Hand everything to the kernel; it takes or refuses at once."""
+        size = self.queue.bytes
+        frames = self.queue.take()
+        try:
+            self.frames_out += self._tap.write_frames(frames)
+        except EnvironmentLacks:  # somebody removed the interface
+            self.close()
+            return False
+        self.bytes_out += size
+        return False
+
+    def row(self) -> dict[str, Any]:
+        """For listings."""
+        return {
+            "hub": self._hub.name,
+            "interface": self.interface,
+            "frames_in": self.frames_in,
+            "bytes_in": self.bytes_in,
+            "frames_out": self.frames_out,
+            "bytes_out": self.bytes_out,
+            "drops": dict(self.drops),
+        }
+
+    def close(self) -> None:
+        """Pull the plug. The interface itself belongs to the supervisor."""
+        self._loop.forget(self._tap.fileno())
+        self._hub.unplug(self.port)
+        if self._hub.host is self:
+            self._hub.host = None
+        self._tap.close()
+
+    def _on_readable(self, _events: int) -> None:
+        try:
+            frames = self._tap.read_frames()
+        except EnvironmentLacks:
+            self.close()
+            return
+        self.frames_in += len(frames)
+        self.bytes_in += sum(map(len, frames))
+        self._hub.forward(frames, self.port, self._loop.now)

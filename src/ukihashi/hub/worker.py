@@ -1,0 +1,286 @@
+"""The worker: accepts, speaks TLS, lets in, switches frames. One process, one epoll loop, no privileges, no files.
+
+It parses hostile bytes; whatever needs a file, a secret store or a slow computation is asked of control (`messages`).
+Parts: `connection` (socket and TLS), `front` (openings), `relay` (pages), `sessions` and `tunnel` (members), `ports`
+(switch and queues). Here they are put together, and here control's and the supervisor's messages arrive.
+"""
+
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from ukihashi.hub.connection import Wiring
+from ukihashi.hub.front import FrontDoor
+from ukihashi.hub.limits import Limits
+from ukihashi.hub.loop import READ, WRITE, Loop
+from ukihashi.hub.messages import (
+    STOP_DEADLINE,
+    Answered,
+    AnyMessage,
+    Asked,
+    HostPort,
+    HostPortGone,
+    HubPut,
+    HubRemoved,
+    LoginAnswered,
+    LoginAsked,
+    LoginRefused,
+    Message,
+    PeerLink,
+    Ready,
+    Stop,
+)
+from ukihashi.hub.pipes import Pipe, PipeBroken, receive_with_fds, send_with_fd
+from ukihashi.hub.ports import HostPort as HostPlug
+from ukihashi.hub.ports import Outbox, VirtualHub
+from ukihashi.hub.relay import Relay
+from ukihashi.hub.sessions import Sessions
+from ukihashi.tap.device import adopt_tap
+
+NO_SUCH_HUB: Final = "no such hub"  # `Answered.error`
+REFUSALS_WAITING: Final = 1 << 20  # bytes; beyond it refused logins are no longer told, so a flood can't fill the pipe
+LEAVING_S: Final = STOP_DEADLINE - 2.0  # for the peers; the rest is the supervisor's
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """What the supervisor hands to a worker, already open."""
+
+    supervisor: socket.socket  # SEQPACKET
+    control: socket.socket  # stream
+    listeners: Sequence[socket.socket]
+    context: ssl.SSLContext
+    web: Path | None  # the page server's Unix socket
+    limits: Limits = field(default_factory=Limits)
+
+
+class Worker:
+    """See the module. `run` returns after an orderly end."""
+
+    def __init__(self, start: WorkerStart) -> None:
+        self.loop = Loop()
+        self._supervisor = start.supervisor
+        self._listeners = list(start.listeners)
+        self._control: Pipe | None = None
+        self._outbox = Outbox()
+        self._wiring = Wiring(self.loop, start.context, start.limits)
+        self._sessions = Sessions(self.loop, start.limits, self._outbox, self._tell)
+        self._door = FrontDoor(self._wiring, self._sessions, Relay(self.loop, start.web, start.limits), control=self)
+        self._limits = start.limits
+        self._started = self.loop.now
+        self._leaving_until: float | None = None
+        self._orders: dict[str, Callable[[Asked], list[dict[str, Any]]]] = {
+            "sessions": self._session_rows,
+            "mac_table": self._mac_rows,
+            "status": self._status_rows,
+            "disconnect": self._disconnect,
+        }
+        self._set_control(start.control)
+        self._supervisor.setblocking(False)
+        self.loop.watch(self._supervisor.fileno(), READ, self._on_supervisor)
+        for listener in self._listeners:
+            self.loop.watch(listener.fileno(), READ, partial(self._on_listener, listener))
+        self.loop.at_turn_end(self._outbox.flush)
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit status."""
+        send_with_fd(self._supervisor, Ready(who="worker"))
+        while self._leaving_until is None or self._is_leaving():
+            self.loop.turn(0.05 if self._leaving_until is not None else 60.0)
+        for connection in self._wiring.lingering.items():
+            connection.abort("the hub stops")
+        if self._control is not None:
+            self._flush_control()
+        self.loop.close()
+        return 0
+
+    def stop(self) -> None:
+        """Begin the orderly end: nobody else gets in, every peer is told by close_notify (trap T1)."""
+        if self._leaving_until is not None:
+            return
+        self._leaving_until = self.loop.now + LEAVING_S
+        for listener in self._listeners:
+            self.loop.forget(listener.fileno())
+            listener.close()
+        for session in self._sessions:
+            session.close("the hub stops")
+        self._door.close()
+
+    def _is_leaving(self) -> bool:
+        assert self._leaving_until is not None
+        return bool(self._wiring.lingering) and self.loop.now < self._leaving_until
+
+    def _on_listener(self, listener: socket.socket, _events: int) -> None:
+        self._door.accept(listener)
+
+    # -- supervisor -----------------------------------------------------------------------------------------------
+
+    def _on_supervisor(self, _events: int) -> None:
+        received = receive_with_fds(self._supervisor)
+        if received is None:  # the supervisor is dead: so are we, but politely
+            self.loop.forget(self._supervisor.fileno())
+            self.stop()
+            return
+        message, fds = received
+        if isinstance(message, HostPort) and fds:
+            self._plug_host(message, fds.pop())
+        elif isinstance(message, HostPortGone):
+            hub = self._sessions.hubs.get(message.hub.casefold())
+            if hub is not None and hub.host is not None:
+                hub.host.close()
+        elif isinstance(message, PeerLink) and fds:
+            self._set_control(socket.socket(fileno=fds.pop()))
+        elif isinstance(message, Stop):
+            self.stop()
+        for fd in fds:
+            os.close(fd)
+
+    def _plug_host(self, message: HostPort, fd: int) -> None:
+        hub = self._sessions.hubs.get(message.hub.casefold())
+        if hub is None:  # the supervisor's message overtook control's; settings follow
+            hub = self._sessions.put_hub(HubPut(message.hub))
+        if hub.host is not None:
+            hub.host.close()
+        hub.host = HostPlug(hub, adopt_tap(fd, message.interface), self.loop, self._limits)
+
+    # -- control --------------------------------------------------------------------------------------------------
+
+    def ask_login(self, asked: LoginAsked) -> bool:
+        """For the front door."""
+        return self._tell(asked)
+
+    def refused(self, message: LoginRefused) -> None:
+        """For the front door."""
+        if self._control is not None and self._control.waiting < REFUSALS_WAITING:
+            self._tell(message)
+
+    def _tell(self, message: Message) -> bool:
+        """Send to control, if there is one."""
+        if self._control is None:
+            return False
+        try:
+            self._control.send(message)
+        except PipeBroken:
+            self._lose_control()
+            return False
+        self._arm_control()
+        return True
+
+    def _set_control(self, sock: socket.socket) -> None:
+        self._lose_control()
+        self._control = Pipe(sock)
+        self.loop.watch(self._control.fileno(), READ, self._on_control)
+
+    def _lose_control(self) -> None:
+        if self._control is not None:
+            self.loop.forget(self._control.fileno())
+            self._control.close()
+            self._control = None
+            self._door.control_lost()
+
+    def _arm_control(self) -> None:
+        if self._control is not None:
+            self.loop.change(self._control.fileno(), READ | WRITE if self._control.wants_write else READ)
+
+    def _flush_control(self) -> None:
+        try:
+            if self._control is not None:
+                self._control.flush()
+        except PipeBroken:
+            self._lose_control()
+
+    def _on_control(self, events: int) -> None:
+        if events & WRITE:
+            self._flush_control()
+            self._arm_control()
+        if events & ~WRITE and self._control is not None:
+            try:
+                messages = self._control.receive()
+            except PipeBroken:
+                self._lose_control()
+                return
+            for message in messages:
+                self._handle(message)
+
+    def _handle(self, message: AnyMessage) -> None:
+        if isinstance(message, LoginAnswered):
+            self._door.answered(message)
+        elif isinstance(message, HubPut):
+            self._sessions.put_hub(message)
+        elif isinstance(message, HubRemoved):
+            self._sessions.remove_hub(message.hub)
+        elif isinstance(message, Asked):
+            order = self._orders.get(message.what)
+            if order is None:
+                self._tell(Answered(message.ask, error=f"unknown question {message.what!r}"))
+            elif message.hub and message.hub.casefold() not in self._sessions.hubs:
+                self._tell(Answered(message.ask, error=NO_SUCH_HUB))
+            else:
+                self._tell(Answered(message.ask, order(message)))
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    def _hubs(self, asked: Asked) -> list[VirtualHub]:
+        hubs = self._sessions.hubs
+        return [hubs[asked.hub.casefold()]] if asked.hub else list(hubs.values())
+
+    def _session_rows(self, asked: Asked) -> list[dict[str, Any]]:
+        sessions = self._sessions.of_hub(asked.hub) if asked.hub else list(self._sessions)
+        return [session.row(self.loop.now) for session in sessions]
+
+    def _mac_rows(self, asked: Asked) -> list[dict[str, Any]]:
+        return [{"hub": hub.name, **row} for hub in self._hubs(asked) for row in hub.mac_rows(self.loop.now)]
+
+    def _status_rows(self, _asked: Asked) -> list[dict[str, Any]]:
+        tunnels = sum(len(session.tunnels) for session in self._sessions)
+        return [
+            {
+                "connections": tunnels + self._door.half_open,
+                "half_open": self._door.half_open,
+                "evicted": self._door.evicted,
+                "sessions": len(self._sessions),
+                "hubs": len(self._sessions.hubs),
+                "host_ports": [hub.host.row() for hub in self._sessions.hubs.values() if hub.host is not None],
+                "faults": self.loop.faults,
+                "pid": os.getpid(),
+                "uid": os.getuid(),
+                "uptime_s": round(self.loop.now - self._started, 1),
+            }
+        ]
+
+    def _disconnect(self, asked: Asked) -> list[dict[str, Any]]:
+        session = self._sessions.named(asked.hub, asked.name)
+        if session is None:
+            return []
+        session.close("ended by the admin")
+        return [{"session": session.name, "hub": session.hub.name}]
+
+
+def run_worker(start: WorkerStart) -> int:
+    """The worker process's life, after its privileges are gone. SIGTERM ends it in good order, as `Stop` does."""
+    worker = Worker(start)
+    with stop_on_signal(worker):
+        return worker.run()
+
+
+@contextmanager
+def stop_on_signal(worker: Worker) -> Iterator[None]:
+    """Turn SIGTERM into an event of the loop: a handler runs between any two instructions, where nothing may end."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    worker.loop.watch(reader.fileno(), READ, lambda _events: worker.stop())
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(-1)
+        reader.close()
+        writer.close()
