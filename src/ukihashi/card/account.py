@@ -36,7 +36,7 @@ ID_BYTES: Final = 36  # of an installation: 20 for the login, 16 for node info (
 
 _HEAD: Final = (
     "ukihashi: account of a virtual LAN card. It holds a secret; keep it readable for root only (mode 0600).",
-    "Settings that are not here have their defaults; `ukihashi card options` lists them all.",
+    "Settings that are not here have their defaults.",
 )
 
 RandomBytes = Callable[[int], bytes]

@@ -1,0 +1,393 @@
+"""`ukihashi card`: the virtual LAN card. Exit status: 0 done, 2 usage, 3 this machine lacks something, 4 not up,
+5 the hub refused, 6 the hub's key is not the one we trust, 7 no connection or no hub there."""
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ukihashi.auth.link import Link
+from ukihashi.card import account
+from ukihashi.card.dialler import Card, client
+from ukihashi.cli import background
+from ukihashi.config import places
+from ukihashi.config.card import (
+    CardConfig,
+    Hub,
+    Interface,
+    Login,
+    Route,
+    Trust,
+    account_name_for,
+    check_account_name,
+    interface_name_for,
+    parse_pin,
+)
+from ukihashi.config.hub import parse_public
+from ukihashi.errors import (
+    N_,
+    DaemonUnreachable,
+    EnvironmentLacks,
+    InputUnreadable,
+    Refused,
+    UkihashiError,
+    UsageError,
+)
+from ukihashi.locale import _, say
+from ukihashi.tap import netlink
+from ukihashi.wire.constants import Code
+
+LEAVE_S: Final = 10.0  # seconds that `leave` waits for the interface to go
+DEFAULT_PORT: Final = 443
+
+STATES: Final = {
+    "connecting": N_("connecting"),
+    "online": N_("online"),
+    "reconnecting": N_("reconnecting"),
+    "refused": N_("refused"),
+    "leaving": N_("leaving"),
+    "down": N_("down"),
+}
+
+
+@click.group(help=_("Join a virtual hub: this machine gets a network interface on its LAN."))
+def card() -> None:
+    """The group."""
+
+
+# -- joining and leaving ------------------------------------------------------------------------------------------
+
+
+@card.command(
+    help=_(
+        "Join by a link that the hub's admin gave you. With - the link is read from standard input. "
+        "The account is kept: later `ukihashi card up` is enough."
+    )
+)
+@click.argument("link", metavar="LINK|-")
+@click.option("--name", default="", metavar="ACCOUNT", help=_("Name of the new account [the virtual hub's name]."))
+@click.option("--interface", default="", metavar="NAME", help=_("Name of the network interface [uk + account]."))
+@click.option("--foreground", is_flag=True, help=_("Stay in the foreground; Ctrl-C leaves."))
+def join(link: str, name: str, interface: str, foreground: bool) -> None:
+    """Account first, then the login that spends the link's token: a lost answer can be repeated."""
+    if link == "-":
+        link = sys.stdin.readline()
+    else:
+        background.hide_argument(link)
+    parsed = Link.parse(link)
+    name = check_account_name(name) if name else account_name_for(parsed.hub)
+    config = _account_for(parsed, name, interface)
+    account.write(name, config)
+    try:
+        bring_up(name, config, foreground=foreground)
+    except Refused as error:
+        if error.code == Code.AUTH_FAILED and account.read(name).login.invite:
+            account.remove(name)  # it never worked and never will
+        raise
+
+
+@card.command(help=_("Bring an account's card up."))
+@click.argument("name", metavar="ACCOUNT")
+@click.option("--foreground", is_flag=True, help=_("Stay in the foreground; Ctrl-C leaves."))
+@click.option("--keep-trying", is_flag=True, help=_("Stay even if the first try fails, e.g. at boot."))
+def up(name: str, foreground: bool, keep_trying: bool) -> None:
+    """Returns when online, or says why not."""
+    config = account.read(name)
+    if account.open_to_others(name):
+        click.echo(
+            _("warning: {path} can be read by others and holds a secret; do chmod 600").format(
+                path=account.path_of(name)
+            ),
+            err=True,
+        )
+    bring_up(name, config, foreground=foreground, keep_trying=keep_trying)
+
+
+@card.command(help=_("Leave the hub: the interface, its addresses and routes go away; the account stays."))
+@click.argument("name", metavar="[ACCOUNT]", default="")
+@click.option("--all", "every", is_flag=True, help=_("All cards that are up."))
+def leave(name: str, every: bool) -> None:
+    """Returns when the interface is gone."""
+    if bool(name) == every:
+        raise UsageError(N_("name one account, or give --all"))
+    for one in account.names() if every else [name]:
+        try:
+            _leave(one)
+        except DaemonUnreachable:
+            if not every:
+                account.read(one)  # no such account: say that instead
+                raise
+
+
+def _leave(name: str) -> None:
+    row = client(check_account_name(name)).ask("leave")[0]
+    interface = str(row["interface"])
+    deadline = time.monotonic() + LEAVE_S
+    while netlink.exists(interface) or places.card_socket(name).exists():
+        if time.monotonic() > deadline:
+            raise EnvironmentLacks(
+                N_("the interface {interface} is still there after {seconds:g} s; the card's log says more"),
+                interface=interface,
+                seconds=LEAVE_S,
+            )
+        time.sleep(0.02)
+    click.echo(_("left: {name} ({interface} is gone)").format(name=name, interface=interface))
+
+
+# -- looking ------------------------------------------------------------------------------------------------------
+
+
+@card.command(help=_("Show cards: state, session, addresses, counters."))
+@click.argument("name", metavar="[ACCOUNT]", default="")
+@click.option("--json", "as_json", is_flag=True, help=_("One JSON object a line."))
+def status(name: str, as_json: bool) -> None:
+    """One account, or all."""
+    rows = [_status_of(one) for one in ([name] if name else account.names())]
+    for row in rows:
+        click.echo(json.dumps(row, ensure_ascii=False) if as_json else _status_text(row))
+    if not rows and not as_json:
+        click.echo(_("no account yet; make one with `ukihashi card join LINK`"))
+    if name and rows[0]["state"] == "down":
+        raise SystemExit(DaemonUnreachable.exit_status)
+
+
+@card.command("list", help=_("List the accounts of this machine."))
+@click.option("--json", "as_json", is_flag=True, help=_("One JSON object a line."))
+def list_(as_json: bool) -> None:
+    """Name, state, hub, server, interface."""
+    rows = []
+    for name in account.names():
+        row = _status_of(name)
+        rows.append({key: row.get(key, "") for key in ("account", "state", "hub", "user", "address", "interface")})
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row, ensure_ascii=False))
+        return
+    if not rows:
+        click.echo(_("no account yet; make one with `ukihashi card join LINK`"))
+        return
+    heads = (_("account"), _("state"), _("virtual hub"), _("user"), _("server"), _("interface"))
+    table = [heads, *((*(_(STATES.get(str(cell), str(cell))) if key == "state" else str(cell)
+                        for key, cell in row.items()),) for row in rows)]  # fmt: skip
+    widths = [max(_width(line[column]) for line in table) for column in range(len(heads))]
+    for line in table:
+        click.echo(
+            "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
+
+
+# -- accounts by hand ---------------------------------------------------------------------------------------------
+
+
+@card.command(help=_("Make an account without a join link, e.g. for a SoftEther VPN server."))
+@click.argument("name", metavar="ACCOUNT")
+@click.option("--server", required=True, metavar="HOST[:PORT]", help=_("Where the hub is; port 443 if not given."))
+@click.option("--hub", required=True, help=_("Name of the virtual hub."))
+@click.option("--user", required=True, help=_("User name there."))
+@click.option("--password-file", type=click.File("r"), help=_("File with the password in its first line; - is stdin."))
+@click.option("--anonymous", is_flag=True, help=_("The user needs no password."))
+@click.option("--plain", is_flag=True, help=_("Send the password itself inside TLS (for chosen passwords, RADIUS)."))
+@click.option("--pin", default="", metavar="SHA256", help=_("Trust only the key with this fingerprint."))
+@click.option("--ca", default="", metavar="FILE|system", help=_("Trust keys certified by these authorities."))
+@click.option("--address", "addresses", multiple=True, metavar="ADDRESS/LENGTH", help=_("Address of the interface."))
+@click.option("--route", "routes", multiple=True, metavar="NET[,GATEWAY]", help=_("Network behind the virtual LAN."))
+@click.option("--interface", default="", metavar="NAME", help=_("Name of the network interface [uk + account]."))
+def create(
+    *,
+    name: str,
+    server: str,
+    hub: str,
+    user: str,
+    password_file: Any,
+    anonymous: bool,
+    plain: bool,
+    pin: str,
+    ca: str,
+    addresses: Sequence[str],
+    routes: Sequence[str],
+    interface: str,
+) -> None:
+    """Without --pin and --ca the hub's key is trusted on first use, shown, and held to from then on."""
+    if account.exists(name):
+        raise _exists(name)
+    if pin and ca:
+        raise UsageError(N_("give --pin or --ca, not both"))
+    host, port = parse_public(server, DEFAULT_PORT)
+    trust = Trust()
+    if pin:
+        trust = Trust(mode="pin", pin=parse_pin(pin).hex())
+    elif ca:
+        trust = Trust(mode="ca", ca_file="" if ca == "system" else str(Path(ca).absolute()))
+    password = "" if anonymous else _password(password_file)
+    config = CardConfig(
+        hub=Hub(host=host, port=port, hub=hub, user=user),
+        trust=trust,
+        login=Login(method="anonymous" if anonymous else "plain" if plain else "password", password=password),
+        interface=Interface(
+            name=interface or interface_name_for(name),
+            mac=account.make_mac(),
+            addresses=[str(ipaddress.ip_interface(text)) if _is_address(text) else text for text in addresses],
+            routes=[_route(text) for text in routes],
+        ),
+    )
+    account.write(name, config)
+    click.echo(_("account {name} is written to {path}").format(name=name, path=account.path_of(name)))
+
+
+@card.command(help=_("Delete an account and its secret from this machine."))
+@click.argument("name", metavar="ACCOUNT")
+def delete(name: str) -> None:
+    """A card that is up leaves first."""
+    account.path_of(name)
+    with contextlib.suppress(DaemonUnreachable):
+        _leave(name)
+    if not account.remove(name):
+        account.read(name)  # says that there is none
+    click.echo(_("account {name} is deleted").format(name=name))
+
+
+# -- the daemon ---------------------------------------------------------------------------------------------------
+
+
+def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bool = False) -> None:
+    """Start the card; return once it is online (foreground: once it has left). Raises: UkihashiError."""
+    if foreground:
+        background.log_to(sys.stderr.fileno())
+        asyncio.run(Card(name, config, keep_trying=keep_trying, report=lambda error: _greet(name, error)).run())
+        return
+    error = background.start(name, config, keep_trying=keep_trying)
+    if error is not None and keep_trying:
+        click.echo(_("not online yet: {reason}").format(reason=say(error)), err=True)
+        return
+    if error is not None:
+        raise error
+    _greet(name, None)
+    if config.trust.mode == "first-use" and not config.trust.pin:
+        click.echo(_("the hub's key, trusted from now on: SHA-256 {pin}").format(pin=account.read(name).trust.pin))
+
+
+def _greet(name: str, error: UkihashiError | None) -> None:
+    if error is None:
+        interface = account.read(name).interface
+        told = _("online: {interface} {addresses}; leave with `ukihashi card leave {name}`")
+        click.echo(told.format(interface=interface.name, addresses=" ".join(interface.addresses), name=name))
+
+
+# -- small help ---------------------------------------------------------------------------------------------------
+
+
+def _account_for(link: Link, name: str, interface: str) -> CardConfig:
+    """A new account, or the one a broken-off join of the same link left behind."""
+    if not account.exists(name):
+        return account.from_link(link, name, interface=interface)
+    known = account.read(name)
+    if not known.login.invite:
+        raise _exists(name)
+    if known.login.invite == link.token and known.hub.user == link.user and known.pin == link.pin:
+        return known
+    return account.from_link(link, name, interface=interface)
+
+
+def _exists(name: str) -> UsageError:
+    return UsageError(
+        N_("there is an account “{name}” already; bring it up with `ukihashi card up {name}`, or choose another name"),
+        name=name,
+    )
+
+
+def _password(file: Any) -> str:
+    if file is None:
+        text = click.prompt(_("Password"), hide_input=True, err=True)
+    else:
+        try:
+            text = file.readline()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputUnreadable(N_("{path} can't be read: {reason}"), path=file.name, reason=error) from error
+    password = str(text).rstrip("\r\n")
+    if not password:
+        raise UsageError(N_("the password is empty; a user without one joins with --anonymous"))
+    return password
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _route(text: str) -> Route:
+    to, _comma, via = text.partition(",")
+    netlink.check_route(to, via)
+    return Route(to=to, via=via)
+
+
+def _status_of(name: str) -> dict[str, Any]:
+    """What the running card says of itself, or what its account says."""
+    try:
+        return client(check_account_name(name)).ask("status")[0]
+    except DaemonUnreachable:
+        pass
+    try:
+        config = account.read(name)
+    except UkihashiError as error:
+        if not account.exists(name):
+            raise
+        return {"account": name, "state": "down", "hub": "", "user": "", "address": "", "interface": "",
+                "reason": {"text": str(error), "template": error.template, "values": {}}}  # fmt: skip
+    hub = config.hub
+    address = f"[{hub.host}]:{hub.port}" if ":" in hub.host else f"{hub.host}:{hub.port}"
+    return {
+        "account": name,
+        "state": "down",
+        "hub": hub.hub,
+        "user": hub.user,
+        "address": address,
+        "interface": config.interface.name,
+        "mac": config.interface.mac,
+        "addresses": list(config.interface.addresses),
+    }
+
+
+def _status_text(row: dict[str, Any]) -> str:
+    lines = [f"{row['account']}: {_(STATES.get(row['state'], row['state']))}"]
+
+    def add(label: str, value: object) -> None:
+        if value not in ("", None, []):
+            lines.append(f"  {label}{' ' * max(1, 18 - _width(label))}{value}")
+
+    reason = row.get("reason")
+    if reason:
+        error = UkihashiError(str(reason["template"]), **reason["values"])
+        with contextlib.suppress(KeyError, ValueError, IndexError):
+            add(_("reason"), say(error))
+    add(_("virtual hub"), row.get("hub"))
+    add(_("user"), row.get("user"))
+    add(_("server"), row.get("peer") or row.get("address"))
+    add(_("session"), row.get("session"))
+    add(_("encryption"), " ".join(filter(None, (row.get("tls"), row.get("cipher")))))
+    add(_("interface"), row.get("interface"))
+    add(_("MAC address"), row.get("mac"))
+    add(_("addresses"), " ".join(row.get("addresses", [])))
+    if "frames_in" in row:
+        add(_("received"), _("{frames} frames, {bytes} bytes").format(frames=row["frames_in"], bytes=row["bytes_in"]))
+        add(_("sent"), _("{frames} frames, {bytes} bytes").format(frames=row["frames_out"], bytes=row["bytes_out"]))
+        dropped = row["dropped_by_kernel"] + row["dropped_toward_kernel"] + row["dropped_oversized"]
+        add(_("dropped"), dropped)
+        add(_("reconnections"), row["reconnects"])
+    return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: East Asian letters take two."""
+    from unicodedata import east_asian_width
+
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
