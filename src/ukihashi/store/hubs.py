@@ -66,6 +66,11 @@ def create(
     return get(db, name)
 
 
+def set_online(db: Database, hub: Hub, online: bool) -> None:
+    """Let members in, or not."""
+    db.do("UPDATE hubs SET online = ? WHERE id = ?", (online, hub.id))
+
+
 def delete(db: Database, hub: Hub) -> None:
     """Remove a hub with its users and invites."""
     db.do("DELETE FROM hubs WHERE id = ?", (hub.id,))

@@ -1,0 +1,64 @@
+"""What the verbs of a hub share: the facts of this start, the way to the other processes, how a hub is named."""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ukihashi.config.hub import Endpoint
+from ukihashi.errors import N_, UsageError
+from ukihashi.hub.messages import Message
+from ukihashi.hub.storage import Storage
+from ukihashi.net.control_socket import Row
+from ukihashi.store import hubs
+from ukihashi.store.hubs import Hub
+
+MAX_PASSWORD: Final = 256  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the process was started with and tells on request."""
+
+    version: str
+    endpoints: tuple[Endpoint, ...]
+    pin: bytes  # 32 bytes
+    public_address: str = ""  # as in hub.toml
+    session_timeout_s: float = 20.0
+    mac_ageing_s: float = 600.0
+    host_ports: bool = True  # whether the supervisor may make interfaces (root)
+
+
+class Live(Protocol):
+    """The way to the other processes."""
+
+    async def ask_worker(self, what: str, *, hub: str = "", name: str = "") -> list[Row]:
+        """Rows of the worker's answer; UkihashiError when it doesn't answer."""
+
+    async def tell_worker(self, message: Message) -> None:
+        """Send a setting; silently nothing while there is no worker (it gets all when it comes)."""
+
+    async def tell_supervisor(self, message: Message) -> None:
+        """Send a wish."""
+
+
+async def pick_hub(storage: Storage, name: str) -> Hub:
+    """The hub of that name; the only one if the name is empty."""
+    if name:
+        return await storage.read(hubs.get, name)
+    known = await storage.read(hubs.all_hubs)
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        raise UsageError(N_("there is no virtual hub yet; make one with: ukihashi hub create {name}"), name="LAN")
+    names = ", ".join(one.name for one in known)
+    raise UsageError(N_("there are several virtual hubs; name one of: {names}"), names=names)
+
+
+def check_length(password: str, least: int) -> None:
+    """Raise UsageError unless the length fits."""
+    if not least <= len(password) <= MAX_PASSWORD:
+        raise UsageError(
+            N_("a password has {least} to {most} characters; this one has {length}"),
+            least=least,
+            most=MAX_PASSWORD,
+            length=len(password),
+        )

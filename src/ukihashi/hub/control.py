@@ -1,0 +1,269 @@
+"""The control process: decides logins, keeps the database, answers the administrator. Unprivileged; asyncio.
+
+It touches no frame: while it is busy or down, members go on talking. What it puts together: `logins` (who is let in),
+`desk`, `people`, `administrator` (the verbs), `live` (links to worker and supervisor), and the web page, which is
+handed in as a callable because pages stand above the hub.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import structlog
+
+from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
+from ukihashi.hub.administrator import Administrator
+from ukihashi.hub.backstage import Facts
+from ukihashi.hub.desk import Desk
+from ukihashi.hub.hashing import Hasher
+from ukihashi.hub.live import Links
+from ukihashi.hub.logins import Logins
+from ukihashi.hub.messages import (
+    STOP_DEADLINE,
+    AnyMessage,
+    Failed,
+    LoginAnswered,
+    LoginAsked,
+    LoginRefused,
+    Ready,
+    SessionClosed,
+    SessionOpened,
+)
+from ukihashi.hub.people import People
+from ukihashi.hub.pipes import PipeBroken, send_with_fd
+from ukihashi.hub.storage import Storage
+from ukihashi.locale import say
+from ukihashi.net import control_socket
+from ukihashi.net.control_socket import Row, Verbs, asker
+from ukihashi.store import hubs, users
+from ukihashi.store.db import Database
+from ukihashi.wire.constants import Code
+
+MAX_LOGINS: Final = 1024  # undecided logins; more are told at once that the hub is busy
+LAST_WORDS_S: Final = STOP_DEADLINE - 1.5  # how long a stopping hub listens for the worker's end
+FIRST_HUB: Final = "LAN"
+FIRST_USER: Final = "guest"
+
+_log = structlog.get_logger()
+
+
+class Start(Protocol):
+    """What the supervisor hands over (`supervisor.ControlStart`)."""
+
+    @property
+    def supervisor(self) -> socket.socket:
+        """SEQPACKET to the supervisor."""
+
+    @property
+    def worker(self) -> socket.socket:
+        """Stream to the worker."""
+
+    @property
+    def web(self) -> socket.socket:
+        """Listening Unix socket for page requests."""
+
+    @property
+    def admin(self) -> socket.socket:
+        """Listening Unix socket for commands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What is said once when the hub begins to serve."""
+
+    secret: str  # one-time secret of the administrator, at the first start only; else ""
+    invites: list[Row]  # with `first`: one join link
+    host_port: str  # with `first`: interface, "" if none
+
+
+class WebApi:
+    """The verbs in the form the pages want: an answer, never an exception for a plain no."""
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    async def ask(self, do: str, /, **args: Any) -> dict[str, Any]:
+        """`{"ok": True, "rows": [...]}`, with the fields of an `admin_*` verb's row beside; `{"ok": False}` for no.
+
+        Raises UkihashiError when the question could not be answered at all.
+        """
+        mark = asker.set("web")
+        try:
+            rows = await self._verbs.ask(do, **args)
+        except EnvironmentLacks:
+            raise
+        except UkihashiError as error:
+            return {"ok": False, "error": str(error)}
+        finally:
+            asker.reset(mark)
+        return {**(rows[0] if do.startswith("admin_") and rows else {}), "ok": True, "rows": rows}
+
+
+Web = Callable[[socket.socket, WebApi], Awaitable[None]]
+Announce = Callable[[Birth], None]
+
+
+def run(
+    start: Start,
+    facts: Facts,
+    database: Path,
+    *,
+    web: Web | None = None,
+    announce: Announce | None = None,
+    first: bool = False,
+    hasher: Hasher | None = None,
+) -> int:
+    """The control process's life; its exit status.
+
+    Args:
+        database: path of the SQLite file; its folder exists and is ours to write.
+        web: serves pages on the listening socket until cancelled.
+        announce: told once when everything is up.
+        first: make virtual hub `LAN` with a host port if there is no hub, and a join link to announce.
+    """
+    try:
+        return asyncio.run(_Control(start, facts, database, hasher or Hasher()).run(web, announce, first=first))
+    except UkihashiError as error:
+        _fail(start, say(error))
+        return error.exit_status
+    except Exception as error:  # noqa: BLE001 - said to the supervisor, which ends the hub
+        _log.exception("internal error")
+        _fail(start, say(EnvironmentLacks(N_("the hub's control process failed inside: {error!r}"), error=error)))
+        return 1
+
+
+def _fail(start: Start, sentence: str) -> None:
+    with contextlib.suppress(PipeBroken):
+        send_with_fd(start.supervisor, Failed("control", sentence))
+
+
+class _Control:
+    def __init__(self, start: Start, facts: Facts, database: Path, hasher: Hasher) -> None:
+        self._start = start
+        self._facts = facts
+        self._database = database
+        self._hasher = hasher
+        self._deciding = 0
+
+    async def run(self, web: Web | None, announce: Announce | None, *, first: bool) -> int:
+        loop = asyncio.get_running_loop()
+        self._links = links = Links(self._start.supervisor, self._start.worker)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, links.stopping.set)
+        self._storage = storage = Storage(Database(self._database))
+        self._logins = Logins(storage, self._hasher)
+        self._desk = Desk(self._facts, storage, links)
+        people = People(self._facts, storage, self._hasher, links)
+        administrator = Administrator(storage, self._hasher)
+        verbs = Verbs({**self._desk.verbs(), **people.verbs(), **administrator.verbs()})
+        tasks = [
+            asyncio.create_task(links.follow_supervisor(), name="supervisor"),
+            asyncio.create_task(self._follow_worker(), name="worker"),
+            asyncio.create_task(control_socket.serve(self._start.admin, verbs), name="admin socket"),
+        ]
+        if web is not None:
+            tasks.append(asyncio.create_task(self._web(web, WebApi(verbs)), name="web"))
+        try:
+            await self._desk.announce_all()
+            birth = await self._born(administrator, people, first=first)
+            await links.tell_supervisor(Ready("control"))
+            if announce is not None:
+                announce(birth)
+            _log.info("hub_started", version=self._facts.version, listen=[str(one) for one in self._facts.endpoints])
+            await _first_end(tasks, links.stopping)
+            with contextlib.suppress(TimeoutError):  # the worker's last words: sessions that end now are logged too
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await links.worker_ended.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            links.close()
+            self._hasher.close()
+            storage.close()
+            _log.info("hub_stopped")
+        return 0
+
+    async def _born(self, administrator: Administrator, people: People, *, first: bool) -> Birth:
+        secret = await administrator.first_secret()
+        if not first:
+            return Birth(secret, [], "")
+        if not await self._storage.read(hubs.all_hubs):
+            await self._desk.create(FIRST_HUB, host_port=self._facts.host_ports)
+        home = (await self._storage.read(hubs.all_hubs))[0]
+        return Birth(secret, await people.invite(FIRST_USER, hub=home.name), home.host_port)
+
+    async def _web(self, web: Web, api: WebApi) -> None:
+        try:
+            await web(self._start.web, api)
+        except Exception as error:  # noqa: BLE001 - the page is a guest here: its end must not end the hub
+            await _log.aexception("web_ended", reason=str(error))
+
+    async def _follow_worker(self) -> None:
+        async with asyncio.TaskGroup() as group:
+
+            def handle(message: AnyMessage) -> None:
+                if isinstance(message, LoginAsked):
+                    if self._deciding >= MAX_LOGINS:
+                        busy = LoginAnswered(message.ask, error=int(Code.HUB_IS_BUSY))
+                        group.create_task(self._links.tell_worker(busy))
+                        return
+                    self._deciding += 1
+                    group.create_task(self._decide(message))
+                elif isinstance(message, SessionOpened):
+                    _log.info("session_opened", **_fields(message))
+                    group.create_task(self._note_login(message))
+                elif isinstance(message, SessionClosed):
+                    _log.info("session_closed", **_fields(message))
+                elif isinstance(message, LoginRefused):
+                    _log.warning("login_refused", **_fields(message))
+
+            await self._links.follow_worker(handle, self._worker_is_new)
+
+    async def _worker_is_new(self) -> None:
+        await self._desk.announce_all(worker_only=True)
+
+    async def _decide(self, asked: LoginAsked) -> None:
+        try:
+            answer = await self._logins.answer(asked)
+        except Exception:  # noqa: BLE001 - a fault of ours in one login must not end the others
+            await _log.aexception("internal error", hub=asked.hub, user=asked.user)
+            answer = LoginAnswered(asked.ask, error=int(Code.INTERNAL_ERROR))
+        finally:
+            self._deciding -= 1
+        await self._links.tell_worker(answer)
+
+    async def _note_login(self, opened: SessionOpened) -> None:
+        def note(db: Database) -> None:
+            hub = hubs.find(db, opened.hub)
+            user = users.find(db, hub, opened.user) if hub else None
+            if user is not None:
+                users.note_login(db, user, opened.at)
+
+        try:
+            await self._storage.change(note)
+        except UkihashiError as error:  # a full disk: the session lives on all the same
+            _log.warning("internal error", reason=str(error))
+
+
+async def _first_end(tasks: list[asyncio.Task[None]], stopping: asyncio.Event) -> None:
+    """Wait until told to stop. A task that ends by itself before that is a fault, and raises its own."""
+    stop = asyncio.create_task(stopping.wait(), name="stop")
+    try:
+        watched: set[asyncio.Task[Any]] = {stop, *(task for task in tasks if task.get_name() != "web")}
+        done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stop}:
+            if not stopping.is_set():
+                await task
+                raise EnvironmentLacks(N_("the hub's control process lost its {part}"), part=task.get_name())
+    finally:
+        stop.cancel()
+
+
+def _fields(message: SessionOpened | SessionClosed | LoginRefused) -> Row:
+    return {name: getattr(message, name) for name in message.__struct_fields__ if name != "at"}

@@ -1,0 +1,206 @@
+"""What an administrator can ask of a hub, by verb: the same for the command line and the web page.
+
+Live state is the worker's: those questions are passed on to it. Lasting state is the database's. Each verb gives rows
+of plain values.
+"""
+
+import ipaddress
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from ukihashi.auth.names import check_hub_name, name_key
+from ukihashi.errors import N_, EnvironmentLacks, UkihashiError, UsageError
+from ukihashi.hub.addresses import HOST_PORT_NUMBER, addresses, choose_subnets, host_port_name
+from ukihashi.hub.backstage import Facts, Live, pick_hub
+from ukihashi.hub.messages import HostPortGone, HostPortWanted, HubPut, HubRemoved
+from ukihashi.hub.storage import Storage
+from ukihashi.net import host
+from ukihashi.net.control_socket import Handler, Row, asker
+from ukihashi.store import hubs, users
+from ukihashi.store.db import Database
+from ukihashi.store.hubs import Hub
+
+_log = structlog.get_logger()
+
+
+class Desk:
+    """The verbs about the whole and about virtual hubs; users and links are in `people`."""
+
+    def __init__(self, facts: Facts, storage: Storage, live: Live, *, clock: Callable[[], float] = time.time) -> None:
+        self.facts = facts
+        self._storage = storage
+        self._live = live
+        self._clock = clock
+        self._started = clock()
+
+    def verbs(self) -> dict[str, Handler]:
+        """Every verb by its name on the control socket."""
+        return {
+            "status": self.status,
+            "sessions": self.sessions,
+            "mac_table": self.mac_table,
+            "disconnect": self.disconnect,
+            "list": self.list_hubs,
+            "create": self.create,
+            "set": self.set_hub,
+            "delete": self.delete,
+        }
+
+    # -- live state -----------------------------------------------------------------------------------------------
+
+    async def status(self) -> list[Row]:
+        """One row about the whole."""
+        try:
+            worker: Row = (await self._live.ask_worker("status") or [{}])[0]
+            sessions: int | None = len(await self._live.ask_worker("sessions"))
+        except UkihashiError as error:
+            worker, sessions = {"error": str(error)}, None
+        return [
+            {
+                "version": self.facts.version,
+                "started": self._started,
+                "uptime_s": round(self._clock() - self._started, 3),
+                "listen": [str(one) for one in self.facts.endpoints],
+                "pin": self.facts.pin.hex(),
+                "hubs": len(await self._storage.read(hubs.all_hubs)),
+                "sessions": sessions,
+                "worker": worker,
+            }
+        ]
+
+    async def sessions(self, hub: str = "") -> list[Row]:
+        """Sessions of one hub or all."""
+        return await self._live.ask_worker("sessions", hub=(await self._pick(hub)).name if hub else "")
+
+    async def mac_table(self, hub: str) -> list[Row]:
+        """Stations that a hub has learned."""
+        return await self._live.ask_worker("mac_table", hub=(await self._pick(hub)).name)
+
+    async def disconnect(self, session: str, hub: str = "") -> list[Row]:
+        """End a session by its name; without `hub`, in whichever hub it is."""
+        named = (await self._pick(hub)).name if hub else ""
+        rows: list[Row] = []
+        for one in await self._live.ask_worker("sessions", hub=named):
+            if str(one.get("session", "")).casefold() == session.casefold():
+                rows += await self._live.ask_worker("disconnect", hub=str(one["hub"]), name=str(one["session"]))
+        if not rows:
+            raise UsageError(N_("there is no session “{session}”; `ukihashi hub sessions` lists them"), session=session)
+        _log.info("session_disconnected", session=session, by=asker.get())
+        return rows
+
+    # -- virtual hubs ---------------------------------------------------------------------------------------------
+
+    async def list_hubs(self) -> list[Row]:
+        """Every virtual hub."""
+        known = await self._storage.read(hubs.all_hubs)
+        counts = await self._storage.read(users.count)
+        try:
+            live: Counter[str] | None = Counter(
+                str(one.get("hub", "")) for one in await self._live.ask_worker("sessions")
+            )
+        except UkihashiError:
+            live = None
+        return [
+            _hub_row(one) | {"users": counts.get(one.id, 0), "sessions": None if live is None else live[one.name]}
+            for one in known
+        ]
+
+    async def create(self, name: str, host_port: bool = False, offline: bool = False) -> list[Row]:
+        """Make a virtual hub, with subnets that are free on this machine."""
+        name = check_hub_name(name)
+        if host_port and not self.facts.host_ports:
+            raise EnvironmentLacks(N_("a host port needs a hub that was started as root; start it with sudo"))
+        used = host.used_networks()
+        taken = host.interfaces()
+
+        def make(db: Database) -> Hub:
+            known = hubs.all_hubs(db)
+            if any(name_key(one.name) == name_key(name) for one in known):
+                raise UsageError(N_("there is a virtual hub “{name}” already"), name=name)
+            own = [network for one in known for network in _networks(one)]
+            subnet4, subnet6 = choose_subnets([*used, *own], secrets.randbelow)
+            interface = host_port_name(name, taken | {one.host_port for one in known}) if host_port else ""
+            return hubs.create(
+                db,
+                name,
+                subnet4=str(subnet4),
+                subnet6=str(subnet6),
+                host_port=interface,
+                online=not offline,
+                now=self._clock(),
+            )
+
+        hub = await self._storage.change(make)
+        _log.info("hub_created", hub=hub.name, subnet4=hub.subnet4, subnet6=hub.subnet6, by=asker.get())
+        await self.announce(hub)
+        return [_hub_row(hub)]
+
+    async def set_hub(self, name: str, online: bool) -> list[Row]:
+        """Put a hub online or offline."""
+
+        def put(db: Database) -> Hub:
+            hub = hubs.get(db, name)
+            hubs.set_online(db, hub, online)
+            return hubs.get(db, name)
+
+        hub = await self._storage.change(put)
+        _log.info("hub_changed", hub=hub.name, online=hub.online, by=asker.get())
+        await self._live.tell_worker(self._put(hub))
+        return [_hub_row(hub)]
+
+    async def delete(self, name: str) -> list[Row]:
+        """Delete a hub with its users; its sessions end."""
+        hub = await self._pick(name)
+        await self._storage.change(hubs.delete, hub)
+        _log.info("hub_deleted", hub=hub.name, by=asker.get())
+        await self._live.tell_worker(HubRemoved(hub=hub.name))
+        if hub.host_port:
+            await self._live.tell_supervisor(HostPortGone(hub=hub.name))
+        return [_hub_row(hub)]
+
+    async def announce(self, hub: Hub) -> None:
+        """Tell the worker and the supervisor of one hub."""
+        await self._live.tell_worker(self._put(hub))
+        if hub.host_port and self.facts.host_ports:
+            wanted = HostPortWanted(hub.name, hub.host_port, list(addresses(hub, HOST_PORT_NUMBER)))
+            await self._live.tell_supervisor(wanted)
+
+    async def announce_all(self, *, worker_only: bool = False) -> None:
+        """Tell a new worker of every hub; at the start, the supervisor too."""
+        for hub in await self._storage.read(hubs.all_hubs):
+            if worker_only:
+                await self._live.tell_worker(self._put(hub))
+            else:
+                await self.announce(hub)
+
+    def _put(self, hub: Hub) -> HubPut:
+        return HubPut(
+            hub.name,
+            online=hub.online,
+            ageing_s=self.facts.mac_ageing_s,
+            session_timeout_s=self.facts.session_timeout_s,
+        )
+
+    async def _pick(self, name: str) -> Hub:
+        return await pick_hub(self._storage, name)
+
+
+def _networks(hub: Hub) -> tuple[Any, Any]:
+    return ipaddress.ip_network(hub.subnet4), ipaddress.ip_network(hub.subnet6)
+
+
+def _hub_row(hub: Hub) -> Row:
+    return {
+        "name": hub.name,
+        "online": hub.online,
+        "subnet4": hub.subnet4,
+        "subnet6": hub.subnet6,
+        "host_port": hub.host_port or None,
+        "host_port_addresses": list(addresses(hub, HOST_PORT_NUMBER)) if hub.host_port else [],
+        "created_at": hub.created_at,
+    }

@@ -1,0 +1,146 @@
+"""Control's links to the worker and to the supervisor."""
+
+import asyncio
+import itertools
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.hub.messages import Answered, AnyMessage, Asked, Message, PeerLink, Stop
+from ukihashi.hub.pipes import AsyncPipe, PipeBroken, receive_with_fds, send_with_fd
+from ukihashi.net.control_socket import Row
+
+ANSWER_S: Final = 4.0  # seconds the worker may take; less than a command waits for us
+MAX_ASKS: Final = 256  # questions under way at once
+
+_log = structlog.get_logger()
+
+
+class Links:
+    """Sends to the other processes, matches answers to questions, follows the worker when it is started anew."""
+
+    def __init__(self, supervisor: socket.socket, worker: socket.socket) -> None:
+        self._supervisor: Final = supervisor
+        self._pipe: AsyncPipe | None = AsyncPipe(worker)
+        self._numbers: Final = itertools.count(1)
+        self._asked: Final[dict[int, asyncio.Future[Answered]]] = {}
+        self._replaced: Final = asyncio.Event()
+        self.stopping: Final = asyncio.Event()  # set when the supervisor says so or is gone
+        self.worker_ended: Final = asyncio.Event()  # its stream has been read to the end
+
+    async def ask_worker(self, what: str, *, hub: str = "", name: str = "") -> list[Row]:
+        """Rows of the worker's answer. Raises EnvironmentLacks when there is none."""
+        if self._pipe is None or len(self._asked) >= MAX_ASKS:
+            raise _no_worker()
+        number = next(self._numbers)
+        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._pipe.send(Asked(number, what, hub=hub, name=name))
+                answered = await answer
+        except (TimeoutError, PipeBroken):
+            raise _no_worker() from None
+        finally:
+            del self._asked[number]
+        if answered.error:
+            raise EnvironmentLacks(
+                N_("the switch worker could not answer “{what}”: {reason}"), what=what, reason=answered.error
+            )
+        return answered.rows
+
+    async def tell_worker(self, message: Message) -> None:
+        """Send a setting or an answer; nothing while there is no worker: a new one gets every setting."""
+        if self._pipe is not None:
+            try:
+                await self._pipe.send(message)
+            except PipeBroken as error:
+                _log.warning("worker_lost", reason=str(error))
+
+    async def tell_supervisor(self, message: Message) -> None:
+        """Send a wish. A supervisor that is gone takes us along soon."""
+        try:
+            send_with_fd(self._supervisor, message)
+        except PipeBroken as error:
+            _log.warning("supervisor_lost", reason=str(error))
+            self.stopping.set()
+
+    async def follow_worker(self, handle: Callable[[AnyMessage], None], on_new: Callable[[], Awaitable[None]]) -> None:
+        """Pass every message of the worker on, for ever; `on_new` after each new worker took the old one's place."""
+        while True:
+            pipe = self._pipe
+            if pipe is not None:
+                try:
+                    async for message in pipe:
+                        self._receive(message, handle)
+                except PipeBroken as error:
+                    _log.warning("worker_lost", reason=str(error))
+                pipe.close()
+                if self._pipe is pipe:
+                    self._pipe = None
+                    self.worker_ended.set()
+                self._give_up_asks()
+            await self._replaced.wait()
+            self._replaced.clear()
+            _log.warning("worker_replaced")
+            await on_new()
+
+    async def follow_supervisor(self) -> None:
+        """Obey the supervisor until it says stop or is gone."""
+        loop = asyncio.get_running_loop()
+        self._supervisor.setblocking(False)
+        readable = asyncio.Event()
+        loop.add_reader(self._supervisor.fileno(), readable.set)
+        try:
+            while not self.stopping.is_set():
+                await readable.wait()
+                readable.clear()
+                self._obey()
+        finally:
+            loop.remove_reader(self._supervisor.fileno())
+
+    def close(self) -> None:
+        """Let go of the worker's stream."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+    def _receive(self, message: AnyMessage, handle: Callable[[AnyMessage], None]) -> None:
+        if isinstance(message, Answered):
+            waiting = self._asked.get(message.ask)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message)
+        else:
+            handle(message)
+
+    def _give_up_asks(self) -> None:
+        for number, waiting in self._asked.items():
+            if not waiting.done():
+                waiting.set_result(Answered(number, error="the worker ended"))
+
+    def _obey(self) -> None:
+        try:
+            received = receive_with_fds(self._supervisor)
+        except BlockingIOError:
+            return
+        if received is None:
+            self.stopping.set()
+            return
+        message, descriptors = received
+        if isinstance(message, PeerLink) and descriptors:
+            # the old stream has ended or is about to: `follow_worker` goes on with this one after reading its rest
+            self._pipe = AsyncPipe(socket.socket(fileno=descriptors.pop()))
+            self.worker_ended.clear()
+            self._replaced.set()
+        elif isinstance(message, Stop):
+            self.stopping.set()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _no_worker() -> EnvironmentLacks:
+    return EnvironmentLacks(N_("the switch worker does not answer; the hub's log says why"))
