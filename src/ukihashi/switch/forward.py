@@ -68,7 +68,7 @@ class Switch:
         out: dict[PortId, list[bytes]] = {}
         known: dict[bytes, Callable[[bytes], None]] = {}  # header -> what hands its frames on
         last: bytes | None = None  # header of the frame before, if `put` is right for it
-        put = _nowhere
+        put: Callable[[bytes], None] = _nowhere
         for frame in frames:
             head = frame[:14]
             if head != last or len(frame) > MAX_FRAME:
