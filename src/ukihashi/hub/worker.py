@@ -96,8 +96,13 @@ class Worker:
             self.loop.turn(0.05 if self._leaving_until is not None else 60.0)
         for connection in self._wiring.lingering.items():
             connection.abort("the hub stops")
+        for hub in self._sessions.hubs.values():
+            if hub.host is not None:
+                hub.host.close()
         if self._control is not None:
             self._flush_control()
+        self._lose_control()
+        self._supervisor.close()
         self.loop.close()
         return 0
 
