@@ -223,16 +223,39 @@ def _strict(context: ssl.SSLContext, ciphers: str) -> ssl.SSLContext:
 def spki_pin(certificate: bytes) -> bytes:
     """SHA-256 (32 bytes) of the public key's SubjectPublicKeyInfo in a DER certificate: the pin of a join link (D9).
 
-    Raises:
-        NotTrusted: this is no certificate with a key we can read.
-    """
-    from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    Only the frame is read (RFC 5280, 4.1): a certificate library would refuse the odd serial numbers that standard
+    servers have, and a data process need not carry one.
 
+    Raises:
+        NotTrusted: this is no certificate.
+    """
     try:
-        key = x509.load_der_x509_certificate(certificate).public_key()
-        info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise NotTrusted(N_("the other end's certificate can't be read: {reason}"), reason=error) from error
-    return hashlib.sha256(info).digest()
+        start, end = _der(certificate, 0, len(certificate), _SEQUENCE)
+        at, end = _der(certificate, start, end, _SEQUENCE)  # tbsCertificate
+        if certificate[at] == _VERSION:
+            at = _der(certificate, at, end, _VERSION)[1]
+        for tag in (_INTEGER, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE):  # serial, algorithm, issuer, dates, subject
+            at = _der(certificate, at, end, tag)[1]
+        return hashlib.sha256(certificate[at : _der(certificate, at, end, _SEQUENCE)[1]]).digest()
+    except (IndexError, ValueError) as error:
+        raise NotTrusted(N_("the other end's certificate can't be read")) from error
+
+
+_SEQUENCE: Final = 0x30
+_INTEGER: Final = 0x02
+_VERSION: Final = 0xA0
+
+
+def _der(data: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
+    """Where the contents of the DER value at `at` begin and end (ITU-T X.690, 8.1). Raises: ValueError, IndexError."""
+    length = data[at + 1]
+    start = at + 2
+    if length & 0x80:
+        size = length & 0x7F
+        if not 0 < size <= 4:
+            raise ValueError("length")
+        start += size
+        length = int.from_bytes(data[at + 2 : start], "big")
+    if data[at] != tag or start + length > end:
+        raise ValueError("frame")
+    return start, start + length
