@@ -247,7 +247,6 @@ def main(arguments: list[str]) -> int:
     """Adopt what the dialler passed, give up all rights, serve. Exit status: 0 told to stop, 1 otherwise."""
     control = socket.socket(fileno=int(arguments[0]))
     tap = adopt_tap(int(arguments[1]), arguments[2])
-    _load_all()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the dialler says when to stop
     signal.signal(signal.SIGTERM, _end)
     try:
@@ -265,13 +264,6 @@ def main(arguments: list[str]) -> int:
 def _end(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _ToldToEnd
-
-
-def _load_all() -> None:
-    """Load what is imported late elsewhere: its files may be unreadable without rights."""
-    from cryptography import x509  # noqa: F401
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: F401
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -213,6 +213,8 @@ class Card:
             self._session_until = ended + opened.timeout_ms / 1000
             if ended - began >= STABLE_S:
                 backoff.reset()
+            elif opened.resumed:
+                self._session = None  # standard hubs may take a resume and then close it at once (trap T1)
             least = 0.0
             self._become(State.RECONNECTING)
             _log.warning("link lost", account=self.name, reason=str(self._reason))
