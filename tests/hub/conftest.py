@@ -178,6 +178,9 @@ class RunningHub:
     def socket(self) -> socket.socket:
         return socket.create_connection(self.address, timeout=DEADLINE)
 
+    def call(self) -> "Caller":
+        return Caller(self)
+
     def member(self, user: str = "a", **login: Any) -> "Member":
         return Member.join(self, user, **login)
 
