@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from ukihashi.capture.batch import Batch, Packet
-from ukihashi.errors import InputUnreadable, N_
+from ukihashi.errors import N_, InputUnreadable
 
 CHUNK: Final = 1 << 20  # bytes asked for at a time
 MAX_CAPTURED: Final = 1 << 18  # bytes of one packet; the limit of the tools that write these files

@@ -1,7 +1,8 @@
 """From a captured packet to the TCP segment in it: addresses, ports, numbers and payload length, nothing more.
 
-Read: Ethernet with any 802.1Q, QinQ or PPPoE tags, Linux cooked v1 and v2, loopback and raw IP; IPv4 (first fragments too),
-IPv6 with its extension headers (RFC 8200, 4). Lengths come from the IP header, so a short snap length changes nothing.
+Read: Ethernet with any 802.1Q, QinQ or PPPoE tags, Linux cooked v1 and v2, loopback and raw IP; IPv4 (first fragments
+too), IPv6 with its extension headers (RFC 8200, 4). Lengths come from the IP header, so a short snap length changes
+nothing.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a connection's first turns show in the clear: the layer outside TLS, where TLS begins, how large its hello is."""
+"""What a connection's first turns show in the clear: the layer outside TLS, where TLS begins, the size of its hello."""
 
 from collections.abc import Sequence
 from enum import Enum

@@ -1,11 +1,11 @@
 """TCP connections from their segments: how many bytes went which way, when, in which turns.
 
-Per direction only the highest sequence number is kept; growth is new data, so repeats and reordering change nothing. When the
-other side acknowledges more than was seen, the missing bytes are credited *before* that packet: turns stay right under capture
-loss, with one direction captured and with any snap length.
+Per direction only the highest sequence number is kept; growth is new data, so repeats and reordering change nothing.
+When the other side acknowledges more than was seen, the missing bytes are credited *before* that packet: turns stay
+right under capture loss, with one direction captured and with any snap length.
 
-A flow is OPENING (its first turns are recorded), then WATCHED (its messages after silences are recorded) or DEAD (nothing
-is; the fate of nearly all). The `Watcher` decides which.
+A flow is OPENING (its first turns are recorded), then WATCHED (its messages after silences are recorded) or DEAD
+(nothing is; the fate of nearly all). The `Watcher` decides which.
 """
 
 from collections import deque
@@ -197,7 +197,7 @@ class FlowTable:
         known = self._halves.get
         for time, key, sequence, acknowledged, flags, length, tcp, data, end in segments:
             if time >= self._next_tick:
-                self._tick(time)
+                self.advance(time)
             half = known(key)
             if half is None or flags & SYN:
                 half = self._begin(
@@ -237,9 +237,15 @@ class FlowTable:
                     half.high = (sequence + length + 1) & _MASK  # a FIN takes a number, but is no byte
                 self._close(flow, time)
 
-    def finish(self, now: float) -> None:
-        """The capture ends: a last tick. The flows stay."""
+    def advance(self, now: float) -> None:
+        """Time passes, with or without packets: call it about once a second."""
+        if now < self._next_tick:
+            return
+        self._next_tick = now + TICK_S
         self._watcher.tick(now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + 10 * TICK_S
+            self._sweep(now)
 
     def _grow(self, flow: Flow, half: Half, new: int, time: float, length: int, head: bytes) -> None:
         """`new` bytes of `half`; `length` = payload of the packet that brought them, 0 if only acknowledged."""
@@ -349,19 +355,11 @@ class FlowTable:
         self._close(flow, time)
         del self._halves[flow.client.key], self._halves[flow.server.key]
 
-    def _tick(self, time: float) -> None:
-        self._next_tick = time + TICK_S
-        self._watcher.tick(time)
-        if time >= self._next_sweep:
-            self._next_sweep = time + 10 * TICK_S
-            old, very_old = time - AGE_S, time - DEAD_AGE_S
-            for flow in [
-                half.flow
-                for half in self._halves.values()
-                if half is half.flow.client
-                and half.flow.last < old
-                and (half.flow.stage != DEAD or half.flow.last < very_old)
-            ]:
+    def _sweep(self, now: float) -> None:
+        """Forget connections that were silent for long."""
+        flows = [half.flow for half in self._halves.values() if half is half.flow.client]
+        for flow in flows:
+            if now - flow.last > (DEAD_AGE_S if flow.stage == DEAD else AGE_S):
                 self._forget(flow, flow.last)
 
     def _make_room(self, time: float) -> None:

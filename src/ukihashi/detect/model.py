@@ -1,7 +1,7 @@
-"""How likely the numbers of a flow are under a tunnel's law against anything else: sums of natural-log likelihood ratios.
+"""How likely a flow's numbers are under a tunnel's law against anything else: sums of natural-log likelihood ratios.
 
-The laws were measured; docs/detection.md says how. `SOFTETHER` is today's SoftEther SSL-VPN protocol, `UKIHASHI` what two
-ends of ours speak. All else is taken as log-uniform in size and in silence, which favours no kind of traffic.
+The laws were measured; docs/detection.md says how. `SOFTETHER` is today's SoftEther SSL-VPN protocol, `UKIHASHI` what
+two ends of ours speak. All else is taken as log-uniform in size and in silence, which favours no kind of traffic.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 class Dialogue(NamedTuple):
-    """The four turns behind the TLS handshake: request and hello, login and welcome (or those of a further connection)."""
+    """The four turns behind the TLS handshake: request, hello, login, welcome (or those of a further connection)."""
 
     c1: Span
     s1: Span

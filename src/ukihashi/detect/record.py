@@ -80,6 +80,7 @@ class Finding:
     sizes: tuple[int, ...]  # bytes of those
     connections: tuple[Connection, ...]  # attached so far, the first one included
     lost: int  # bytes of the first connection that the capture missed
+    again: bool = False  # it was given as PROBABLE before
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Attached:
 
 
 def log_line(finding: Finding, *, zone: tzinfo | None, classic: bool = False) -> str:
-    """The line of manual B (requirement B19), without a line end.
+    """The line of manual B (requirement B19), without a line end; what is not CONFIRMED says so behind it.
 
     Args:
         zone: of the time printed; None = this machine's local time.
@@ -99,10 +100,11 @@ def log_line(finding: Finding, *, zone: tzinfo | None, classic: bool = False) ->
     """
     moment = datetime.fromtimestamp(finding.begin, UTC).astimezone(zone)
     label = CLASSIC_LABEL if classic else finding.family.value
-    return (
+    line = (
         f"[{moment:%Y/%m/%d %H:%M:%S}] {label} {finding.outer.value} Connection Detected"
         f" (client {finding.client}, server {finding.server})"
     )
+    return line if finding.verdict is Verdict.CONFIRMED else f"{line} verdict={finding.verdict.value}"
 
 
 def event(found: Finding | Attached) -> dict[str, object]:

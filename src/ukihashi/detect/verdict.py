@@ -1,7 +1,7 @@
 """From flows to findings: the rules of docs/detection.md, section 3, for TLS connections, direct or through a proxy.
 
-A *session* is what one login opens: its connection, and those that join it later. Key: client address, server address, server
-port. A connection whose opening was seen and did not match is never judged by its keep-alives.
+A *session* is what one login opens: its connection, and those that join it later. Key: client address, server address,
+server port. A connection whose opening was seen and did not match is never judged by its keep-alives.
 """
 
 from collections.abc import Iterable, Sequence
@@ -71,9 +71,10 @@ class Session:
         self.finding: Finding | None = None
         self.closed: float | None = None
 
-    def heard(self) -> float:
-        """When its first connection was last seen alive."""
-        return self.case.flow.last
+    @property
+    def confirmed(self) -> bool:
+        """Its log line is decided."""
+        return self.finding is not None and self.finding.verdict is Verdict.CONFIRMED
 
 
 class Detector:
@@ -124,7 +125,7 @@ class Detector:
         case = half.flow.case
         if not isinstance(case, Case):
             self._judge_midstream(half, time)
-        elif case.session is not None and case.session.finding is None:
+        elif case.session is not None and not case.session.confirmed:
             self._judge(case.session, time)
 
     def closed(self, flow: Flow, time: float) -> None:
@@ -146,11 +147,11 @@ class Detector:
                 flow = session.case.flow
                 if session.closed is None and flow.closed:
                     session.closed = flow.last
-                gone = session.closed if session.closed is not None else session.heard()
+                gone = session.closed if session.closed is not None else flow.last
                 keep = RESUME_S if session.case.family is Family.UKIHASHI else SESSION_GONE_S
                 if now - gone > keep and (session.closed is not None or now - gone > RESUME_S):
                     sessions.remove(session)
-                elif session.finding is None and session.closed is None:
+                elif not session.confirmed and session.closed is None:
                     self._judge(session, now)
             if not sessions:
                 del self._sessions[key]
@@ -159,7 +160,7 @@ class Detector:
         """The capture ends: say what is still open and probable."""
         for sessions in self._sessions.values():
             for session in sessions:
-                if session.finding is None and session.closed is None:
+                if not session.confirmed and session.closed is None:
                     self._judge(session, now, last=True)
 
     # -- openings ------------------------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ class Detector:
         connection = _connection(case.flow)
         late = connection.begin - session.connections[0].begin > FURTHER_WITHIN_S
         session.connections.append(connection)
-        if session.finding is not None:
+        if session.finding is not None and session.confirmed:
             self._found.append(Attached(session.finding, connection))
         elif not late and case.family is Family.SOFTETHER:
             session.further = max(session.further, case.further)
@@ -225,7 +226,7 @@ class Detector:
         """A login of our family, or a resume: that only where an earlier session could be meant."""
         if case.further > case.login:
             for session in reversed(self._sessions.get(_key(case.flow), [])):
-                if session.case.family is case.family and session.finding is not None and session.closed is not None:
+                if session.case.family is case.family and session.confirmed and session.closed is not None:
                     self._attach(session, case, time)
                     return
         if case.login >= OWN_LOGIN_MIN:
@@ -258,7 +259,7 @@ class Detector:
             return
         if now - case.matched >= SILENCE_TEST_S and self._never_silent(case, directions, now):
             self._confirm(session, now, "3", (login, Reason("never silent for long", 0.0)), directions)
-        elif last or now - case.matched >= PROBABLE_AFTER_S:
+        elif session.finding is None and (last or now - case.matched >= PROBABLE_AFTER_S):
             self._confirm(session, now, "4", (login,), directions, Verdict.PROBABLE)
 
     def _never_silent(self, case: Case, directions: Sequence[Sequence[Message]], now: float) -> bool:
@@ -308,6 +309,7 @@ class Detector:
             outer=case.beginning.outer,
             target=case.beginning.target,
             turns=case.turns,
+            again=session.finding is not None,
         )
         session.finding = finding
         self._found.append(finding)

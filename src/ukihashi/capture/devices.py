@@ -1,0 +1,71 @@
+"""The network cards that packets can be captured on, in a stable order, with a name a person knows."""
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_SYSFS: Final = Path("/sys/class/net")
+_IFF_UP: Final = 1
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
+
+
+class Device(NamedTuple):
+    """A card of this machine."""
+
+    interface: str
+    ifindex: int  # the kernel's
+    name: str  # for people: interface, and what it is
+    has_ethernet: bool  # its packets begin with an Ethernet header
+
+
+def devices(folder: Path = _SYSFS) -> list[Device]:
+    """All cards that are up, each once, oldest first (by the kernel's index). Empty where there is no sysfs."""
+    if not folder.is_dir():
+        return []
+    found = [_device(path) for path in folder.iterdir() if path.is_dir()]
+    return sorted((device for device in found if device is not None), key=lambda device: device.ifindex)
+
+
+def find(interface: str, folder: Path = _SYSFS) -> Device | None:
+    """The card called `interface`, if it is up."""
+    return next((device for device in devices(folder) if device.interface == interface), None)
+
+
+def _device(path: Path) -> Device | None:
+    try:
+        if not int(_read(path / "flags"), 16) & _IFF_UP:
+            return None
+        kind = int(_read(path / "type"))
+        index = int(_read(path / "ifindex"))
+    except (OSError, ValueError):  # it went away while we looked
+        return None
+    return Device(path.name, index, f"{path.name} ({_what(path, kind)})", kind in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK))
+
+
+def _what(path: Path, kind: int) -> str:
+    """The administrator's own name for the card, else its kind, else its driver."""
+    alias = _read(path / "ifalias", missing_ok=True)
+    if alias.isprintable() and alias:
+        return alias
+    if kind == _ARPHRD_LOOPBACK:
+        return "loopback"
+    if (path / "tun_flags").exists():
+        return "TAP" if int(_read(path / "tun_flags"), 16) & 2 else "TUN"
+    for folder, words in (("bridge", "bridge"), ("bonding", "bond"), ("wireless", "wireless")):
+        if (path / folder).exists():
+            return words
+    driver = path / "device" / "driver"
+    if driver.exists():
+        return driver.resolve().name
+    for line in _read(path / "uevent", missing_ok=True).splitlines():
+        if line.startswith("DEVTYPE="):
+            return line.removeprefix("DEVTYPE=")
+    return "Ethernet" if kind == _ARPHRD_ETHER else "virtual"
+
+
+def _read(path: Path, *, missing_ok: bool = False) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        if missing_ok:
+            return ""
+        raise

@@ -1,0 +1,311 @@
+"""`ukihashi alert`, and `sealert`, which is operated as the detector of 2004 was (requirements B11 to B21).
+
+Log lines go to standard output, everything else to standard error. Exit status: 0 whether something was found or
+not, 1 with --fail-on-detect and a detection, 2 for a file that can't be read or a wrong option, 3 for what the machine
+lacks.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+import click
+
+from ukihashi import __version__
+from ukihashi.alert.service import Alert
+from ukihashi.alert.sinks import Console, JsonFile, LogFile, Sink
+from ukihashi.capture.devices import Device, devices, find
+from ukihashi.capture.live import LiveCapture, Statistics
+from ukihashi.capture.pcap import CaptureFile
+from ukihashi.config.alert import load_alert
+from ukihashi.config.places import config_dir
+from ukihashi.detect.record import Finding
+from ukihashi.errors import N_, EnvironmentLacks, InputUnreadable, UkihashiError, UsageError
+from ukihashi.locale import _, language_of, say, set_language
+
+BANNER: Final = (
+    f"ukihashi Alert Version {__version__}\nCopyright (C) 2026 The ukihashi founders.\nAll Rights Reserved.\n"
+)
+SEALERT_LOG: Final = "sealert.log"
+LABELS: Final = ("modern", "classic")
+SINK_FAILED: Final = 3  # exit status when a log could not be written to the end
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _tell(error: UkihashiError) -> None:
+    _note(say(error))
+
+
+def _consent() -> None:
+    """Requirement B37, once at the start."""
+    _note(
+        _("Use it only on a network whose manager has agreed. No warranty: it can miss tunnels, and it can be wrong.")
+    )
+
+
+def _explain(finding: Finding) -> None:
+    """The evidence, for people."""
+    _note(
+        _("  {verdict} by rule {rule}, {seconds:.1f} s after the connection began, score {score:.1f}").format(
+            verdict=finding.verdict.value,
+            rule=finding.rule,
+            seconds=finding.decided - finding.begin,
+            score=finding.score,
+        )
+    )
+    for reason in finding.reasons:
+        _note(f"    {reason.name}: {reason.score:+.1f}")
+    if finding.turns:
+        _note(_("    bytes of the turns since the TLS hello: {turns}").format(turns=" ".join(map(str, finding.turns))))
+    if finding.gaps:
+        _note(_("    seconds of silence: {gaps}").format(gaps=" ".join(f"{gap:.2f}" for gap in finding.gaps[:16])))
+        _note(_("    bytes after them: {sizes}").format(sizes=" ".join(map(str, finding.sizes[:16]))))
+    if len(finding.connections) > 1:
+        _note(_("    TCP connections so far: {count}").format(count=len(finding.connections)))
+
+
+class _Stop:
+    """SIGINT and SIGTERM end a capture in good order; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.asked = True
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _listen(alert: Alert, device: Device, started: Callable[[], None]) -> None:
+    """Capture until a signal; then statistics on standard error."""
+    stop = _Stop()
+    with LiveCapture(device) as capture:
+        started()
+        try:
+            statistics = alert.listen(capture, lambda: stop.asked)
+        except UkihashiError:
+            alert.finish()
+            _summary(alert, capture.statistics())
+            raise
+    alert.finish()
+    _summary(alert, statistics)
+
+
+def _summary(alert: Alert, statistics: Statistics | None) -> None:
+    if statistics is not None:
+        _note(
+            _("{packets} packets seen, {dropped} dropped by the kernel for lack of time").format(
+                packets=alert.packets, dropped=statistics.dropped
+            )
+        )
+    else:
+        _note(_("{packets} packets read").format(packets=alert.packets))
+    _note(
+        _("{flows} TCP connections, {missed} bytes of them missing in the capture, {detections} detections").format(
+            flows=alert.flows, missed=alert.missed, detections=alert.detections
+        )
+    )
+
+
+def _unknown(interface: str) -> UkihashiError:
+    known = ", ".join(device.interface for device in devices())
+    return UsageError(
+        N_("no card {interface} that is up; there are: {known}"), interface=interface, known=known or _("none")
+    )
+
+
+def _read(alert: Alert, names: Sequence[str]) -> bool:
+    """All files; False if one could not be read to its end."""
+    good = True
+    for name in names:
+        try:
+            with open(0, "rb", closefd=False) if name == "-" else Path(name).open("rb") as file:
+                alert.read(CaptureFile(file, name))
+        except InputUnreadable as error:
+            _tell(error)
+            good = False
+        except OSError as error:
+            _tell(InputUnreadable(N_("{file} can't be read: {reason}"), file=name, reason=error.strerror))
+            good = False
+    alert.finish()
+    return good
+
+
+def _label_help() -> str:
+    return _("What log lines call the tunnel: by its family, or SoftEther 1.0 for all.")
+
+
+def _fail(error: UkihashiError) -> NoReturn:
+    _tell(error)
+    raise click.exceptions.Exit(error.exit_status)
+
+
+def _sinks(json_file: str, log: str, *, classic: bool) -> list[Sink]:
+    sinks: list[Sink] = [Console(click.echo, classic=classic, as_json=json_file == "-")]
+    if json_file not in ("", "-"):
+        sinks.append(JsonFile(Path(json_file)))
+    if log:
+        sinks.append(LogFile(Path(log), classic=classic))
+    return sinks
+
+
+@click.command("alert", short_help=_("Find SoftEther and ukihashi tunnels on a network, or in capture files."))
+@click.option(
+    "-r",
+    "--read",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help=_("Read a pcap or pcapng file; - is standard input. Several files are read in order."),
+)
+@click.option("-i", "--interface", metavar="CARD", help=_("Listen on a network card (needs root or CAP_NET_RAW)."))
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    help=_(
+        "Append the findings with their evidence as JSON lines;"
+        " - puts them on standard output instead of the log lines."
+    ),
+)
+@click.option("--log", metavar="FILE", help=_("Append the log lines to a file, too."))
+@click.option("--explain", is_flag=True, help=_("Tell the evidence of each finding on standard error."))
+@click.option("--probable", is_flag=True, help=_("Show findings that are only PROBABLE, too."))
+@click.option("--fail-on-detect", is_flag=True, help=_("Exit with status 1 if something was detected."))
+@click.option("--label", type=click.Choice(LABELS), help=_label_help())
+def alert(
+    files: tuple[str, ...],
+    interface: str | None,
+    json_file: str | None,
+    log: str | None,
+    explain: bool,
+    probable: bool,
+    fail_on_detect: bool,
+    label: str | None,
+) -> None:
+    """Find SoftEther and ukihashi tunnels on a network, or in capture files."""
+    try:
+        config = load_alert(config_dir() / "alert.toml")
+        if bool(files) == bool(interface):
+            raise UsageError(N_("give either capture files (-r FILE) or a card to listen on (-i CARD)"))
+        classic = (label or config.label) == "classic"
+        sinks = _sinks(
+            config.json if json_file is None else json_file, config.log if log is None else log, classic=classic
+        )
+        detector = Alert(
+            sinks,
+            tell=_tell,
+            explain=_explain if explain else None,
+            probable=probable or config.probable,
+            max_flows=config.max_flows,
+        )
+        _consent()
+        good = True
+        try:
+            if interface:
+                device = find(interface)
+                if device is None:
+                    raise _unknown(interface)
+                _listen(detector, device, lambda: _note(_starting(device)))
+            else:
+                good = _read(detector, files)
+                _summary(detector, None)
+        finally:
+            detector.close()
+    except UkihashiError as error:
+        _fail(error)
+    if not good:
+        raise click.exceptions.Exit(InputUnreadable.exit_status)
+    if detector.sink_failed:
+        raise click.exceptions.Exit(SINK_FAILED)
+    if fail_on_detect and detector.detections:
+        raise click.exceptions.Exit(1)
+
+
+def _starting(device: Device) -> str:
+    return f"Starting Capture Packets at [{device.name}]."
+
+
+def _choose(cards: Sequence[Device]) -> Device:
+    """Ask for the number of a card until one is given (B13)."""
+    while True:
+        click.echo("Device ID>", nl=False)
+        line = sys.stdin.readline()
+        if not line:
+            click.echo()
+            raise UsageError(N_("no card was chosen: the input ended"))
+        answer = line.strip()
+        if answer.isascii() and answer.isdecimal() and 1 <= int(answer[:9]) <= len(cards):
+            return cards[int(answer) - 1]
+
+
+def _operate(number: int | None, *, classic: bool, max_flows: int) -> Alert:
+    """Banner, list, prompt, capture: the whole run of `sealert`."""
+    cards = devices()
+    click.echo(BANNER)
+    _consent()
+    if not cards:
+        raise EnvironmentLacks(N_("no network card to capture on; live capture needs Linux and a card that is up"))
+    if number is None:
+        click.echo("Network Devices:")
+        for place, card in enumerate(cards, 1):
+            click.echo(f"  {place}: {card.name}")
+        click.echo()
+        device = _choose(cards)
+        click.echo()
+    elif 1 <= number <= len(cards):
+        device = cards[number - 1]
+    else:
+        raise UsageError(N_("there is no card {number}; the list has 1 to {last}"), number=number, last=len(cards))
+    detector = Alert([Console(click.echo, classic=classic)], tell=_tell, max_flows=max_flows)
+
+    def started() -> None:
+        detector.add(LogFile(Path(SEALERT_LOG), classic=classic))
+        click.echo(_starting(device))
+
+    try:
+        _listen(detector, device, started)
+    finally:
+        detector.close()
+    return detector
+
+
+def _sealert() -> click.Command:
+    """The command, made when the language is known."""
+
+    @click.command(
+        "sealert",
+        help=_(
+            "Watch a network card, operated as the detector of 2004 was. NUMBER is a card of the list; without it, you"
+            " are asked. Log lines go to the console and to sealert.log."
+        ),
+    )
+    @click.argument("number", type=int, required=False)
+    @click.option("--label", type=click.Choice(LABELS), help=_label_help())
+    @click.version_option(__version__, prog_name="sealert", message="%(prog)s (ukihashi) %(version)s")
+    def command(number: int | None, label: str | None) -> None:
+        try:
+            config = load_alert(config_dir() / "alert.toml")
+            classic = (label or config.label) == "classic"
+            detector = _operate(number, classic=classic, max_flows=config.max_flows)
+        except UkihashiError as error:
+            _fail(error)
+        if detector.sink_failed:
+            raise click.exceptions.Exit(SINK_FAILED)
+
+    return command
+
+
+def sealert() -> None:
+    """The console script `sealert`."""
+    set_language(language_of(os.environ))
+    _sealert().main(prog_name="sealert")
