@@ -25,6 +25,7 @@ class FakeHub:
     one_time: bool = True
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     error: UkihashiError | None = None
+    silent: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     async def ask(self, do: str, /, **args: Any) -> dict[str, Any]:
@@ -39,6 +40,8 @@ class FakeHub:
                 return {"ok": False}
             self.secret, self.one_time = args["new"], False
             return {"ok": True}
+        if do in self.silent:
+            return {"ok": False, "error": self.silent[do]}
         return {"ok": True, "rows": self.rows.get(do, [])}
 
 

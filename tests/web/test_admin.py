@@ -159,10 +159,19 @@ def test_the_state_shows_hubs_and_sessions(signed_in: "Visitor", hub: "FakeHub")
     hub.rows = {
         "status": [{"uptime_s": 3 * 3600 + 120}],
         "list": [{"name": "LAN", "online": True, "users": 2, "sessions": 1, "subnet4": "10.181.7.0/24"}],
-        "sessions": [{"session": "SID-ALICE-1", "hub": "LAN", "user": "<alice>", "bytes_in": 2048, "at": 0.0}],
+        "sessions": [
+            {
+                "session": "SID-ALICE-1",
+                "hub": "LAN",
+                "user": "<alice>",
+                "bytes_in": 2048,
+                "since": 0.0,
+                "drops": {"a": 40, "b": 2},
+            }
+        ],
     }
     text = signed_in.get("/admin").text
-    for expected in ("3 h 2 min", "10.181.7.0/24", "SID-ALICE-1", "&lt;alice&gt;", "2.00 KiB", "1970-01-01"):
+    for expected in ("3 h 2 min", "10.181.7.0/24", "SID-ALICE-1", "&lt;alice&gt;", "2.00 KiB", "1970-01-01", ">42<"):
         assert expected in text
     assert "<alice>" not in text
     japanese = signed_in.get("/admin?lang=ja").text
@@ -175,6 +184,14 @@ def test_a_silent_hub_is_told_so(signed_in: "Visitor", hub: "FakeHub") -> None:
     answer = signed_in.get("/admin")
     assert answer.status == 503
     assert "nobody answers on /run/x" in answer.text
+
+
+def test_a_part_that_does_not_answer_is_named(signed_in: "Visitor", hub: "FakeHub") -> None:
+    hub.silent["sessions"] = "the worker does not answer"
+    answer = signed_in.get("/admin")
+    assert answer.status == 200
+    assert "the worker does not answer" in answer.text
+    assert "Nobody is connected" not in answer.text
 
 
 def test_nothing_of_it_is_kept_by_a_cache(signed_in: "Visitor") -> None:

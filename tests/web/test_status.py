@@ -40,7 +40,7 @@ def test_what_is_no_number_is_a_dash(count: object) -> None:
 
 
 def test_missing_values_are_no_error(hub: "FakeHub") -> None:
-    hub.rows = {"sessions": [{}], "list": [{}], "status": [{"started": 40.0}]}
+    hub.rows = {"sessions": [{}], "list": [{}], "status": [{"uptime_s": 60}]}
     state = asyncio.run(gather(hub.ask, str, clock=lambda: 100.0))
     assert state.uptime == "1 min 0 s"
     assert state.sessions[0].user == "–"

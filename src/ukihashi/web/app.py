@@ -41,7 +41,8 @@ class WebApi(Protocol):
     """What the pages ask the hub. The same verbs as on the admin socket."""
 
     async def ask(self, do: str, /, **args: Any) -> dict[str, Any]:
-        """One question, one answer: `{"ok": True, "rows": [...]}`, or `{"ok": False, ...}` when refused.
+        """One question, one answer: `{"ok": True, "rows": [...]}`, or `{"ok": False, "error": "..."}` for a plain no;
+        UkihashiError when the question could not be answered at all.
 
         Verbs used here: `status`, `list`, `sessions`; `admin_check` (`secret`) answers `ok` and `one_time`;
         `admin_set_password` (`old`, `new`) answers `ok`.

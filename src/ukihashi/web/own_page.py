@@ -14,7 +14,7 @@ from typing import Final
 
 from ukihashi.locale import LANGUAGES
 
-MAX_FILE: Final = 8 * 1024 * 1024  # bytes; a page is no place for downloads, and all of a file is held in memory
+MAX_FILE: Final = 1024 * 1024  # bytes; all of a file is held in memory, and the worker passes on no larger body
 MAX_DEPTH: Final = 16
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block the open

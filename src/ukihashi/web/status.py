@@ -31,7 +31,7 @@ class HubRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """One session. `since` is ISO 8601 with zone, "" if unknown."""
+    """One session. `since` is ISO 8601 with zone."""
 
     session: str
     hub: str
@@ -54,23 +54,27 @@ class State:
     sessions: list[SessionRow]
     total_sessions: int
     more: str
+    trouble: str  # why something below is missing; "" if all answered
 
 
 async def gather(ask: Ask, translate: Translate, *, clock: Callable[[], float] | None = None) -> State:
     """Ask the hub for its state. Raises what `ask` raises."""
     now = clock() if clock else datetime.now(UTC).timestamp()
-    status, hubs, sessions = _rows(await ask("status")), _rows(await ask("list")), _rows(await ask("sessions"))
+    answers = {do: await ask(do) for do in ("status", "list", "sessions")}
+    status, hubs, sessions = (_rows(answer) for answer in answers.values())
+    trouble = next((str(answer.get("error", DASH)) for answer in answers.values() if answer.get("ok") is not True), "")
     head = status[0] if status else {}
     more = ""
     if len(sessions) > MAX_ROWS:
         more = translate(ADMIN["more_sessions"]).format(shown=MAX_ROWS, total=len(sessions))
     return State(
         as_of=_moment(now),
-        uptime=_uptime(head, now, translate),
+        uptime=_uptime(head, translate),
         hubs=[_hub(row) for row in hubs],
         sessions=[_session(row) for row in sessions[:MAX_ROWS]],
         total_sessions=len(sessions),
         more=more,
+        trouble=trouble,
     )
 
 
@@ -107,34 +111,38 @@ def _rows(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _hub(row: Mapping[str, Any]) -> HubRow:
     return HubRow(
-        name=_text(row, "name", "hub"),
+        name=_text(row, "name"),
         online=row.get("online", True) is not False,
         users=_text(row, "users"),
         sessions=_text(row, "sessions"),
-        subnet=" ".join(str(row[key]) for key in ("subnet4", "subnet6", "subnet") if row.get(key)) or DASH,
+        subnet=" ".join(str(row[key]) for key in ("subnet4", "subnet6") if row.get(key)) or DASH,
     )
 
 
 def _session(row: Mapping[str, Any]) -> SessionRow:
-    at = row.get("at", row.get("since"))
+    since = row.get("since")
     return SessionRow(
-        session=_text(row, "session", "name"),
+        session=_text(row, "session"),
         hub=_text(row, "hub"),
         user=_text(row, "user"),
         peer=_text(row, "peer"),
         client=_text(row, "client"),
-        since=_moment(at) if isinstance(at, int | float) else str(at or ""),
+        since=_moment(since) if isinstance(since, int | float) else DASH,
         received=size(row.get("bytes_in")),
         sent=size(row.get("bytes_out")),
-        dropped=_text(row, "dropped"),
+        dropped=_dropped(row),
     )
 
 
-def _uptime(head: Mapping[str, Any], now: float, translate: Translate) -> str:
+def _dropped(row: Mapping[str, Any]) -> str:
+    """All frames dropped, whatever the reason; the command line tells them apart."""
+    drops = row.get("drops")
+    return str(sum(drops.values())) if isinstance(drops, dict) else DASH
+
+
+def _uptime(head: Mapping[str, Any], translate: Translate) -> str:
     if isinstance(seconds := head.get("uptime_s"), int | float):
         return span(seconds, translate)
-    if isinstance(started := head.get("started", head.get("since")), int | float):
-        return span(now - started, translate)
     return DASH
 
 
@@ -143,9 +151,6 @@ def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
-def _text(row: Mapping[str, Any], *keys: str) -> str:
-    for key in keys:
-        value = row.get(key)
-        if value is not None and value != "":
-            return str(value)
-    return DASH
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    return DASH if value is None or value == "" else str(value)
