@@ -63,8 +63,8 @@ def test_frames_for_others_and_vlan_tags_are_seen_and_nothing_is_sent(net: Net) 
 
 
 def sent_packets(interface: str) -> int:
-    with open("/proc/net/dev") as file:  # of the namespace this thread is in
-        line = next(line for line in file if line.strip().startswith(interface + ":"))
+    lines = Path("/proc/thread-self/net/dev").read_text().splitlines()  # of the namespace this thread is in
+    line = next(line for line in lines if line.strip().startswith(interface + ":"))
     return int(line.split(":")[1].split()[9])
 
 
