@@ -2,12 +2,13 @@
 
 `@pytest.mark.netns` (or the fixture `net`): needs root; skipped with the reason where it can't be had.
 `@pytest.mark.peer("vpnclient", "tshark")`: needs these programs of others.
-With UKIHASHI_REQUIRE_ALL=1 (set by `./run test` for root) what is missing is a failure, not a skip.
+With UKIHASHI_REQUIRE_ALL=1 (set by `./run test` for root) what is missing is a failure, not a skip, except for the
+Debian packages named in UKIHASHI_NOT_INSTALLABLE, which `./run` tried to install in vain.
 """
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +17,22 @@ from lab import peers
 from lab.net import Net, unfit
 
 FAILED = pytest.StashKey[bool]()
-SOFTETHER = ("vpnserver", "vpnclient", "vpncmd")
+SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, though a user's PATH may not say so
+PACKAGES = {**peers.PACKAGES, "sshd": "openssh-server", "ssh": "openssh-client", "ip": "iproute2", "nft": "nftables"}
 
 
-def lacks(reason: str) -> None:
+def _lacks(reason: str) -> None:
     """Skip the running test because of what this machine lacks; fail where everything is required."""
     if os.environ.get("UKIHASHI_REQUIRE_ALL"):
         pytest.fail(f"everything is required here, but: {reason}", pytrace=False)
     pytest.skip(reason)
 
 
-def _missing_programs(names: tuple[str, ...]) -> str:
-    gone = [name for name in names if name not in SOFTETHER and shutil.which(name) is None]
-    packages = peers.missing(*(name for name in names if name in SOFTETHER)) if set(names) & set(SOFTETHER) else ""
-    return " ".join([*gone, *packages.split()])
+def _missing_packages(programs: tuple[str, ...]) -> set[str]:
+    softether = [name for name in programs if name in peers.PACKAGES]
+    others = [name for name in programs if name not in peers.PACKAGES]
+    gone = {PACKAGES.get(name, name) for name in others if shutil.which(name, path=SEARCH) is None}
+    return gone | (set(peers.missing(*softether).split()) if softether else set())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -47,10 +50,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Look for what the marks say is needed, before any fixture is made."""
     if item.get_closest_marker("netns") and (reason := unfit()):
-        lacks(reason)
+        _lacks(reason)
     for marker in item.iter_markers("peer"):
-        if gone := _missing_programs(marker.args):
-            lacks(f"not installed: {gone}")
+        if gone := _missing_packages(marker.args):
+            if gone <= set(os.environ.get("UKIHASHI_NOT_INSTALLABLE", "").split()):
+                pytest.skip(f"can't be installed here: {' '.join(sorted(gone))}")
+            _lacks(f"not installed: {' '.join(sorted(gone))}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -75,7 +80,13 @@ def net(request: pytest.FixtureRequest) -> Iterator[Net]:
 def needs_root() -> None:
     """Skip (or fail, see the top) without root."""
     if os.geteuid() != 0:
-        lacks("needs root")
+        _lacks("needs root")
+
+
+@pytest.fixture
+def lacks() -> Callable[[str], None]:
+    """To call with what this machine lacks: skips the test, or fails it where everything is required."""
+    return _lacks
 
 
 @pytest.fixture(scope="session")
