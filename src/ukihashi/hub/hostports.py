@@ -1,0 +1,128 @@
+"""Host ports, the supervisor's side: TAPs with the hub machine's own addresses, made at control's wish.
+
+Control is not trusted with the machine: a wish can make an interface whose name begins with "uk", with addresses that
+belong to no one else, and nothing more.
+"""
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ukihashi.errors import N_, EnvironmentLacks, UsageError
+from ukihashi.hub.messages import HostPort, HostPortWanted
+from ukihashi.hub.privileges import is_root
+from ukihashi.tap import netlink
+from ukihashi.tap.device import Tap, open_tap
+
+NAME: Final = re.compile(r"uk[A-Za-z0-9_-]{1,13}")
+MAX_HOST_PORTS: Final = 256
+MAX_ADDRESSES: Final = 8
+RING: Final = 500  # frames that wait in the kernel for us; more would only be delay (D12)
+CONF: Final = Path("/proc/sys/net/ipv6/conf")
+
+
+class Made(NamedTuple):
+    """What to send to the worker."""
+
+    message: HostPort
+    fds: list[int]  # stay ours
+
+
+class _Entry(NamedTuple):
+    tap: Tap
+    addresses: tuple[str, ...]
+
+
+class HostPorts:
+    """The TAPs that exist. They end with us, whatever happens: none is persistent."""
+
+    def __init__(self) -> None:
+        self._taps: dict[str, _Entry] = {}  # by virtual hub, casefolded
+
+    def want(self, wish: HostPortWanted) -> Made | None:
+        """Make it, or bring one that exists to these addresses (then None: the worker has it).
+
+        Raises:
+            EnvironmentLacks, UsageError: it can't be made. One that was half made is gone again.
+        """
+        if not is_root():
+            raise EnvironmentLacks(
+                N_("virtual hub {hub} gets no host port: making one needs root; try again with sudo"), hub=wish.hub
+            )
+        addresses = tuple(str(_allowed(address)) for address in wish.addresses)
+        if not NAME.fullmatch(wish.interface) or len(addresses) > MAX_ADDRESSES or len(self._taps) >= MAX_HOST_PORTS:
+            raise UsageError(
+                N_("virtual hub {hub} gets no host port: {interface} with {count} addresses is not allowed"),
+                hub=wish.hub,
+                interface=wish.interface,
+                count=len(addresses),
+            )
+        known = self._taps.get(wish.hub.casefold())
+        if known is not None and known.tap.name == wish.interface:
+            self._readdress(known, addresses)
+            self._taps[wish.hub.casefold()] = _Entry(known.tap, addresses)
+            return None
+        if known is not None:
+            self.remove(wish.hub)
+        tap = open_tap(wish.interface)
+        try:
+            _refuse_advertisements(wish.interface)
+            for address in addresses:
+                netlink.add_address(wish.interface, address)
+            netlink.set_up(wish.interface, txqueuelen=RING)
+        except BaseException:
+            tap.close()
+            raise
+        self._taps[wish.hub.casefold()] = _Entry(tap, addresses)
+        return Made(HostPort(wish.hub, wish.interface), [tap.fileno()])
+
+    def remove(self, hub: str) -> bool:
+        """Let go of it; it disappears when the worker does too. False if there is none."""
+        entry = self._taps.pop(hub.casefold(), None)
+        if entry is not None:
+            entry.tap.close()
+        return entry is not None
+
+    def all(self) -> list[Made]:
+        """Every one, for a new worker."""
+        return [Made(HostPort(hub, entry.tap.name), [entry.tap.fileno()]) for hub, entry in self._taps.items()]
+
+    def close(self) -> None:
+        """Remove all."""
+        for hub in list(self._taps):
+            self.remove(hub)
+
+    def forget(self) -> None:
+        """In a child: the descriptors are the parent's business."""
+        for entry in self._taps.values():
+            os.close(entry.tap.fileno())
+        self._taps = {}
+
+    @staticmethod
+    def _readdress(entry: _Entry, addresses: tuple[str, ...]) -> None:
+        for address in entry.addresses:
+            if address not in addresses:
+                netlink.remove_address(entry.tap.name, address)
+        for address in addresses:
+            netlink.add_address(entry.tap.name, address)
+
+
+def _allowed(address: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    try:
+        parsed = ipaddress.ip_interface(address)
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed.ip.is_loopback or parsed.ip.is_multicast or parsed.ip.is_unspecified:
+        raise UsageError(N_("{address} can't be the address of a host port"), address=address)
+    return parsed
+
+
+def _refuse_advertisements(interface: str) -> None:
+    """Members must not be able to give this machine routes or addresses (RFC 4861 router advertisements)."""
+    for name in ("accept_ra", "autoconf", "accept_redirects"):
+        try:
+            (CONF / interface / name).write_text("0")
+        except OSError:  # no IPv6 here, or /proc/sys is read-only: then nothing can be set at all
+            return
