@@ -1,0 +1,237 @@
+"""A hub in a few threads, for tests of a card: real TLS, HTTP and PACK, no switch, and it misbehaves on request.
+
+What it does with frames is the test's business: `frames` has those that came, `send` gives some to the card.
+"""
+
+import contextlib
+import os
+import queue
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+from ukihashi.auth.password import check_secure_password, hash_password
+from ukihashi.net.tls import server_context, spki_pin
+from ukihashi.wire.blocks import BlockDecoder, encode_frames, encode_keepalive
+from ukihashi.wire.constants import AuthType, Code
+from ukihashi.wire.http import Request, ServerSide, is_pack, is_signature, pack_response
+from ukihashi.wire.messages import (
+    AdditionalAnswer,
+    AdditionalConnect,
+    ErrorAnswer,
+    Hello,
+    Login,
+    Noop,
+    Welcome,
+    read_request,
+)
+from ukihashi.wire.pack import Pack
+
+WAIT_S = 10.0
+
+
+class FakeHub:
+    """One virtual hub on a loopback port. Use as a context manager."""
+
+    def __init__(self, certificate: Path, key: Path, *, address: str = "127.0.0.1", port: int = 0) -> None:
+        self._context = server_context(certificate, key)
+        self.pin = spki_pin(ssl.PEM_cert_to_DER_cert(certificate.read_text()))
+        self.hub = "LAN"
+        self.passwords: dict[str, str] = {"alice": "wonderland"}
+        self.hashes: dict[str, bytes] = {}  # set through invitations
+        self.invites: dict[str, bytes] = {}  # token -> the hash it was spent for, b"" = unspent
+        self.extension = 1
+        self.timeout_ms = 20_000
+        self.use_encrypt = True
+        self.error: ErrorAnswer | None = None  # answer every login with it
+        self.noops = 0  # answers that only say "wait", before each welcome
+        self.page: tuple[int, bytes] | None = None  # be an ordinary web server that answers so
+        self.deaf = False  # take connections and say nothing at all
+        self.forgetful = False  # know no session
+        self.logins: list[Login] = []
+        self.resumes: list[bytes] = []
+        self.frames: queue.Queue[bytes] = queue.Queue()
+        self.keepalives = 0
+        self.goodbyes = 0  # links that ended with close_notify
+        self._keys: set[bytes] = set()
+        self._link: ssl.SSLSocket | None = None
+        self._linked = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server((address, port))
+        self.port: int = self._listener.getsockname()[1]
+        self.address = address
+
+    def __enter__(self) -> Self:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything; a second call does nothing."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in list(self._open):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(WAIT_S)
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Give frames to the card, in one batch."""
+        self.link().sendall(encode_frames(frames))
+
+    def send_raw(self, data: bytes) -> None:
+        """Give any bytes of the block stream to the card."""
+        self.link().sendall(data)
+
+    def link(self) -> ssl.SSLSocket:
+        """The newest link that is in tunnelling; waits for one."""
+        with self._linked:
+            assert self._linked.wait_for(lambda: self._link is not None, WAIT_S), "no link came"
+            assert self._link is not None
+            return self._link
+
+    def cut(self, *, reset: bool = False) -> None:
+        """End the newest link: with close_notify, or with a reset."""
+        sock = self.link()
+        with self._linked:
+            self._link = None
+        if reset:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._open.discard(sock)
+            raw = socket.socket(fileno=sock.detach())
+            raw.close()
+            return
+        sock.settimeout(0.2)  # the card answers at once, or not at all
+        with contextlib.suppress(OSError):
+            sock.unwrap()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    def _start(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self._start(self._serve, sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        self._open.add(sock)
+        tls: socket.socket = sock
+        try:
+            if self.deaf:
+                while sock.recv(4096):
+                    pass
+                return
+            tls = self._context.wrap_socket(sock, server_side=True)
+            self._open.discard(sock)
+            self._open.add(tls)
+            assert isinstance(tls, ssl.SSLSocket)
+            self._talk(tls)
+        except (OSError, ValueError):  # the card went away, or we cut it
+            pass
+        finally:
+            self._open.discard(tls)
+            with contextlib.suppress(OSError):
+                tls.close()
+
+    def _talk(self, sock: ssl.SSLSocket) -> None:
+        http = ServerSide()
+        challenge = os.urandom(20)
+        while data := sock.recv(65536):
+            for request in http.receive(data):
+                if self._answer(sock, http, request, challenge):
+                    self._tunnel(sock, http.take_over())
+                    return
+
+    def _answer(self, sock: ssl.SSLSocket, http: ServerSide, request: Request, challenge: bytes) -> bool:
+        """Answer one request; True when the tunnel begins."""
+        pencore = os.urandom(os.urandom(1)[0])
+        if self.page is not None:
+            sock.sendall(http.respond(self.page[0], [("Content-Type", "text/html")], self.page[1]))
+            return False
+        if is_signature(request):
+            sock.sendall(pack_response(http, Hello("fake hub", 501, 9999, challenge).to_pack(pencore)))
+            return False
+        if not is_pack(request):
+            sock.sendall(http.respond(404))
+            return False
+        message = read_request(Pack.decode(request.body))
+        answer: Welcome | AdditionalAnswer | ErrorAnswer
+        if isinstance(message, Login):
+            self.logins.append(message)
+            answer = self._judge(message, challenge)
+        elif isinstance(message, AdditionalConnect):
+            self.resumes.append(message.session_key)
+            known = message.session_key in self._keys and not self.forgetful
+            answer = AdditionalAnswer() if known else ErrorAnswer(Code.SESSION_TIMEOUT)
+        else:
+            answer = ErrorAnswer(Code.PROTOCOL_ERROR)
+        data = pack_response(http, answer.to_pack(pencore))
+        for _ in range(self.noops):  # answers to a request that was not yet answered for good
+            waiting = ServerSide()
+            waiting.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            data = pack_response(waiting, Noop(2).answer_pack(pencore)) + data
+        sock.sendall(data)
+        return not isinstance(answer, ErrorAnswer)
+
+    def _judge(self, login: Login, challenge: bytes) -> Welcome | ErrorAnswer:
+        if self.error is not None:
+            return self.error
+        if login.hub.lower() != self.hub.lower():
+            return ErrorAnswer(Code.HUB_NOT_FOUND)
+        if not self._lets_in(login, challenge):
+            return ErrorAnswer(Code.AUTH_FAILED)
+        key = os.urandom(20)
+        self._keys.add(key)
+        return Welcome(
+            session_name=f"SID-{login.user.upper()}-{len(self._keys)}",
+            connection_name="CID-1",
+            session_key=key,
+            use_encrypt=self.use_encrypt,
+            timeout_ms=self.timeout_ms,
+            extension=self.extension if login.extension else 0,
+        )
+
+    def _lets_in(self, login: Login, challenge: bytes) -> bool:
+        token = login.invite_token
+        if token:
+            if self.invites.get(token) not in (b"", login.invite_hash):
+                return False
+            self.invites[token] = self.hashes[login.user] = login.invite_hash
+        password = self.passwords.get(login.user, "")
+        if login.authtype == AuthType.PLAIN_PASSWORD:
+            return bool(password) and login.plain_password == password
+        if login.authtype == AuthType.ANONYMOUS:
+            return login.user in self.passwords and not password
+        hashed = self.hashes.get(login.user) or hash_password(login.user, password)
+        return check_secure_password(hashed, challenge, login.secure_password)
+
+    def _tunnel(self, sock: ssl.SSLSocket, data: bytes) -> None:
+        decoder = BlockDecoder()
+        sock.sendall(encode_keepalive(b""))
+        with self._linked:
+            self._link = sock
+            self._linked.notify_all()
+        while True:
+            for frame in decoder.feed(data):
+                self.frames.put(frame)
+            self.keepalives = decoder.keepalives
+            data = sock.recv(65536)
+            if not data:
+                self.goodbyes += 1
+                return
