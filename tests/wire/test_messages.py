@@ -206,7 +206,7 @@ def test_versions_one_apart_agree(theirs: tuple[int, int], ours: tuple[int, int]
     ("theirs", "ours", "words"),
     [
         ((3, 2), (1, 1), ["hub speaks ukihashi protocol 2 to 3", "this end 1", "upgrade this end"]),
-        ((1, 1), (3, 2), ["hub speaks ukihashi protocol 1", "this end 2 to 3", "upgrade hub"]),
+        ((1, 1), (3, 2), ["hub speaks ukihashi protocol 1", "this end 2 to 3", "upgrade the hub"]),
     ],
 )
 def test_versions_too_far_apart_are_both_named(

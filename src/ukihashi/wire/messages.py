@@ -445,7 +445,10 @@ def agree(
         return 0
     if newest < our_oldest:
         raise VersionMismatch(
-            N_("the {peer} speaks ukihashi protocol {newest}, this end {our_oldest} to {our_newest}: upgrade {peer}"),
+            N_(
+                "the {peer} speaks ukihashi protocol {newest}, this end {our_oldest} to {our_newest}; "
+                "upgrade the {peer}"
+            ),
             peer=peer,
             newest=newest,
             our_oldest=our_oldest,
@@ -453,7 +456,7 @@ def agree(
         )
     if oldest > our_newest:
         raise VersionMismatch(
-            N_("the {peer} speaks ukihashi protocol {oldest} to {newest}, this end {our_newest}: upgrade this end"),
+            N_("the {peer} speaks ukihashi protocol {oldest} to {newest}, this end {our_newest}; upgrade this end"),
             peer=peer,
             oldest=oldest,
             newest=newest,
