@@ -56,9 +56,18 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,  # see `preload`
     )
     environment.globals.update(static=static_url, languages=LANGUAGE_NAMES, probe_tag=PROBE_TAG.decode())
     return environment
+
+
+def preload() -> None:
+    """Read every template and file now: a process that gives up its rights may not reach them afterwards."""
+    environment = _environment()
+    for name in environment.list_templates():
+        environment.get_template(name)
+    static_files()
 
 
 @dataclass(frozen=True, slots=True)
