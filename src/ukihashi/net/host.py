@@ -8,7 +8,7 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ PROC_NET: Final = Path("/proc/net")
 SIOCGIFADDR: Final = 0x8915  # linux/sockios.h
 
 # Documentation addresses (RFC 5737, RFC 3849): the kernel says by which source it would reach the Internet.
-_FAR: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+FAR: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 
 
 def used_networks(proc: Path = PROC_NET) -> list[IPv4Network | IPv6Network]:
@@ -30,24 +30,33 @@ def interfaces() -> set[str]:
     return {name for _, name in socket.if_nameindex()}
 
 
-def own_address(skip: set[str], proc: Path = PROC_NET) -> str:
+def own_address(skip: Collection[str], family: socket.AddressFamily | None = None, proc: Path = PROC_NET) -> str:
     """The address that others most likely reach this machine by.
 
     The source address of the default route (IPv4, then IPv6); else the first global one of an interface not in `skip`;
-    else 127.0.0.1.
+    else 127.0.0.1 or ::1. With `family`: of that family only.
     """
-    for family, far in _FAR:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-            probe.connect((far, 9))
+    families = [family] if family else [socket.AF_INET, socket.AF_INET6]
+    for kind in families:
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.connect((FAR[kind], 9))
             return str(probe.getsockname()[0])
     names = [name for _, name in socket.if_nameindex() if name not in skip]
-    for name in names:
-        if (address := _ipv4_address(name)) and not ipaddress.ip_address(address).is_loopback:
-            return address
-    for network, address, name in _ipv6_addresses(proc / "if_inet6"):
-        if name in names and not (network.is_loopback or network.is_link_local):
-            return address
-    return "127.0.0.1"
+    for kind in families:
+        for address in _addresses(kind, names, proc):
+            found = ipaddress.ip_address(address)
+            if not (found.is_loopback or found.is_link_local):
+                return address
+    return "127.0.0.1" if socket.AF_INET in families else "::1"
+
+
+def _addresses(family: socket.AddressFamily, names: list[str], proc: Path) -> Iterator[str]:
+    if family == socket.AF_INET:
+        yield from filter(None, map(_ipv4_address, names))
+    else:
+        for _, address, name in _ipv6_addresses(proc / "if_inet6"):
+            if name in names:
+                yield address
 
 
 def _ipv4_routes(path: Path) -> Iterator[IPv4Network]:

@@ -1,0 +1,195 @@
+"""`ukihashi hub serve`: puts the hub together from configuration, key, supervisor, control process and web page.
+
+Everything is imported and read before the supervisor forks: its children give up their rights at once and may reach no
+file of ours afterwards.
+"""
+
+import asyncio
+import datetime as dt
+import socket
+import stat
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from ukihashi import __version__
+from ukihashi.cli.output import moment, say_aside, write
+from ukihashi.config import places
+from ukihashi.config.hub import Endpoint, HubConfig, load_hub, parse_listen
+from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.hub import control, supervisor
+from ukihashi.hub.backstage import Facts
+from ukihashi.hub.events import EVENTS
+from ukihashi.hub.limits import Limits
+from ukihashi.hub.privileges import identity, is_root
+from ukihashi.locale import LANGUAGES, _, catalogue
+from ukihashi.net.host import own_address
+from ukihashi.ops import log
+from ukihashi.pki import ca
+from ukihashi.store.db import migrations
+from ukihashi.web import render
+from ukihashi.web.app import build_app
+from ukihashi.web.serve import serve
+
+HTTPS: Final = 443
+DATABASE: Final = "hub.db"  # in the control process's own folder, which is its working folder
+
+
+def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
+    """Run a hub until it is told to end; the exit status.
+
+    Raises:
+        UkihashiError: it can't start. The sentence says why; nothing is left running.
+    """
+    config = load_hub(places.hub_config())
+    log.configure(log_format or config.log_format, EVENTS)
+    endpoints = parse_listen(listen) if listen else config.endpoints()
+    state = places.state_dir()
+    _prepare_state(state)
+    identity_ = _key(config, state)
+    _warm_up()
+    serving = _Serving(config, identity_, first=first)
+    settings = supervisor.Supervisor(
+        listen=[(one.address, one.port) for one in _bindable(endpoints)],
+        state_dir=state / "hub",
+        runtime_dir=places.runtime_dir(),
+        certificate=identity_.certificate,
+        key=identity_.key,
+        limits=replace(Limits(), opening_s=config.limits.opening_s, half_open=config.limits.half_open),
+        ready=serving.both_are_ready,
+    )
+    return supervisor.run(settings, control=serving.live_as_control)
+
+
+class _Serving:
+    """What the supervisor calls back."""
+
+    def __init__(self, config: HubConfig, key: ca.Identity, *, first: bool) -> None:
+        self._config = config
+        self._key = key
+        self._first = first
+        self._serves = False  # set in the supervisor: a control process started anew inherits it
+
+    def both_are_ready(self, _endpoints: Sequence[tuple[str, int]]) -> None:
+        """In the supervisor, once."""
+        self._serves = True
+
+    def live_as_control(self, start: supervisor.ControlStart) -> int:
+        """The control process's life."""
+        config = self._config
+        facts = Facts(
+            version=__version__,
+            endpoints=tuple(Endpoint(*one) for one in start.endpoints),
+            pin=self._key.pin,
+            public_address=config.public_address,
+            session_timeout_s=config.session_timeout_s,
+            mac_ageing_s=config.mac_ageing_s,
+            host_ports=start.host_ports,
+        )
+        page_dir = Path(config.page_dir) if config.page_dir else None
+
+        async def web(listener: socket.socket, api: control.WebApi) -> None:
+            await serve(listener, build_app(api, page_dir=page_dir, version=__version__))
+
+        return control.run(
+            start,
+            facts,
+            Path(DATABASE),
+            web=web,
+            announce=None if self._serves else lambda birth: _announce(birth, facts, self._key),
+            first=self._first and not self._serves,
+        )
+
+
+def _announce(birth: control.Birth, facts: Facts, key: ca.Identity) -> None:
+    """What a person wants to know when a hub begins to serve."""
+    write(_("ukihashi hub {version} serves.").format(version=facts.version))
+    urls = page_urls(facts, skip={birth.host_port})
+    for url in urls:
+        write(_("  page:         {url}").format(url=url))
+    write(_("  key pin:      {pin}").format(pin=ca.pin_text(key.pin)))
+    write(_("  certificate:  SHA-256 {print}").format(print=ca.pin_text(key.fingerprint)))
+    if birth.secret:
+        write(_("  admin secret: {secret}").format(secret=birth.secret))
+        say_aside(
+            _("The secret is shown only this once. Sign in with it at {url}admin and choose a password.").format(
+                url=urls[0]
+            )
+        )
+    for row in birth.invites:
+        told = _("  join link:    for user {user} of virtual hub {hub}, works once, until {until}")
+        write(told.format(user=row["user"], hub=row["hub"], until=moment(row["expires_at"])))
+        write(row["link"])
+        write(_("On another Linux machine, as root: {command}").format(command=row["command"]))
+    sys.stdout.flush()
+
+
+def page_urls(facts: Facts, skip: set[str]) -> list[str]:
+    """Addresses of the page, one a listening address; where that is "all", the one others most likely reach."""
+    urls: list[str] = []
+    for endpoint in facts.endpoints:
+        address = endpoint.address
+        if address in ("0.0.0.0", "::"):  # noqa: S104 - a comparison
+            address = own_address(skip, socket.AF_INET6 if ":" in address else socket.AF_INET)
+        host = f"[{address}]" if ":" in address else address
+        url = f"https://{host}/" if endpoint.port == HTTPS else f"https://{host}:{endpoint.port}/"
+        if url not in urls:
+            urls.append(url)
+    return urls
+
+
+def _bindable(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """Without the IPv6 wildcard where this machine has no IPv6."""
+    if Path("/proc/net/if_inet6").exists():
+        return list(endpoints)
+    return [one for one in endpoints if one.address != "::"] or list(endpoints)
+
+
+def _key(config: HubConfig, state: Path) -> ca.Identity:
+    if config.tls.certificate:
+        return ca.load_given(Path(config.tls.certificate), Path(config.tls.key))
+    return ca.load_or_make(state / "pki", name=socket.gethostname(), now=dt.datetime.now(dt.UTC))
+
+
+def _prepare_state(state: Path) -> None:
+    """The folder must exist, and where rights are given up, the control process must reach its own below it."""
+    try:
+        state.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentLacks(
+            N_("the state folder {path} can't be made: {reason}; run this as root (sudo), or choose --state-dir"),
+            path=state,
+            reason=error.strerror,
+        ) from error
+    if not is_root():
+        return
+    who = identity("ukihashi")
+    for folder in [*reversed(state.resolve().parents), state.resolve()]:
+        status = folder.stat()
+        own = (status.st_uid == who.uid and status.st_mode & stat.S_IXUSR) or (
+            status.st_gid == who.gid and status.st_mode & stat.S_IXGRP
+        )
+        if not (own or status.st_mode & stat.S_IXOTH):
+            raise EnvironmentLacks(
+                N_(
+                    "the hub's database would be in {state}, but {folder} is closed to the account it works as"
+                    " (uid {uid}); choose another --state-dir, or open that folder: chmod o+x {folder}"
+                ),
+                state=state,
+                folder=folder,
+                uid=who.uid,
+            )
+
+
+def _warm_up() -> None:
+    """Read what the children need later."""
+    import uvicorn.lifespan.off
+    import uvicorn.protocols.http.h11_impl  # noqa: F401 - by name, uvicorn would look for it when it starts to serve
+
+    for language in LANGUAGES:
+        catalogue(language)
+    migrations()
+    render.preload()
+    asyncio.new_event_loop().close()
