@@ -38,10 +38,10 @@ class Talk:
     def open(self) -> None:
         """SYN, SYN ACK, ACK."""
         self._packet(0, SYN, b"", options=b"\x02\x04\x05\xb4")
-        self.next[0] += 1
+        self.next[0] = self.next[0] + 1 & 0xFFFFFFFF
         self.now += 2 * self.delay
         self._packet(1, SYN | ACK, b"", options=b"\x02\x04\x05\xb4")
-        self.next[1] += 1
+        self.next[1] = self.next[1] + 1 & 0xFFFFFFFF
         self._packet(0, ACK, b"")
 
     def say(self, side: int, size: int, *, head: bytes = b"", at: float | None = None) -> None:
@@ -59,7 +59,7 @@ class Talk:
         """FIN both ways."""
         for side in (0, 1):
             self._packet(side, FIN | ACK, b"")
-            self.next[side] += 1
+            self.next[side] = self.next[side] + 1 & 0xFFFFFFFF
 
     def _packet(self, side: int, flags: int, data: bytes, *, options: bytes = b"") -> None:
         (source, source_port), (target, target_port) = self.ends if side == 0 else self.ends[::-1]

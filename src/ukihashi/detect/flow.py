@@ -217,11 +217,13 @@ class FlowTable:
                     peer.high = acknowledged
                 else:
                     missing = (acknowledged - peer.high) & _MASK
-                    if 0 < missing < _WINDOW:
+                    if missing == 1:  # a FIN that was not captured: it takes a number, but is no byte
+                        peer.high = acknowledged
+                    elif 0 < missing < _WINDOW:
                         peer.high = acknowledged
                         self._grow(flow, peer, missing, time, 0, b"")
-            if length:
-                stop = (sequence + length) & _MASK
+            stop = (sequence + length) & _MASK
+            if stop != half.high and not flags & RST:
                 new = (stop - half.high) & _MASK if half.high >= 0 else length
                 if 0 < new < _WINDOW:
                     half.high = stop

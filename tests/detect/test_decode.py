@@ -1,0 +1,125 @@
+import struct
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.scene import ethernet
+from ukihashi.detect.decode import LINK_TYPES, Segment, reverse, segments
+
+PAYLOAD = b"payload of twenty-two."
+TCP = struct.pack("!HHIIBBHHH", 50000, 443, 7, 9, 0x50, 0x18, 0, 0, 0) + PAYLOAD
+V4, V6 = ("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")
+
+
+def one(link_type: int, frame: bytes, *, captured: int | None = None) -> Segment | None:
+    size = len(frame) if captured is None else captured
+    found = segments(link_type, b"###" + frame[:size], [(1.5, 3, size, len(frame))])
+    return found[0] if found else None
+
+
+def key(ends: tuple[str, str]) -> bytes:
+    return ip_address(ends[0]).packed + ip_address(ends[1]).packed + struct.pack("!HH", 50000, 443)
+
+
+def v6(extensions: bytes, first: int) -> bytes:
+    tcp = extensions + TCP
+    return struct.pack("!IHBB", 6 << 28, len(tcp), first, 64) + b"".join(ip_address(a).packed for a in V6) + tcp
+
+
+IP4, IP6 = ethernet(*V4, TCP)[14:], ethernet(*V6, TCP)[14:]
+HOP, ROUTING, OPTIONS = (bytes([n, 0]) + bytes(6) for n in (43, 60, 6))
+CASES = {
+    "ethernet": (1, ethernet(*V4, TCP), V4),
+    "ethernet, IPv6": (1, ethernet(*V6, TCP), V6),
+    "802.1Q": (1, ethernet(*V4, TCP, tags=(7,)), V4),
+    "QinQ, IPv6": (1, ethernet(*V6, TCP, tags=(7, 8)), V6),
+    "PPPoE": (1, bytes(12) + b"\x88\x64\x11\x00\x00\x01" + struct.pack("!HH", len(IP4) + 2, 0x21) + IP4, V4),
+    "cooked": (113, bytes(14) + b"\x08\x00" + IP4, V4),
+    "cooked 2, IPv6": (276, b"\x86\xdd" + bytes(18) + IP6, V6),
+    "raw": (101, IP4, V4),
+    "raw, IPv6": (229, IP6, V6),
+    "loopback": (0, b"\x02\x00\x00\x00" + IP4, V4),
+    "loopback of BSD, IPv6": (108, b"\x00\x00\x00\x1c" + IP6, V6),
+    "three extension headers": (101, v6(HOP + ROUTING + OPTIONS, 0), V6),
+    "first fragment, IPv6": (101, v6(b"\x06\x00\x00\x01\x00\x00\x00\x07", 44), V6),
+    "authentication header": (101, v6(b"\x06\x04" + bytes(22), 51), V6),
+    "IPv4 options": (101, b"\x47" + IP4[1:2] + struct.pack("!H", len(IP4) + 8) + IP4[4:20] + bytes(8) + TCP, V4),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_segment_is_found_whatever_lies_around_it(name: str) -> None:
+    link_type, frame, ends = CASES[name]
+    segment = one(link_type, frame)
+    assert segment is not None
+    time, found, sequence, acknowledged, flags, length, _tcp, data, end = segment
+    assert (time, found, sequence, acknowledged, flags, length) == (1.5, key(ends), 7, 9, 0x18, len(PAYLOAD))
+    assert (b"###" + frame)[data:end] == PAYLOAD
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_short_snap_length_changes_nothing_but_the_payload_at_hand(name: str) -> None:
+    link_type, frame, _ = CASES[name]
+    whole, cut = one(link_type, frame), one(link_type, frame, captured=len(frame) - len(PAYLOAD))
+    assert whole is not None
+    assert cut is not None
+    assert whole[:8] == cut[:8]
+    assert cut[7] == cut[8]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ethernet_padding_is_no_payload(name: str) -> None:
+    link_type, frame, _ = CASES[name]
+    segment = one(link_type, frame + bytes(9))
+    assert segment is not None
+    assert segment[5] == len(PAYLOAD)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        bytes(12) + b"\x08\x06" + bytes(46),
+        ethernet(*V4, TCP)[:20] + b"\x20\x01" + ethernet(*V4, TCP)[22:],  # a later fragment
+        v6(b"\x06\x00\x00\x09\x00\x00\x00\x07", 44),
+        ethernet(*V4, TCP)[:23] + b"\x11" + ethernet(*V4, TCP)[24:],  # UDP
+        ethernet(*V4, TCP[:12] + b"\x10" + TCP[13:]),  # a TCP header of 4 bytes
+        v6(HOP * 9, 0),
+    ],
+)
+def test_what_is_no_segment_is_left_out(frame: bytes) -> None:
+    assert one(1, frame) is None
+    assert one(101, frame) is None
+
+
+def test_a_packet_put_together_by_the_driver_has_no_length_of_its_own() -> None:
+    frame = bytearray(ethernet(*V4, TCP))
+    frame[16:18] = b"\0\0"
+    segment = one(1, bytes(frame))
+    assert segment is not None
+    assert segment[5] == len(PAYLOAD)
+
+
+@pytest.mark.parametrize("ends", [V4, V6])
+def test_the_other_direction_has_the_reverse_key(ends: tuple[str, str]) -> None:
+    other = ip_address(ends[1]).packed + ip_address(ends[0]).packed + struct.pack("!HH", 443, 50000)
+    assert reverse(key(ends)) == other
+    assert reverse(other) == key(ends)
+
+
+@given(
+    st.sampled_from([*sorted(LINK_TYPES), 147]),
+    st.sampled_from([b"", *(frame for _, frame, _ in CASES.values())]),
+    st.binary(max_size=80),
+    st.integers(0, 120),
+)
+def test_hostile_bytes_never_raise_and_never_point_outside(link_type: int, head: bytes, tail: bytes, cut: int) -> None:
+    data = head[:cut] + tail
+    for _time, found, _seq, _ack, _flags, length, tcp, payload, end in segments(
+        link_type, data, [(0.0, 0, len(data), len(data))]
+    ):
+        assert len(found) in (12, 36)
+        assert 0 <= length <= len(data)
+        assert 0 <= tcp < payload
+        assert end == len(data)
