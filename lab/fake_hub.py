@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from ukihashi.auth.password import check_secure_password, hash_password
+from ukihashi.errors import PeerViolation
 from ukihashi.net.tls import server_context, spki_pin
 from ukihashi.wire.blocks import BlockDecoder, encode_frames, encode_keepalive
 from ukihashi.wire.constants import AuthType, Code
@@ -80,7 +81,7 @@ class FakeHub:
         self._listener.close()
         for sock in list(self._open):
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # SSLSocket's own would let the thread read ciphertext
         for thread in self._threads:
             thread.join(WAIT_S)
 
@@ -142,7 +143,7 @@ class FakeHub:
             self._open.add(tls)
             assert isinstance(tls, ssl.SSLSocket)
             self._talk(tls)
-        except (OSError, ValueError):  # the card went away, or we cut it
+        except (OSError, ValueError, PeerViolation):  # the card went away, or we cut it
             pass
         finally:
             self._open.discard(tls)

@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from lab.fake_hub import FakeHub
+from lab.wait import until
 from ukihashi.auth.password import hash_password
 from ukihashi.card.link import Link, Tally
 from ukihashi.card.messages import Connect
@@ -138,8 +139,7 @@ def test_goodbye_is_said(hub: FakeHub) -> None:
         card.open()
         hub.link()
         card.link.finish()
-        hub.close()
-    assert hub.goodbyes == 1
+        until(lambda: hub.goodbyes == 1, seconds=5, what="close_notify")
 
 
 def test_frames_that_fit_no_block_are_counted_not_sent(hub: FakeHub) -> None:
@@ -174,7 +174,7 @@ def test_a_silent_hub_is_held_to_be_cut_after_15_s(hub: FakeHub) -> None:
         card.open()
         now = time.monotonic()
         card.link.tick(now + 14.5)
-        with pytest.raises(DialError, match="nothing came from the hub for 1[56] s"):
+        with pytest.raises(DialError, match=r"nothing came from the hub for 1[56] s"):
             card.link.tick(now + 15.1)
 
 
@@ -184,7 +184,7 @@ def test_with_a_standard_hub_its_timeout_counts(hub: FakeHub) -> None:
         card.open()
         now = time.monotonic()
         card.link.tick(now + 39)
-        with pytest.raises(DialError, match="4[01] s"):
+        with pytest.raises(DialError, match=r"4[01] s"):
             card.link.tick(now + 40.5)
 
 
