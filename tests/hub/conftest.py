@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import pytest
 import trustme
@@ -185,10 +185,14 @@ class RunningHub:
         return Member.join(self, user, **login)
 
 
+class Reachable(Protocol):
+    def socket(self) -> socket.socket: ...
+
+
 class Caller:
     """One TLS connection to the hub, before and after it is a tunnel."""
 
-    def __init__(self, hub: RunningHub, *, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, hub: Reachable, *, context: ssl.SSLContext | None = None) -> None:
         self.hub = hub
         self.sock = (context or client_context()).wrap_socket(
             hub.socket(), server_hostname="hub.example", suppress_ragged_eofs=False
@@ -264,7 +268,7 @@ class Member:
         self.frames: list[bytes] = self.decoder.feed(caller.http.take_over())
 
     @classmethod
-    def join(cls, running: RunningHub, user: str, **login: Any) -> Self:
+    def join(cls, running: Reachable, user: str, **login: Any) -> Self:
         caller = Caller(running)
         try:
             return cls(caller, caller.login(user, caller.hello().random, **login))
@@ -310,6 +314,7 @@ class Member:
             self.frames += self.decoder.feed(data)
 
     def row(self) -> dict[str, Any]:
+        assert isinstance(self.hub, RunningHub)
         return next(row for row in self.hub.control.rows("sessions") if row["session"] == self.welcome.session_name)
 
 
@@ -358,3 +363,14 @@ def call(hub: RunningHub) -> Iterator[Callable[[], Caller]]:
     yield make
     for caller in callers:
         caller.sock.close()
+
+
+class MemberTypes(NamedTuple):
+    member: type[Member]
+    caller: type[Caller]
+
+
+@pytest.fixture
+def member_types() -> MemberTypes:
+    """For hubs that a test starts in another way: anything with `socket()`."""
+    return MemberTypes(Member, Caller)
