@@ -5,7 +5,9 @@ file of ours afterwards.
 """
 
 import asyncio
+import codecs
 import datetime as dt
+import importlib
 import socket
 import stat
 import sys
@@ -34,6 +36,15 @@ from ukihashi.web.app import build_app
 from ukihashi.web.serve import serve
 
 HTTPS: Final = 443
+LATE_MODULES: Final = (  # what libraries import by name, or only when they come to it
+    "anyio._backends._asyncio",
+    "linecache",
+    "stringprep",
+    "uvicorn.lifespan.off",
+    "uvicorn.loops.asyncio",
+    "uvicorn.protocols.http.h11_impl",
+)
+LATE_CODECS: Final = ("ascii", "latin-1", "utf-8", "idna", "punycode", "unicode-escape", "raw-unicode-escape")
 DATABASE: Final = "hub.db"  # in the control process's own folder, which is its working folder
 
 
@@ -184,10 +195,11 @@ def _prepare_state(state: Path) -> None:
 
 
 def _warm_up() -> None:
-    """Read what the children need later."""
-    import uvicorn.lifespan.off
-    import uvicorn.protocols.http.h11_impl  # noqa: F401 - by name, uvicorn would look for it when it starts to serve
-
+    """Read what the children need later: even Python's own library may lie where only root gets in."""
+    for name in LATE_MODULES:
+        importlib.import_module(name)
+    for name in LATE_CODECS:
+        codecs.lookup(name)
     for language in LANGUAGES:
         catalogue(language)
     migrations()

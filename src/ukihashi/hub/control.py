@@ -164,13 +164,13 @@ class _Control:
         tasks = [
             asyncio.create_task(links.follow_supervisor(), name="supervisor"),
             asyncio.create_task(self._follow_worker(), name="worker"),
-            asyncio.create_task(control_socket.serve(self._start.admin, verbs), name="admin socket"),
         ]
         if web is not None:
             tasks.append(asyncio.create_task(self._web(web, WebApi(verbs)), name="web"))
         try:
             await self._desk.announce_all()
             birth = await self._born(administrator, people, first=first)
+            tasks.append(asyncio.create_task(control_socket.serve(self._start.admin, verbs), name="admin socket"))
             await links.tell_supervisor(Ready("control"))
             if announce is not None:
                 announce(birth)
