@@ -214,3 +214,9 @@ def test_the_language_is_carried_through(visitor: "Visitor") -> None:
     assert 'action="/admin/sign-in?lang=ja"' in form.text
     answer = visitor.post("/admin/sign-in?lang=ja", {"csrf": token(form), "secret": ONE_TIME})
     assert answer["location"] == "/admin/password?lang=ja"
+
+
+def test_commands_in_a_sentence_are_set_as_code(signed_in: "Visitor") -> None:
+    text = signed_in.get("/admin").text
+    assert "<code>ukihashi hub create NAME</code>" in text
+    assert "`" not in text

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -58,6 +59,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,  # see `preload`
     )
+    environment.filters["code"] = _code
     environment.globals.update(static=static_url, languages=LANGUAGE_NAMES, probe_tag=PROBE_TAG.decode())
     return environment
 
@@ -68,6 +70,12 @@ def preload() -> None:
     for name in environment.list_templates():
         environment.get_template(name)
     static_files()
+
+
+def _code(text: str) -> Markup:
+    """Escape a sentence and set what stands between backquotes as code."""
+    parts = str(text).split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts))
 
 
 @dataclass(frozen=True, slots=True)
