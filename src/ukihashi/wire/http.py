@@ -122,7 +122,7 @@ class _Side:
             raise self._violation(
                 N_("not HTTP as we know it: {reason}"), error.error_status_hint, reason=str(error)[:200]
             ) from None
-        if isinstance(event, h11.Request | h11.Response | h11.InformationalResponse):
+        if isinstance(event, (h11.Request, h11.Response, h11.InformationalResponse)):
             self._check_head(event)
         if isinstance(event, h11.Data):
             if len(self._body) + len(event.data) > self._max_body:
@@ -278,7 +278,7 @@ class ClientSide(_Side):
                 response = self._finish()
                 self._begin_next()
                 return response
-            elif not isinstance(event, h11.Data | h11.InformationalResponse):
+            elif not isinstance(event, (h11.Data, h11.InformationalResponse)):
                 return None
 
     def _finish(self) -> Response | None:

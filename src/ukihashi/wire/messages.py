@@ -444,25 +444,17 @@ def agree(
     if newest == 0:
         return 0
     if newest < our_oldest:
-        raise VersionMismatch(
-            N_(
-                "the {peer} speaks ukihashi protocol {newest}, this end {our_oldest} to {our_newest}; "
-                "upgrade the {peer}"
-            ),
-            peer=peer,
-            newest=newest,
-            our_oldest=our_oldest,
-            our_newest=our_newest,
+        template = N_(
+            "the {peer} speaks ukihashi protocol {newest}, this end {our_oldest} to {our_newest}; upgrade the {peer}"
         )
-    if oldest > our_newest:
-        raise VersionMismatch(
-            N_("the {peer} speaks ukihashi protocol {oldest} to {newest}, this end {our_newest}; upgrade this end"),
-            peer=peer,
-            oldest=oldest,
-            newest=newest,
-            our_newest=our_newest,
+    elif oldest > our_newest:
+        template = N_(
+            "the {peer} speaks ukihashi protocol {oldest} to {newest}, this end {our_newest}; upgrade this end"
         )
-    return min(newest, our_newest)
+    else:
+        return min(newest, our_newest)
+    ours = {"our_newest": our_newest, "our_oldest": our_oldest}
+    raise VersionMismatch(template, peer=peer, newest=newest, oldest=oldest, **ours)
 
 
 def _trouble(pack: Pack) -> Noop | ErrorAnswer | None:
