@@ -123,6 +123,8 @@ def softether_login(talk: Talk, chance: Random, *, further: bool = False) -> Non
     talk.say(1, 470 + chance.randint(0, 999))
     talk.say(0, (430 if further else 2670) + chance.randint(0, 999))
     talk.say(1, (330 if further else 2130) + chance.randint(0, 999))
+    for side in (0, 1):  # the first keep-alives come at once
+        talk.say(side, 30 + chance.randint(0, 511))
 
 
 def keepalives(

@@ -35,6 +35,9 @@ OWN_DISTINCT: Final = 0.75
 OWN_SPREAD: Final = 75.0  # bytes; 148 is the deviation of the law, 75 the lowest that six draws reach
 OWN_BEYOND: Final = 0.1
 
+OWN_SOON_S: Final = 20.0  # a card whose connection was cut is back within this time
+OWN_SOON_SCORE: Final = 1.5
+
 SESSION_GONE_S: Final = 35.0  # session timeout and a margin: later connections are not of this session
 RESUME_S: Final = 300.0  # how long a hub of ours keeps a session that was cut
 TURN_MAX: Final = 60_000  # bytes; a longer turn is no part of an opening
@@ -223,10 +226,11 @@ class Detector:
         case.flow.drop()
 
     def _own(self, case: Case, time: float) -> None:
-        """A login of our family, or a resume: that only where an earlier session could be meant."""
-        if case.further > case.login:
-            for session in reversed(self._sessions.get(_key(case.flow), [])):
-                if session.case.family is case.family and session.confirmed and session.closed is not None:
+        """A login of our family or a resume: their sizes overlap, so it counts how soon after an earlier end it came."""
+        for session in reversed(self._sessions.get(_key(case.flow), [])):
+            if session.case.family is case.family and session.confirmed:
+                soon = case.flow.begin - (session.closed or session.case.flow.last) <= OWN_SOON_S
+                if case.further - case.login + (OWN_SOON_SCORE if soon else -OWN_SOON_SCORE) > 0:
                     self._attach(session, case, time)
                     return
         if case.login >= OWN_LOGIN_MIN:
