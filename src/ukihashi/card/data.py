@@ -7,7 +7,7 @@ that wait -> one encoding -> one TLS write. While the socket is full, or no sess
 kernel's short queue holds what fits and drops the rest, counted there (D8, D12). Nothing queues here.
 """
 
-import encodings.idna  # noqa: F401 - used by `ssl` for names; must be loaded before rights are given up
+import codecs
 import select
 import signal
 import socket
@@ -37,6 +37,10 @@ from ukihashi.errors import N_, DialError, EnvironmentLacks, UkihashiError
 from ukihashi.net.link import tune
 from ukihashi.net.privileges import drop_privileges
 from ukihashi.tap.device import Tap, adopt_tap
+
+# Python looks these up late; without rights their files may be unreadable.
+for _codec in ("ascii", "idna", "latin-1", "utf-8"):
+    codecs.lookup(_codec)
 
 USER: Final = "ukihashi-card"
 UID: Final = 60603  # where that user does not exist

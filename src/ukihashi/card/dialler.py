@@ -40,6 +40,7 @@ from ukihashi.errors import (
     UsageError,
     VersionMismatch,
 )
+from ukihashi.locale import say
 from ukihashi.net import control_socket
 from ukihashi.net.dial import direct
 from ukihashi.session.timers import Backoff, retry_rule
@@ -53,6 +54,18 @@ RESTARTS: Final = 5  # of the data process within a minute, then something is re
 
 _FORGOTTEN: Final = frozenset({Code.SESSION_TIMEOUT, Code.INVALID_PROTOCOL})
 _log = structlog.get_logger()
+
+LOG_TEXTS: Final = {
+    "card_online": N_("online"),
+    "card_left": N_("left the hub"),
+    "link_lost": N_("the connection was lost"),
+    "not_online": N_("not online"),
+    "session_forgotten": N_("the hub no longer knows the session; logging in afresh"),
+    "hub_says": N_("a word from the hub"),
+    "address_not_set": N_("an address could not be set"),
+    "not_undone": N_("something could not be undone"),
+    "account_not_written": N_("the account could not be written"),
+}
 
 
 class State(enum.StrEnum):
@@ -136,9 +149,9 @@ class Card:
         if self._child is not None:
             await self._child.stop()
         for error in await asyncio.to_thread(self._changes.undo):
-            _log.warning("not undone", reason=str(error))
+            _log.warning("not_undone", reason=say(error))
         tap.close()
-        _log.info("left", account=self.name)
+        _log.info("card_left", account=self.name)
 
     # -- what can be asked ----------------------------------------------------------------------------------------
 
@@ -217,7 +230,7 @@ class Card:
                 self._session = None  # standard hubs may take a resume and then close it at once (trap T1)
             least = 0.0
             self._become(State.RECONNECTING)
-            _log.warning("link lost", account=self.name, reason=str(self._reason))
+            _log.warning("link_lost", account=self.name, reason=say(self._reason))
 
     async def _open(self, tap: Tap) -> Opened:
         """One try: dial, then let the data process open or resume the session. Raises: UkihashiError."""
@@ -289,7 +302,7 @@ class Card:
         self._reason = None
         self._become(State.ONLINE)
         _log.info(
-            "online",
+            "card_online",
             account=self.name,
             session=opened.session,
             peer=self._peer,
@@ -298,7 +311,7 @@ class Card:
             cipher=opened.cipher,
         )
         if opened.banner:
-            _log.info("banner", text=opened.banner)
+            _log.info("hub_says", text=opened.banner)
         self._say_first(None)
 
     async def _wait_for_loss(self) -> UkihashiError:
@@ -320,12 +333,12 @@ class Card:
         resuming = self._session is not None
         standard = self._session is not None and not self._session.extension
         if isinstance(error, Refused) and error.code in _FORGOTTEN and resuming:
-            _log.info("the hub forgot the session", account=self.name)
+            _log.info("session_forgotten", account=self.name)
             self._session = None
             return STANDARD_PAUSE_S if standard else 0.0
         self._reason = error
         self._say_first(error)
-        _log.warning("not online", account=self.name, reason=str(error))
+        _log.warning("not_online", account=self.name, reason=say(error))
         lasting = isinstance(error, NotTrusted | VersionMismatch | UsageError)
         if isinstance(error, Refused):
             rule = retry_rule(error.code)
@@ -362,7 +375,7 @@ class Card:
             except EnvironmentLacks as error:
                 if ":" not in address:
                     raise
-                _log.warning("address not set", address=address, reason=str(error))  # a machine without IPv6
+                _log.warning("address_not_set", address=address, reason=say(error))  # a machine without IPv6
         for route in settings.routes:
             self._changes.add_route(netlink.Route(route.to, interface, route.via, route.metric))
 
@@ -378,7 +391,7 @@ class Card:
         try:
             self._config = account.edit(self.name, changes)
         except UkihashiError as error:
-            _log.error("account not written", account=self.name, reason=str(error))
+            _log.error("account_not_written", account=self.name, reason=say(error))
 
     async def _data_process(self, tap: Tap) -> DataChild:
         if self._child is not None and self._child.alive:

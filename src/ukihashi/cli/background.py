@@ -8,16 +8,17 @@ import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 import msgspec
 
-from ukihashi.card.dialler import Card
+from ukihashi.card.dialler import LOG_TEXTS, Card
 from ukihashi.card.messages import Trouble
 from ukihashi.config import places
 from ukihashi.config.card import CardConfig
 from ukihashi.errors import N_, DialError, EnvironmentLacks, UkihashiError
 from ukihashi.locale import say
+from ukihashi.ops.log import configure
 
 ONLINE_S: Final = 20.0  # seconds that the starter waits for the result
 
@@ -77,7 +78,7 @@ def _become_daemon(target: int, serve: Callable[[], int]) -> NoReturn:
         os.dup2(target, 2)
         os.close(empty)
         os.close(target)
-        log_to(2)
+        log_to(sys.stderr)
         status = serve()
     finally:
         os._exit(status)
@@ -103,18 +104,9 @@ def _serve(name: str, config: CardConfig, keep_trying: bool, told: int) -> int:
     return 0
 
 
-def log_to(fd: int) -> None:
-    """Plain lines with a time in front."""
-    import structlog
-
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(open(fd, "w", buffering=1, closefd=False)),  # noqa: SIM115
-    )
+def log_to(stream: TextIO) -> None:
+    """Log text in the user's language."""
+    configure("text", LOG_TEXTS, stream)
 
 
 def hide_argument(secret: str) -> None:

@@ -4,7 +4,6 @@
 import asyncio
 import contextlib
 import ipaddress
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,8 @@ from ukihashi.auth.link import Link
 from ukihashi.card import account
 from ukihashi.card.dialler import Card, client
 from ukihashi.cli import background
+from ukihashi.cli.output import Column, cell, print_json, say_aside, show, write
+from ukihashi.cli.user import json_option
 from ukihashi.config import places
 from ukihashi.config.card import (
     CardConfig,
@@ -42,11 +43,13 @@ from ukihashi.errors import (
 )
 from ukihashi.locale import _, say
 from ukihashi.tap import netlink
+from ukihashi.web.status import size
 from ukihashi.wire.constants import Code
 
 LEAVE_S: Final = 10.0  # seconds that `leave` waits for the interface to go
 DEFAULT_PORT: Final = 443
 
+NO_ACCOUNT: Final = N_("no account yet; make one with `ukihashi card join LINK`")
 STATES: Final = {
     "connecting": N_("connecting"),
     "online": N_("online"),
@@ -57,9 +60,16 @@ STATES: Final = {
 }
 
 
-@click.group(help=_("Join a virtual hub: this machine gets a network interface on its LAN."))
-def card() -> None:
-    """The group."""
+_folder = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group(help=_("The virtual LAN card: this machine gets a network interface on a virtual hub's LAN."))
+@click.option("--state-dir", type=_folder, metavar="DIR", help=_("Where cards keep their logs."))
+@click.option("--runtime-dir", type=_folder, metavar="DIR", help=_("Where the control sockets are."))
+@click.option("--config-dir", type=_folder, metavar="DIR", help=_("Where card.d with the accounts is."))
+def card(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | None) -> None:
+    """Options win over UKIHASHI_STATE_DIR, UKIHASHI_RUNTIME_DIR and UKIHASHI_CONFIG_DIR."""
+    places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
 # -- joining and leaving ------------------------------------------------------------------------------------------
@@ -101,11 +111,10 @@ def up(name: str, foreground: bool, keep_trying: bool) -> None:
     """Returns when online, or says why not."""
     config = account.read(name)
     if account.open_to_others(name):
-        click.echo(
+        say_aside(
             _("warning: {path} can be read by others and holds a secret; do chmod 600").format(
                 path=account.path_of(name)
             ),
-            err=True,
         )
     bring_up(name, config, foreground=foreground, keep_trying=keep_trying)
 
@@ -138,7 +147,7 @@ def _leave(name: str) -> None:
                 seconds=LEAVE_S,
             )
         time.sleep(0.02)
-    click.echo(_("left: {name} ({interface} is gone)").format(name=name, interface=interface))
+    write(_("left: {name} ({interface} is gone)").format(name=name, interface=interface))
 
 
 # -- looking ------------------------------------------------------------------------------------------------------
@@ -146,41 +155,35 @@ def _leave(name: str) -> None:
 
 @card.command(help=_("Show cards: state, session, addresses, counters."))
 @click.argument("name", metavar="[ACCOUNT]", default="")
-@click.option("--json", "as_json", is_flag=True, help=_("One JSON object a line."))
-def status(name: str, as_json: bool) -> None:
-    """One account, or all."""
+@json_option
+def status(name: str, as_json: bool) -> int:
+    """One account, or all. Exit status: 0 shown, 2 no such account, 4 the named card is not up."""
     rows = [_status_of(one) for one in ([name] if name else account.names())]
     for row in rows:
-        click.echo(json.dumps(row, ensure_ascii=False) if as_json else _status_text(row))
+        if as_json:
+            print_json(row)
+        else:
+            _show_status(row)
     if not rows and not as_json:
-        click.echo(_("no account yet; make one with `ukihashi card join LINK`"))
-    if name and rows[0]["state"] == "down":
-        raise SystemExit(DaemonUnreachable.exit_status)
+        say_aside(_(NO_ACCOUNT))
+    return DaemonUnreachable.exit_status if name and rows[0]["state"] == "down" else 0
 
 
 @card.command("list", help=_("List the accounts of this machine."))
-@click.option("--json", "as_json", is_flag=True, help=_("One JSON object a line."))
+@json_option
 def list_(as_json: bool) -> None:
-    """Name, state, hub, server, interface."""
-    rows = []
-    for name in account.names():
-        row = _status_of(name)
-        rows.append({key: row.get(key, "") for key in ("account", "state", "hub", "user", "address", "interface")})
-    if as_json:
-        for row in rows:
-            click.echo(json.dumps(row, ensure_ascii=False))
-        return
-    if not rows:
-        click.echo(_("no account yet; make one with `ukihashi card join LINK`"))
-        return
-    heads = (_("account"), _("state"), _("virtual hub"), _("user"), _("server"), _("interface"))
-    table = [heads, *((*(_(STATES.get(str(cell), str(cell))) if key == "state" else str(cell)
-                        for key, cell in row.items()),) for row in rows)]  # fmt: skip
-    widths = [max(_width(line[column]) for line in table) for column in range(len(heads))]
-    for line in table:
-        click.echo(
-            "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
+    """Exit status: 0 listed."""
+    keys = ("account", "state", "hub", "user", "address", "interface")
+    rows = [{key: row.get(key, "") for key in keys} for row in map(_status_of, account.names())]
+    columns = [
+        Column("account", _("ACCOUNT")),
+        Column("state", _("STATE"), _state_word),
+        Column("hub", _("HUB")),
+        Column("user", _("USER")),
+        Column("address", _("SERVER")),
+        Column("interface", _("INTERFACE")),
+    ]
+    show(rows, columns, as_json=as_json, empty=_(NO_ACCOUNT))
 
 
 # -- accounts by hand ---------------------------------------------------------------------------------------------
@@ -238,7 +241,7 @@ def create(
         ),
     )
     account.write(name, config)
-    click.echo(_("account {name} is written to {path}").format(name=name, path=account.path_of(name)))
+    write(_("account {name} is written to {path}").format(name=name, path=account.path_of(name)))
 
 
 @card.command(help=_("Delete an account and its secret from this machine."))
@@ -250,7 +253,7 @@ def delete(name: str) -> None:
         _leave(name)
     if not account.remove(name):
         account.read(name)  # says that there is none
-    click.echo(_("account {name} is deleted").format(name=name))
+    write(_("account {name} is deleted").format(name=name))
 
 
 # -- the daemon ---------------------------------------------------------------------------------------------------
@@ -259,25 +262,25 @@ def delete(name: str) -> None:
 def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bool = False) -> None:
     """Start the card; return once it is online (foreground: once it has left). Raises: UkihashiError."""
     if foreground:
-        background.log_to(sys.stderr.fileno())
+        background.log_to(sys.stderr)
         asyncio.run(Card(name, config, keep_trying=keep_trying, report=lambda error: _greet(name, error)).run())
         return
     error = background.start(name, config, keep_trying=keep_trying)
     if error is not None and keep_trying:
-        click.echo(_("not online yet: {reason}").format(reason=say(error)), err=True)
+        say_aside(_("not online yet: {reason}").format(reason=say(error)))
         return
     if error is not None:
         raise error
     _greet(name, None)
     if config.trust.mode == "first-use" and not config.trust.pin:
-        click.echo(_("the hub's key, trusted from now on: SHA-256 {pin}").format(pin=account.read(name).trust.pin))
+        write(_("the hub's key, trusted from now on: SHA-256 {pin}").format(pin=account.read(name).trust.pin))
 
 
 def _greet(name: str, error: UkihashiError | None) -> None:
     if error is None:
         interface = account.read(name).interface
         told = _("online: {interface} {addresses}; leave with `ukihashi card leave {name}`")
-        click.echo(told.format(interface=interface.name, addresses=" ".join(interface.addresses), name=name))
+        write(told.format(interface=interface.name, addresses=" ".join(interface.addresses), name=name))
 
 
 # -- small help ---------------------------------------------------------------------------------------------------
@@ -357,37 +360,33 @@ def _status_of(name: str) -> dict[str, Any]:
     }
 
 
-def _status_text(row: dict[str, Any]) -> str:
-    lines = [f"{row['account']}: {_(STATES.get(row['state'], row['state']))}"]
-
-    def add(label: str, value: object) -> None:
-        if value not in ("", None, []):
-            lines.append(f"  {label}{' ' * max(1, 18 - _width(label))}{value}")
-
-    reason = row.get("reason")
-    if reason:
+def _show_status(row: dict[str, Any]) -> None:
+    lines: dict[str, object] = {}
+    if reason := row.get("reason"):
         error = UkihashiError(str(reason["template"]), **reason["values"])
-        with contextlib.suppress(KeyError, ValueError, IndexError):
-            add(_("reason"), say(error))
-    add(_("virtual hub"), row.get("hub"))
-    add(_("user"), row.get("user"))
-    add(_("server"), row.get("peer") or row.get("address"))
-    add(_("session"), row.get("session"))
-    add(_("encryption"), " ".join(filter(None, (row.get("tls"), row.get("cipher")))))
-    add(_("interface"), row.get("interface"))
-    add(_("MAC address"), row.get("mac"))
-    add(_("addresses"), " ".join(row.get("addresses", [])))
+        try:
+            lines[_("Reason")] = say(error)
+        except (KeyError, ValueError, IndexError):  # a card of another version
+            lines[_("Reason")] = reason.get("text")
+    lines[_("Virtual hub")] = row.get("hub")
+    lines[_("User")] = row.get("user")
+    lines[_("Server")] = row.get("peer") or row.get("address")
+    lines[_("Session")] = row.get("session")
+    lines[_("Encryption")] = " ".join(filter(None, (row.get("tls"), row.get("cipher"))))
+    lines[_("Interface")] = row.get("interface")
+    lines[_("MAC address")] = row.get("mac")
+    lines[_("Addresses")] = row.get("addresses")
     if "frames_in" in row:
-        add(_("received"), _("{frames} frames, {bytes} bytes").format(frames=row["frames_in"], bytes=row["bytes_in"]))
-        add(_("sent"), _("{frames} frames, {bytes} bytes").format(frames=row["frames_out"], bytes=row["bytes_out"]))
-        dropped = row["dropped_by_kernel"] + row["dropped_toward_kernel"] + row["dropped_oversized"]
-        add(_("dropped"), dropped)
-        add(_("reconnections"), row["reconnects"])
-    return "\n".join(lines)
+        amount = _("{frames} frames, {size}")
+        lines[_("Received")] = amount.format(frames=row["frames_in"], size=size(row["bytes_in"]))
+        lines[_("Sent")] = amount.format(frames=row["frames_out"], size=size(row["bytes_out"]))
+        lines[_("Dropped")] = row["dropped_by_kernel"] + row["dropped_toward_kernel"] + row["dropped_oversized"]
+        lines[_("Reconnections")] = row["reconnects"]
+    write(f"{row['account']}: {_state_word(row['state'])}")
+    for name, value in lines.items():
+        if value not in ("", None, []):
+            write(f"  {name}: {cell(value)}")
 
 
-def _width(text: str) -> int:
-    """Columns on a terminal: East Asian letters take two."""
-    from unicodedata import east_asian_width
-
-    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+def _state_word(state: object) -> str:
+    return _(STATES.get(str(state), str(state)))
