@@ -179,3 +179,11 @@ def test_no_default_suite_is_without_forward_secrecy() -> None:
     context.set_ciphers(CIPHERS)
     names = [suite["name"] for suite in context.get_ciphers()]
     assert all(name.startswith(("TLS_", "ECDHE-", "DHE-")) for name in names)
+
+
+def test_whoever_starts_us_may_log_the_keys(
+    certificate: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    Pair(server_context(certificate.certificate, certificate.key), client_context()).carry()
+    assert "CLIENT_TRAFFIC_SECRET_0 " in (tmp_path / "keys").read_text()

@@ -6,7 +6,9 @@ because many records travel in one system call (docs/performance.md).
 
 import enum
 import hashlib
+import os
 import ssl
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -217,6 +219,11 @@ def _strict(context: ssl.SSLContext, ciphers: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_ciphers(ciphers)
+    key_log = os.environ.get("SSLKEYLOGFILE")
+    if (
+        key_log and not sys.flags.ignore_environment
+    ):  # as `ssl.create_default_context` does; for looking at one's own wire
+        context.keylog_filename = key_log
     return context
 
 
