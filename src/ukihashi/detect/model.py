@@ -40,8 +40,11 @@ class Dialogue(NamedTuple):
 
 SOFTETHER_LOGIN: Final = Dialogue(Span(1555, 3720), Span(300, 1750), Span(2300, 4200), Span(1700, 3700))
 SOFTETHER_FURTHER: Final = Dialogue(Span(1555, 3720), Span(300, 1750), Span(330, 1700), Span(230, 1650))
-UKIHASHI_LOGIN: Final = Dialogue(Span(190, 480), Span(330, 1700), Span(560, 2100), Span(400, 2000))
-UKIHASHI_FURTHER: Final = Dialogue(Span(190, 480), Span(330, 1700), Span(330, 1500), Span(230, 1500))
+UKIHASHI_LOGIN: Final = Dialogue(Span(150, 480), Span(340, 1440), Span(1200, 2560), Span(780, 2300))
+UKIHASHI_FURTHER: Final = Dialogue(Span(150, 480), Span(340, 1440), Span(430, 1520), Span(260, 1350))
+# A SoftEther client at a hub of ours, and our card at a SoftEther server: each side as at home.
+SOFTETHER_AT_OURS: Final = SOFTETHER_LOGIN._replace(s2=UKIHASHI_LOGIN.s2)
+OURS_AT_SOFTETHER: Final = UKIHASHI_LOGIN._replace(s1=SOFTETHER_LOGIN.s1, s2=SOFTETHER_LOGIN.s2)
 
 FIRST_WINDOW: Final = 2  # turns behind the client hello
 LAST_WINDOW: Final = 8  # TLS 1.2 needs two more turns; a probe pair may come first
@@ -86,6 +89,11 @@ def dialogue_score(turns: Sequence[Turn], hello: int, dialogue: Dialogue) -> flo
         sizes = (c1.size + c1b.size, t1.size + s1.size, c2.size)
         best = max(best, _window(dialogue, sizes, s2, (c1b, s1, c2), turns[hello]) - _SPLIT_COST)
     return best
+
+
+def best_score(turns: Sequence[Turn], hello: int, dialogues: Sequence[Dialogue]) -> float:
+    """The best `dialogue_score` of several hypotheses."""
+    return max(dialogue_score(turns, hello, dialogue) for dialogue in dialogues)
 
 
 def _window(

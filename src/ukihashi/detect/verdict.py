@@ -29,7 +29,8 @@ COUPLED_MAX: Final = 0.85
 PROBABLE_AFTER_S: Final = 75.0
 
 # Our own family: an opening of small turns, which many dialogues could have, so the timer decides.
-OWN_LOGIN_MIN: Final = 4.0
+OWN_LOGIN_MIN: Final = 5.0
+OWN_FURTHER_MIN: Final = 4.0
 OWN_TIMER_MIN: Final = 12.0
 OWN_DISTINCT: Final = 0.75
 OWN_SPREAD: Final = 75.0  # bytes; 148 is the deviation of the law, 75 the lowest that six draws reach
@@ -172,13 +173,13 @@ class Detector:
         """Does an opening dialogue end with the last turn? Then the flow belongs to a session, or to nothing."""
         turns, hello = flow.turns, start.hello
         case = Case(flow, start)
-        case.login = model.dialogue_score(turns, hello, model.SOFTETHER_LOGIN)
+        case.login = model.best_score(turns, hello, (model.SOFTETHER_LOGIN, model.SOFTETHER_AT_OURS))
         case.further = model.dialogue_score(turns, hello, model.SOFTETHER_FURTHER)
         if case.login < LOGIN_MIN and case.further < FURTHER_MIN:
             case.family = Family.UKIHASHI
-            case.login = model.dialogue_score(turns, hello, model.UKIHASHI_LOGIN)
+            case.login = model.best_score(turns, hello, (model.UKIHASHI_LOGIN, model.OURS_AT_SOFTETHER))
             case.further = model.dialogue_score(turns, hello, model.UKIHASHI_FURTHER)
-            if max(case.login, case.further) < OWN_LOGIN_MIN:
+            if case.login < OWN_LOGIN_MIN and case.further < OWN_FURTHER_MIN:
                 return False
         case.matched = time
         case.turns = tuple(turn.size for turn in turns[hello:])
@@ -226,7 +227,7 @@ class Detector:
         case.flow.drop()
 
     def _own(self, case: Case, time: float) -> None:
-        """A login of our family or a resume: their sizes overlap, so it counts how soon after an earlier end it came."""
+        """A login of our family or a resume: their sizes overlap, so it counts how soon after an end it came."""
         for session in reversed(self._sessions.get(_key(case.flow), [])):
             if session.case.family is case.family and session.confirmed:
                 soon = case.flow.begin - (session.closed or session.case.flow.last) <= OWN_SOON_S
@@ -278,22 +279,19 @@ class Detector:
     def _judge_own(self, session: Session, now: float) -> None:
         case = session.case
         flow = case.flow
-        limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
-        if any(half.longest > limit or now - half.heard > limit for half in (flow.client, flow.server)):
-            return
         directions = [_complete(half) for half in (flow.client, flow.server)]
         timing = model.ukihashi_timing(directions)
-        if not _own_shape(timing) or timing.gaps < 6 or timing.score < OWN_TIMER_MIN:
+        limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
+        login = Reason("login dialogue", case.login)
+        if not any(half.longest > limit or now - half.heard > limit for half in (flow.client, flow.server)):
+            if _own_timer(timing, directions):
+                reasons = login, Reason("keep-alive timers", timing.score)
+                self._confirm(session, now, "own", reasons, directions)
             return
-        each = [model.ukihashi_timing([messages]) for messages in directions]
-        fewest = min(one.gaps for one in each)
-        if timing.coupled <= 0.5:
-            enough = fewest >= 2 or timing.gaps >= 8
-        else:  # data passed and set both timers back at once, so the sizes must carry it
-            enough = fewest >= 5 and all(_own_shape(one) for one in each)
-        if enough:
-            reasons = Reason("login dialogue", case.login), Reason("keep-alive timers", timing.score)
-            self._confirm(session, now, "own", reasons, directions)
+        timing = model.softether_timing(directions)  # our card at a SoftEther server keeps that one's law
+        if timing.gaps >= 8 and timing.score >= OWN_TIMER_MIN and timing.beyond == 0 and _timer_shape(timing):
+            case.family = Family.SOFTETHER
+            self._confirm(session, now, "2, our card", (login, Reason("keep-alive timers", timing.score)), directions)
 
     def _confirm(
         self,
@@ -383,6 +381,18 @@ class Detector:
 def _timer_shape(timing: Timing) -> bool:
     """Rule 2's further conditions."""
     return 0.2 <= timing.atom <= 0.85 and timing.coupled <= 0.5 and timing.distinct >= 0.7
+
+
+def _own_timer(timing: Timing, directions: Sequence[Sequence[Message]]) -> bool:
+    """Do the silences of both directions follow our law, with sizes drawn at random?"""
+    if timing.gaps < 6 or timing.score < OWN_TIMER_MIN or not _own_shape(timing):
+        return False
+    each = [model.ukihashi_timing([messages]) for messages in directions]
+    fewest = min(one.gaps for one in each)
+    if timing.coupled <= 0.5:
+        return fewest >= 2 or timing.gaps >= 8
+    # Data that passes sets both timers back at once, so that they beat together: then the sizes must carry it.
+    return fewest >= 5 and all(_own_shape(one) for one in each)
 
 
 def _own_shape(timing: Timing) -> bool:
