@@ -16,7 +16,7 @@ from typing import Self
 
 from ukihashi.auth.password import check_secure_password, hash_password
 from ukihashi.errors import PeerViolation
-from ukihashi.net.tls import server_context, spki_pin
+from ukihashi.net.tls import TlsChannel, TlsState, server_context, spki_pin
 from ukihashi.wire.blocks import BlockDecoder, encode_frames, encode_keepalive
 from ukihashi.wire.constants import AuthType, Code
 from ukihashi.wire.http import Request, ServerSide, is_pack, is_signature, pack_response
@@ -33,6 +33,47 @@ from ukihashi.wire.messages import (
 from ukihashi.wire.pack import Pack
 
 WAIT_S = 10.0
+
+
+class _Conversation:
+    """A TLS connection that one thread reads and others may write."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self.sock = sock
+        self._channel = TlsChannel(context, server_side=True)
+        self._lock = threading.Lock()
+
+    def read(self) -> bytes:
+        """Some plaintext; b"" at the end. Raises OSError, PeerViolation."""
+        while self._channel.state is not TlsState.PEER_CLOSED:
+            data = self.sock.recv(65536)
+            if not data:
+                raise ConnectionAbortedError
+            with self._lock:
+                try:
+                    plain = self._channel.receive(data)
+                finally:
+                    self._flush()
+            if plain:
+                return plain
+        return b""
+
+    def write(self, data: bytes) -> None:
+        with self._lock:
+            self._channel.send(data)
+            self._flush()
+
+    def goodbye(self) -> None:
+        """Say close_notify."""
+        with self._lock, contextlib.suppress(OSError):
+            self._channel.close()
+            self._flush()
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def _flush(self) -> None:
+        while data := self._channel.outgoing():
+            self.sock.sendall(data)
+            self._channel.sent(len(data))
 
 
 class FakeHub:
@@ -59,7 +100,7 @@ class FakeHub:
         self.keepalives = 0
         self.goodbyes = 0  # links that ended with close_notify
         self._keys: set[bytes] = set()
-        self._link: ssl.SSLSocket | None = None
+        self._link: _Conversation | None = None
         self._linked = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
@@ -81,19 +122,19 @@ class FakeHub:
         self._listener.close()
         for sock in list(self._open):
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # SSLSocket's own would let the thread read ciphertext
+                sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(WAIT_S)
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Give frames to the card, in one batch."""
-        self.link().sendall(encode_frames(frames))
+        self.link().write(encode_frames(frames))
 
     def send_raw(self, data: bytes) -> None:
         """Give any bytes of the block stream to the card."""
-        self.link().sendall(data)
+        self.link().write(data)
 
-    def link(self) -> ssl.SSLSocket:
+    def link(self) -> _Conversation:
         """The newest link that is in tunnelling; waits for one."""
         with self._linked:
             assert self._linked.wait_for(lambda: self._link is not None, WAIT_S), "no link came"
@@ -102,20 +143,14 @@ class FakeHub:
 
     def cut(self, *, reset: bool = False) -> None:
         """End the newest link: with close_notify, or with a reset."""
-        sock = self.link()
+        talk = self.link()
         with self._linked:
             self._link = None
         if reset:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._open.discard(sock)
-            raw = socket.socket(fileno=sock.detach())
-            raw.close()
-            return
-        sock.settimeout(0.2)  # the card answers at once, or not at all
-        with contextlib.suppress(OSError):
-            sock.unwrap()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+            talk.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            talk.sock.shutdown(socket.SHUT_RD)  # wakes the thread, whose close is the reset
+        else:
+            talk.goodbye()
 
     def _start(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -132,44 +167,38 @@ class FakeHub:
 
     def _serve(self, sock: socket.socket) -> None:
         self._open.add(sock)
-        tls: socket.socket = sock
-        try:
-            if self.deaf:
-                while sock.recv(4096):
-                    pass
-                return
-            tls = self._context.wrap_socket(sock, server_side=True)
-            self._open.discard(sock)
-            self._open.add(tls)
-            assert isinstance(tls, ssl.SSLSocket)
-            self._talk(tls)
-        except (OSError, ValueError, PeerViolation):  # the card went away, or we cut it
-            pass
-        finally:
-            self._open.discard(tls)
-            with contextlib.suppress(OSError):
-                tls.close()
+        with sock:
+            try:
+                if self.deaf:
+                    while sock.recv(4096):
+                        pass
+                else:
+                    self._talk(_Conversation(sock, self._context))
+            except (OSError, PeerViolation):  # the card went away, or we cut it
+                pass
+            finally:
+                self._open.discard(sock)
 
-    def _talk(self, sock: ssl.SSLSocket) -> None:
+    def _talk(self, talk: _Conversation) -> None:
         http = ServerSide()
         challenge = os.urandom(20)
-        while data := sock.recv(65536):
+        while data := talk.read():
             for request in http.receive(data):
-                if self._answer(sock, http, request, challenge):
-                    self._tunnel(sock, http.take_over())
+                if self._answer(talk, http, request, challenge):
+                    self._tunnel(talk, http.take_over())
                     return
 
-    def _answer(self, sock: ssl.SSLSocket, http: ServerSide, request: Request, challenge: bytes) -> bool:
+    def _answer(self, talk: _Conversation, http: ServerSide, request: Request, challenge: bytes) -> bool:
         """Answer one request; True when the tunnel begins."""
         pencore = os.urandom(os.urandom(1)[0])
         if self.page is not None:
-            sock.sendall(http.respond(self.page[0], [("Content-Type", "text/html")], self.page[1]))
+            talk.write(http.respond(self.page[0], [("Content-Type", "text/html")], self.page[1]))
             return False
         if is_signature(request):
-            sock.sendall(pack_response(http, Hello("fake hub", 501, 9999, challenge).to_pack(pencore)))
+            talk.write(pack_response(http, Hello("fake hub", 501, 9999, challenge).to_pack(pencore)))
             return False
         if not is_pack(request):
-            sock.sendall(http.respond(404))
+            talk.write(http.respond(404))
             return False
         message = read_request(Pack.decode(request.body))
         answer: Welcome | AdditionalAnswer | ErrorAnswer
@@ -187,7 +216,7 @@ class FakeHub:
             waiting = ServerSide()
             waiting.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             data = pack_response(waiting, Noop(2).answer_pack(pencore)) + data
-        sock.sendall(data)
+        talk.write(data)
         return not isinstance(answer, ErrorAnswer)
 
     def _judge(self, login: Login, challenge: bytes) -> Welcome | ErrorAnswer:
@@ -222,17 +251,17 @@ class FakeHub:
         hashed = self.hashes.get(login.user) or hash_password(login.user, password)
         return check_secure_password(hashed, challenge, login.secure_password)
 
-    def _tunnel(self, sock: ssl.SSLSocket, data: bytes) -> None:
+    def _tunnel(self, talk: _Conversation, data: bytes) -> None:
         decoder = BlockDecoder()
-        sock.sendall(encode_keepalive(b""))
+        talk.write(encode_keepalive(b""))
         with self._linked:
-            self._link = sock
+            self._link = talk
             self._linked.notify_all()
         while True:
             for frame in decoder.feed(data):
                 self.frames.put(frame)
             self.keepalives = decoder.keepalives
-            data = sock.recv(65536)
+            data = talk.read()
             if not data:
                 self.goodbyes += 1
                 return

@@ -162,10 +162,10 @@ class Card:
 
     async def status(self) -> list[control_socket.Row]:
         """Verb `status`: one row."""
-        config, session = self._config, self._session
         child = self._child
         counted = await child.counters() if child is not None else Counters()
-        kernel = await asyncio.to_thread(_kernel_counters, config.interface.name)
+        kernel = await asyncio.to_thread(_kernel_counters, self._config.interface.name)
+        config, session = self._config, self._session  # of one moment: nothing is awaited from here on
         writes = counted.tls_writes
         row: dict[str, Any] = {
             "account": self.name,
@@ -217,7 +217,7 @@ class Card:
             try:
                 opened = await self._open(tap)
             except UkihashiError as error:
-                least = self._think_about(error)
+                least = self._think_about(error, backoff)
                 continue
             await self._online(opened, tap.name)
             began = time.monotonic()
@@ -328,13 +328,14 @@ class Card:
                     await self._end_child()
                     return EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more"))
 
-    def _think_about(self, error: UkihashiError) -> float:
+    def _think_about(self, error: UkihashiError, backoff: Backoff) -> float:
         """After a failed try: what to note, and how long to wait at least. Raises it if the card is to end."""
         resuming = self._session is not None
         standard = self._session is not None and not self._session.extension
         if isinstance(error, Refused) and error.code in _FORGOTTEN and resuming:
             _log.info("session_forgotten", account=self.name)
             self._session = None
+            backoff.reset()  # the hub is well: log in at once
             return STANDARD_PAUSE_S if standard else 0.0
         self._reason = error
         self._say_first(error)
