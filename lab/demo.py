@@ -28,7 +28,7 @@ LINE: Final = re.compile(r"^\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\] \S.* Connection D
 TAGGED: Final = b"\x81\x00\x00\x0a\x88\xb5"  # VLAN 10, then a local experimental EtherType (IEEE 802, clause 9.2)
 UNKNOWN: Final = b"\x9a\xbc"
 
-console: Final = Console(highlight=False, soft_wrap=True)
+console: Final = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
         with Net() as net:
             _show(net)
     except (LabError, TimeOver) as error:
-        console.print(f"[red]failed:[/red] {error}", markup=True)
+        console.print(f"failed: {error}", style="red")
         return 1
     except KeyboardInterrupt:
         console.print("stopped; everything was cleaned up")
@@ -75,7 +75,7 @@ def _show(net: Net) -> None:
 
 
 def _title(text: str) -> None:
-    console.print(f"\n[bold]{text}[/bold]", markup=True)
+    console.print(f"\n{text}", style="bold")
 
 
 def _ethernet(ann: Host, bob: Host, of_ann: Card, of_bob: Card) -> None:
