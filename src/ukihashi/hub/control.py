@@ -132,7 +132,7 @@ def run(
         _fail(start, say(error))
         return error.exit_status
     except Exception as error:  # noqa: BLE001 - said to the supervisor, which ends the hub
-        _log.exception("internal error")
+        _log.exception("internal_error")
         _fail(start, say(EnvironmentLacks(N_("the hub's control process failed inside: {error!r}"), error=error)))
         return 1
 
@@ -232,7 +232,7 @@ class _Control:
         try:
             answer = await self._logins.answer(asked)
         except Exception:  # noqa: BLE001 - a fault of ours in one login must not end the others
-            await _log.aexception("internal error", hub=asked.hub, user=asked.user)
+            await _log.aexception("internal_error", hub=asked.hub, user=asked.user)
             answer = LoginAnswered(asked.ask, error=int(Code.INTERNAL_ERROR))
         finally:
             self._deciding -= 1
@@ -248,7 +248,7 @@ class _Control:
         try:
             await self._storage.change(note)
         except UkihashiError as error:  # a full disk: the session lives on all the same
-            _log.warning("internal error", reason=str(error))
+            _log.warning("internal_error", reason=str(error))
 
 
 async def _first_end(tasks: list[asyncio.Task[None]], stopping: asyncio.Event) -> None:

@@ -28,5 +28,6 @@ EVENTS: Final = {
     "supervisor_lost": N_("the supervisor is gone"),
     "worker_replaced": N_("the switch worker was started anew"),
     "web_ended": N_("the page server ended; the tunnels go on without it"),
-    "internal error": N_("internal error"),
+    "internal_error": N_("internal error"),
+    "internal error": N_("internal error"),  # the worker's loop
 }

@@ -126,7 +126,7 @@ class People:
                 if name_key(str(session.get("user", ""))) == name_key(user.name):
                     await self._live.ask_worker("disconnect", hub=hub.name, name=str(session.get("session", "")))
         except UkihashiError as error:
-            _log.warning("internal error", reason=str(error))  # without a worker there are no sessions either
+            _log.warning("internal_error", reason=str(error))  # without a worker there are no sessions either
 
     async def _forms(self, user: str, password: str, standard_hash: bool) -> "_Forms":
         if not password:

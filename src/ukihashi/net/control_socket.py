@@ -79,7 +79,7 @@ class Verbs:
         except UkihashiError:
             raise
         except Exception:  # noqa: BLE001 - a fault in one request must not end the daemon
-            await _log.aexception("internal error", request=do)
+            await _log.aexception("internal_error", request=do)
             raise EnvironmentLacks(
                 N_("the daemon failed inside while doing “{do}”; its log says more"), do=do
             ) from None
