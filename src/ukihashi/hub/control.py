@@ -152,10 +152,10 @@ class _Control:
 
     async def run(self, web: Web | None, announce: Announce | None, *, first: bool) -> int:
         loop = asyncio.get_running_loop()
+        self._storage = storage = Storage(Database(self._database))
         self._links = links = Links(self._start.supervisor, self._start.worker)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, links.stopping.set)
-        self._storage = storage = Storage(Database(self._database))
         self._logins = Logins(storage, self._hasher)
         self._desk = Desk(self._facts, storage, links)
         people = People(self._facts, storage, self._hasher, links)
@@ -171,9 +171,9 @@ class _Control:
             await self._desk.announce_all()
             birth = await self._born(administrator, people, first=first)
             tasks.append(asyncio.create_task(control_socket.serve(self._start.admin, verbs), name="admin socket"))
-            await links.tell_supervisor(Ready("control"))
             if announce is not None:
                 announce(birth)
+            await links.tell_supervisor(Ready("control"))
             _log.info("hub_started", version=self._facts.version, listen=[str(one) for one in self._facts.endpoints])
             await _first_end(tasks, links.stopping)
             with contextlib.suppress(TimeoutError):  # the worker's last words: sessions that end now are logged too
