@@ -104,6 +104,7 @@ class Card:
         self._session: Opened | None = None  # what a resume needs
         self._session_until = 0.0  # when the hub will have forgotten it
         self._peer = ""
+        self._opened_in_s = 0.0  # from dialling to the welcome, the last time
         self._attempt = 0
         self._reconnects = 0  # new links for a session or after one
         self._logins = 0
@@ -176,6 +177,7 @@ class Card:
             "user": config.hub.user,
             "address": direct.location(config.hub.host, config.hub.port),
             "peer": self._peer,
+            "opened_in_s": round(self._opened_in_s, 3),
             "session": session.session if session else "",
             "extension": session.extension if session else 0,
             "product": session.product if session else "",
@@ -240,6 +242,7 @@ class Card:
         if self._session is not None and time.monotonic() >= self._session_until:
             self._session = None
         order = self._order()
+        begun = time.monotonic()
         sock = await direct.dial(config.hub.host, config.hub.port, deadline=config.times.dial)
         self._peer = _peer_text(sock)
         child.connect(order, sock)
@@ -248,6 +251,7 @@ class Card:
             event = await child.next_event(max(0.0, deadline - time.monotonic()))
             match event:
                 case Opened(attempt=self._attempt):
+                    self._opened_in_s = time.monotonic() - begun
                     return event
                 case Failed(attempt=self._attempt, trouble=trouble):
                     raise trouble.error()
