@@ -19,6 +19,7 @@ class Family(Enum):
 
 
 CLASSIC_LABEL: Final = "SoftEther 1.0"
+_LAST_MOMENT: Final = 253_402_000_000.0  # late in the year 9999
 
 
 class Verdict(Enum):
@@ -98,7 +99,7 @@ def log_line(finding: Finding, *, zone: tzinfo | None, classic: bool = False) ->
         zone: of the time printed; None = this machine's local time.
         classic: print the product of 2004 for every family.
     """
-    moment = datetime.fromtimestamp(finding.begin, UTC).astimezone(zone)
+    moment = _moment(finding.begin).astimezone(zone)
     label = CLASSIC_LABEL if classic else finding.family.value
     line = (
         f"[{moment:%Y/%m/%d %H:%M:%S}] {label} {finding.outer.value} Connection Detected"
@@ -158,4 +159,9 @@ def community_id(one: Endpoint, other: Endpoint, *, seed: int = 0) -> str:
 
 def _utc(time: float) -> str:
     """ISO 8601 with the zone, as EVE writes it."""
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f+0000")
+    return _moment(time).strftime("%Y-%m-%dT%H:%M:%S.%f+0000")
+
+
+def _moment(time: float) -> datetime:
+    """A capture may claim any time; beyond the calendar it is shown as the calendar's end."""
+    return datetime.fromtimestamp(min(max(time, 86_400.0), _LAST_MOMENT), UTC)
