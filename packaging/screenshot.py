@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import os
 import signal
-import socket
 import ssl
 import struct
 import subprocess
@@ -39,15 +38,15 @@ ARGUMENTS = [
 
 
 @contextlib.contextmanager
-def own_hub() -> Iterator[str]:
+def own_hub(port: int) -> Iterator[str]:
     """Start a hub with state of its own; give its address; stop it."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)  # the hub's own users go through it
         places = {f"UKIHASHI_{kind}_DIR": f"{folder}/{kind.lower()}" for kind in ("STATE", "RUNTIME", "CONFIG")}
         command = [str(Path(sys.executable).with_name("ukihashi")), "hub", "serve", "--listen", f"127.0.0.1:{port}"]
-        hub = subprocess.Popen(command, env={**os.environ, **places}, stdout=subprocess.DEVNULL)
+        hub = subprocess.Popen(
+            command, env={**os.environ, **places}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             address = f"https://127.0.0.1:{port}"
             wait_for(address, hub)
@@ -158,6 +157,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Photograph the hub's front page.")
     parser.add_argument("address", nargs="?")
     parser.add_argument("--scheme", choices=("light", "dark"), default="light")
+    parser.add_argument("--port", type=int, default=8443, help="of the hub of its own; the picture shows it [8443]")
     given = parser.parse_args()
-    with contextlib.nullcontext(given.address) if given.address else own_hub() as found:
+    with contextlib.nullcontext(given.address) if given.address else own_hub(given.port) as found:
         photograph(found, given.scheme)
