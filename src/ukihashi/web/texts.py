@@ -32,7 +32,8 @@ LANDING: Final = {
     "card_done": N_("Your machine now has a virtual LAN card with an address of its own. That is all."),
     "client": N_("With the official SoftEther VPN Client"),
     "client_lead": N_(
-        "Make a new connection setting with these values. The administrator says which password authentication to choose."
+        "Make a new connection setting with these values. The administrator says which password authentication to"
+        " choose."
     ),
     "client_host": N_("Host name"),
     "client_port": N_("Port number"),
