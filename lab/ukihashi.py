@@ -20,10 +20,10 @@ from subprocess import CompletedProcess
 from typing import Any, Final
 
 from lab.net import Ended, Host, LabError, Process
-from lab.wait import TimeOver, until
 
 HUB: Final = "LAN"  # the virtual hub that `hub serve --first` makes
 LINK: Final = re.compile(r"ukihashi://\S+")
+SERVES: Final = r"^ukihashi hub \S+ serves"  # printed when it does
 PATIENCE_S: Final = 30.0  # two shared cores and other people's tests
 
 
@@ -109,19 +109,9 @@ class Hub(_Installation):
         for address in listeners:
             argv += ["--listen", address]
         self.process = self.host.spawn([*argv, *words], log=self.folder.name, env={**self.env, **(env or {})})
-        process = self.process
-
-        def look() -> bool:
-            if not process.running:
-                raise LabError(f"the hub ended with {process.popen.returncode}:\n{process.output()[-3000:]}")
-            return self.ask("hub", "status").returncode == 0
-
-        try:
-            until(look, seconds=seconds, what="the hub answering", step_s=0.1)
-        except TimeOver as late:
-            raise LabError(f"{late}:\n{process.output()[-3000:]}") from None
+        self.process.wait_for(SERVES, seconds=seconds)
         if first:
-            process.wait_for(LINK.pattern, seconds=seconds)
+            self.process.wait_for(LINK.pattern, seconds=seconds)
 
     def stop(self) -> int:
         """End it in order (SIGTERM); its exit status."""
