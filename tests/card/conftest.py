@@ -1,19 +1,15 @@
 """Keys of hubs, a network of the test's own, accounts in a folder of the test's own."""
 
-import ctypes
 import datetime as dt
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.fake_hub import FakeHub
+from lab.own_network import own_network
 from ukihashi.config import places
 from ukihashi.pki import ca
-from ukihashi.tap import netlink
-
-CLONE_NEWNET = 0x40000000
 
 
 @pytest.fixture(scope="session")
@@ -36,22 +32,11 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def own_network() -> Iterator[None]:
+@pytest.fixture(name="own_network")
+def _own_network() -> Iterator[None]:
     """Run the test in a network namespace of its own, loopback up."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: makes a network namespace")
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        assert libc.unshare(CLONE_NEWNET) == 0
-        try:
-            netlink.set_up("lo", mtu=65536)
-            yield
-        finally:
-            assert libc.setns(home, CLONE_NEWNET) == 0
-    finally:
-        os.close(home)
+    with own_network():
+        yield
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from ukihashi.auth.link import Link
 from ukihashi.auth.password import hash_password
 from ukihashi.card import account
 from ukihashi.card.dialler import Card, client, is_up
+from ukihashi.card.link import fingerprint
 from ukihashi.config import places
 from ukihashi.config.card import CardConfig, Route, Times, Trust
 from ukihashi.errors import DialError, EnvironmentLacks, NotTrusted, Refused, UkihashiError, UsageError
@@ -229,7 +230,7 @@ def test_first_use_stores_the_key_and_holds_to_it(hub: FakeHub, other_identity: 
     hub.close()
     with (
         FakeHub(other_identity.certificate, other_identity.key, port=hub.port) as impostor,
-        pytest.raises(NotTrusted, match=hub.pin.hex()),
+        pytest.raises(NotTrusted, match=fingerprint(hub.pin)),
     ):
         run(known, scenario)
     assert impostor.logins == []

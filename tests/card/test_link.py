@@ -16,7 +16,7 @@ import trustme
 from lab.fake_hub import FakeHub
 from lab.wait import until
 from ukihashi.auth.password import hash_password
-from ukihashi.card.link import Link, Tally
+from ukihashi.card.link import Link, Tally, fingerprint
 from ukihashi.card.messages import Connect
 from ukihashi.errors import DialError, NotTrusted, PeerViolation, Refused, UkihashiError, UsageError, VersionMismatch
 from ukihashi.pki import ca
@@ -215,8 +215,8 @@ def test_another_key_is_refused_with_both_fingerprints_before_anything_is_said(
             with driven(order(impostor, pin=hub.pin, trust=trust), impostor.port) as card:
                 with pytest.raises(NotTrusted) as caught:
                     card.open()
-                assert hub.pin.hex() in str(caught.value)
-                assert impostor.pin.hex() in str(caught.value)
+                assert fingerprint(hub.pin) in str(caught.value)
+                assert fingerprint(impostor.pin) in str(caught.value)
         assert impostor.logins == []
 
 

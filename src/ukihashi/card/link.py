@@ -244,8 +244,8 @@ class Link:
                     "(or put the new fingerprint into the account); otherwise somebody may be listening"
                 ),
                 address=self.order.location,
-                expected=known.hex(),
-                shown=self._pin.hex(),
+                expected=fingerprint(known),
+                shown=fingerprint(self._pin),
             )
 
     # -- what went wrong ------------------------------------------------------------------------------------------
@@ -300,6 +300,11 @@ class Link:
             address=self.order.location,
             seconds=self.order.deadline,
         )
+
+
+def fingerprint(pin: bytes) -> str:
+    """A pin as people compare it: `AB:CD:…`, the form in which the hub prints its own."""
+    return pin.hex(":").upper()
 
 
 def _channel(order: Connect) -> TlsChannel:

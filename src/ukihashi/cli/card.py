@@ -15,6 +15,7 @@ import click
 from ukihashi.auth.link import Link
 from ukihashi.card import account
 from ukihashi.card.dialler import Card, client
+from ukihashi.card.link import fingerprint
 from ukihashi.cli import background
 from ukihashi.cli.output import Column, cell, print_json, say_aside, show, write
 from ukihashi.cli.user import json_option
@@ -273,7 +274,7 @@ def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bo
         raise error
     _greet(name, None)
     if config.trust.mode == "first-use" and not config.trust.pin:
-        write(_("the hub's key, trusted from now on: SHA-256 {pin}").format(pin=account.read(name).trust.pin))
+        write(_("the hub's key, trusted from now on: SHA-256 {pin}").format(pin=fingerprint(account.read(name).pin)))
 
 
 def _greet(name: str, error: UkihashiError | None) -> None:
