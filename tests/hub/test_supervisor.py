@@ -185,7 +185,7 @@ def test_a_crashed_worker_is_replaced(
     os.kill(first, signal.SIGSEGV)
     until(lambda: (hub.status() or {}).get("hubs") == 1 and hub.status()["pid"] != first, "a new worker", DEADLINE)
     with member_types.member.join(hub, "a"):
-        assert any("worker process ended (signal 11)" in sentence for sentence in hub.told("told"))
+        assert any("worker process ended (killed by signal 11)" in sentence for sentence in hub.told("told"))
         assert hub.finish() == 0
 
 
@@ -201,7 +201,7 @@ def test_a_crashed_control_is_replaced_and_sessions_live_on(
         assert b.receive(1) == [frame]
         until(lambda: hub.status().get("sessions") == 2, "the new control knows", DEADLINE)
         with member_types.member.join(hub, "c"):
-            assert any("control process ended (status 7)" in sentence for sentence in hub.told("told"))
+            assert any("control process ended (exit status 7)" in sentence for sentence in hub.told("told"))
 
 
 def test_a_worker_that_keeps_crashing_ends_the_hub(

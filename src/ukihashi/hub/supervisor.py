@@ -338,7 +338,10 @@ class _Hub:
         status = self._reap(child)
         if self._stopping_since is not None:
             return
-        how = f"signal {-status}" if status < 0 else f"status {status}"
+        killed = status < 0
+        how = UkihashiError(
+            N_("killed by signal {number}") if killed else N_("exit status {number}"), number=abs(status)
+        )
         starts = self._starts[child.name]
         while starts and time.monotonic() - starts[0] > RESTARTS_S:
             starts.popleft()
