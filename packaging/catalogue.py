@@ -7,11 +7,7 @@ from typing import Any
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
-
-try:
-    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-except ImportError:  # run as a program, without the build system
-    BuildHookInterface = object
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).resolve().parent.parent / "src" / "ukihashi" / "locale"
 
@@ -40,7 +36,7 @@ def compile_all() -> None:
             write_mo(file, read(folder.name))
 
 
-class CustomBuildHook(BuildHookInterface):  # type: ignore[misc]
+class CustomBuildHook(BuildHookInterface[Any]):
     """hatchling calls this for each wheel and each editable install."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
