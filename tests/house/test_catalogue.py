@@ -14,10 +14,11 @@ from babel.messages.pofile import read_po
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "src" / "ukihashi"
 LANGUAGES = ("ja",)
-PLURAL_FIELDS = {"len"}  # click gives it to both forms of its sentence
+PLURAL_FIELDS = {"len", "choices", "possibilities"}  # click gives them to both forms of a sentence
 KEYWORDS = {"_": None, "N_": None, "ngettext": (1, 2), "gettext": None}
 
 
+@cache
 def marked() -> dict[str, str]:
     """Every marked message of the source, with the place where it stands first."""
     found: dict[str, str] = {}
@@ -39,6 +40,7 @@ def of_click() -> set[str]:
     return found
 
 
+@cache
 def translated(language: str) -> dict[str, tuple[str, str]]:
     """Message -> (translation, file) of a language."""
     found: dict[str, tuple[str, str]] = {}
