@@ -29,6 +29,7 @@ from lab.wait import until
 from ukihashi.capture.pcap import CaptureFile
 
 WHOLE: Final = 200  # packets
+FIRST_SNAP: Final = 1514  # bytes of each of those
 SNAP: Final = 128  # bytes of each packet after those
 TLS12: Final = (
     "openssl_conf = main\n[main]\nssl_conf = tls\n[tls]\nsystem_default = all\n[all]\nMaxProtocol = TLSv1.2\n"
@@ -65,21 +66,20 @@ class Recording:
     server: str
 
 
-def shorten(source: Path, target: Path) -> set[bytes]:
-    """Copy a capture, later packets cut; gives the first bytes of its TCP connections."""
+def shorten(source: Path, target: Path) -> None:
+    """Copy a capture, later packets cut."""
     raw = source.read_bytes()
     with source.open("rb") as file, gzip.open(target, "wb", compresslevel=9) as out:
         out.write(raw[:24])
         count = 0
         for batch in CaptureFile(file, str(source)):
             for moment, at, captured, length in batch.packets:
-                size = captured if count < WHOLE else min(captured, SNAP)
+                size = min(captured, FIRST_SNAP if count < WHOLE else SNAP)
                 count += 1
                 seconds = int(moment)
                 head = (seconds, round((moment - seconds) * 1e6), size, length)
                 out.write(b"".join(value.to_bytes(4, "little") for value in head))
                 out.write(bytes(batch.buffer[at : at + size]))
-    return set()
 
 
 def first_client(path: Path) -> str:

@@ -6,11 +6,12 @@ server port. A connection whose opening was seen and did not match is never judg
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import exp
 from typing import Final
 
 from ukihashi.detect import model
 from ukihashi.detect.features import Beginning, Outer, beginning
-from ukihashi.detect.flow import Flow, Half, Message
+from ukihashi.detect.flow import COUPLED_S, Flow, Half, Message
 from ukihashi.detect.model import Timing
 from ukihashi.detect.record import Attached, Connection, Endpoint, Family, Finding, Reason, Verdict
 
@@ -35,6 +36,7 @@ OWN_TIMER_MIN: Final = 12.0
 OWN_DISTINCT: Final = 0.75
 OWN_SPREAD: Final = 75.0  # bytes; 148 is the deviation of the law, 75 the lowest that six draws reach
 OWN_BEYOND: Final = 0.1
+OWN_ANSWERING: Final = 0.4
 
 OWN_SOON_S: Final = 20.0  # a card whose connection was cut is back within this time
 OWN_SOON_SCORE: Final = 1.5
@@ -283,10 +285,9 @@ class Detector:
         timing = model.ukihashi_timing(directions)
         limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
         login = Reason("login dialogue", case.login)
-        if not any(half.longest > limit or now - half.heard > limit for half in (flow.client, flow.server)):
-            if _own_timer(timing, directions):
-                reasons = login, Reason("keep-alive timers", timing.score)
-                self._confirm(session, now, "own", reasons, directions)
+        silent = any(half.longest > limit or now - half.heard > limit for half in (flow.client, flow.server))
+        if not silent and _own_timer(timing, directions, _answering(flow, now)):
+            self._confirm(session, now, "own", (login, Reason("keep-alive timers", timing.score)), directions)
             return
         timing = model.softether_timing(directions)  # our card at a SoftEther server keeps that one's law
         if timing.gaps >= 8 and timing.score >= OWN_TIMER_MIN and timing.beyond == 0 and _timer_shape(timing):
@@ -383,16 +384,31 @@ def _timer_shape(timing: Timing) -> bool:
     return 0.2 <= timing.atom <= 0.85 and timing.coupled <= 0.5 and timing.distinct >= 0.7
 
 
-def _own_timer(timing: Timing, directions: Sequence[Sequence[Message]]) -> bool:
+def _own_timer(timing: Timing, directions: Sequence[Sequence[Message]], answering: float) -> bool:
     """Do the silences of both directions follow our law, with sizes drawn at random?"""
     if timing.gaps < 6 or timing.score < OWN_TIMER_MIN or not _own_shape(timing):
         return False
     each = [model.ukihashi_timing([messages]) for messages in directions]
     fewest = min(one.gaps for one in each)
-    if timing.coupled <= 0.5:
+    if answering <= OWN_ANSWERING:
         return fewest >= 2 or timing.gaps >= 8
     # Data that passes sets both timers back at once, so that they beat together: then the sizes must carry it.
     return fewest >= 5 and all(_own_shape(one) for one in each)
+
+
+def _answering(flow: Flow, now: float) -> float:
+    """How much of what the more independent side says comes beside words of the other, beyond chance: 0..1.
+
+    Near 1 both sides speak only together, as question and answer do.
+    """
+    least = 1.0
+    for half in (flow.client, flow.server):
+        messages = _complete(half)
+        if len(messages) >= 3:
+            share = sum(message.coupled for message in messages) / len(messages)
+            rate = half.peer.sends / max(now - flow.watched, 1.0)
+            least = min(least, share - (1.0 - exp(-2 * COUPLED_S * rate)))
+    return least
 
 
 def _own_shape(timing: Timing) -> bool:
