@@ -250,7 +250,7 @@ class Link:
 
     # -- what went wrong ------------------------------------------------------------------------------------------
 
-    def _no_tls(self, violation: PeerViolation) -> DialError | PeerViolation:
+    def _no_tls(self, violation: PeerViolation) -> DialError:
         """TLS failed: say what answers there, if its first bytes tell."""
         first, address = self._first, self.order.location
         if first.startswith((b"HTTP/", b"<")):
@@ -276,8 +276,7 @@ class Link:
         if self._greeted:
             return self._opening.end()
         if self._first and self._first[0] not in TLS_HANDSHAKE:
-            reason = PeerViolation(N_("the other end closed"))
-            return DialError(N_("{problem}"), problem=self._no_tls(reason))
+            return self._no_tls(PeerViolation(N_("the other end closed")))
         return DialError(
             N_("{address} closed the connection instead of answering TLS; is this a hub's HTTPS port?"),
             address=self.order.location,

@@ -271,9 +271,15 @@ def _refused(interface: str, subject: str, code: int) -> EnvironmentLacks:
             ),
             interface=interface,
         )
+    if not subject:
+        return EnvironmentLacks(
+            N_("the kernel refused the settings of {interface}: {reason}"),
+            interface=interface,
+            reason=os.strerror(code),
+        )
     return EnvironmentLacks(
         N_("the kernel refused {subject} on {interface}: {reason}"),
-        subject=subject or N_("the settings"),
+        subject=subject,
         interface=interface,
         reason=os.strerror(code),
     )
