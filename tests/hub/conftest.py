@@ -3,7 +3,6 @@
 import os
 import select
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -178,8 +177,8 @@ class RunningHub:
     def socket(self) -> socket.socket:
         return socket.create_connection(self.address, timeout=DEADLINE)
 
-    def call(self) -> "Caller":
-        return Caller(self)
+    def call(self, *, receive_buffer: int = 0) -> "Caller":
+        return Caller(self, receive_buffer=receive_buffer)
 
     def member(self, user: str = "a", **login: Any) -> "Member":
         return Member.join(self, user, **login)
@@ -192,11 +191,12 @@ class Reachable(Protocol):
 class Caller:
     """One TLS connection to the hub, before and after it is a tunnel."""
 
-    def __init__(self, hub: Reachable, *, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, hub: Reachable, *, receive_buffer: int = 0) -> None:
         self.hub = hub
-        self.sock = (context or client_context()).wrap_socket(
-            hub.socket(), server_hostname="hub.example", suppress_ragged_eofs=False
-        )
+        sock = hub.socket()
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock = client_context().wrap_socket(sock, server_hostname="hub.example", suppress_ragged_eofs=False)
         self.http = ClientSide("hub.example")
 
     def __enter__(self) -> Self:

@@ -354,6 +354,23 @@ def test_a_page_server_that_fails_costs_only_the_page(
         assert caller.get("/").status == status
 
 
+def test_pages_that_nobody_reads_are_bounded(
+    make_hub: Callable[..., Any], quick: Any, pages: PageServer, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    pages.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n" + bytes(1000000)
+    hub = make_hub(replace(quick, relays=1, relay_s=30.0), web=tmp_path / "web.sock")
+    with hub.call(receive_buffer=4096) as idle, hub.call() as other:
+        idle.sock.sendall(idle.http.request("GET", "/"))
+        until(lambda: pages.asked, "the first request")
+        until(lambda: other.get("/").status == 503, "no room for another page")
+        response = None
+        while response is None:
+            response = idle.http.receive(idle.sock.recv(65536))
+        assert len(response.body) == 1000000
+        with hub.call() as later:
+            assert later.get("/").status == 200
+
+
 def test_without_a_page_server_there_is_a_short_page(call: Callable[[], Any]) -> None:
     page = call().get("/")
     assert page.status == 503

@@ -46,6 +46,7 @@ from ukihashi.tap.device import adopt_tap
 
 NO_SUCH_HUB: Final = "no such hub"  # `Answered.error`
 REFUSALS_WAITING: Final = 1 << 20  # bytes; beyond it refused logins are no longer told, so a flood can't fill the pipe
+NO_ROOM_S: Final = 0.25  # pause of a listener when there is no descriptor left and nobody to send away
 LEAVING_S: Final = STOP_DEADLINE - 2.0  # for the peers; the rest is the supervisor's
 
 
@@ -123,7 +124,13 @@ class Worker:
         return bool(self._wiring.lingering) and self.loop.now < self._leaving_until
 
     def _on_listener(self, listener: socket.socket, _events: int) -> None:
-        self._door.accept(listener)
+        if not self._door.accept(listener):  # else the loop would turn for nothing until something is free
+            self.loop.change(listener.fileno(), 0)
+            self.loop.at(self.loop.now + NO_ROOM_S, partial(self._listen_again, listener))
+
+    def _listen_again(self, listener: socket.socket) -> None:
+        if self._leaving_until is None:
+            self.loop.change(listener.fileno(), READ)
 
     # -- supervisor -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,274 @@
+"""One connection at the front door: requests in, answers out, until it is a tunnel or gone (`front` keeps its time)."""
+
+import os
+import secrets
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from ukihashi import __version__
+from ukihashi.errors import PeerViolation, VersionMismatch
+from ukihashi.hub.connection import Connection
+from ukihashi.hub.messages import LoginAnswered, LoginAsked, LoginRefused
+from ukihashi.wire.constants import (
+    BLOB_LENGTH,
+    BLOB_TRAILER_MAX,
+    CHALLENGE_LENGTH,
+    EXTENSION_OLDEST,
+    EXTENSION_VERSION,
+    MAX_NOOPS,
+    MAX_PENCORE,
+    MAX_REQUEST_PACK,
+    MAX_REQUESTS,
+    PROBE_TAG,
+    SHORT_SIGNATURE,
+    AuthType,
+    Code,
+)
+from ukihashi.wire.http import (
+    HttpViolation,
+    Request,
+    ServerSide,
+    is_pack,
+    is_signature,
+    is_signature_target,
+    pack_response,
+)
+from ukihashi.wire.messages import (
+    AdditionalAnswer,
+    AdditionalConnect,
+    ErrorAnswer,
+    Hello,
+    Login,
+    MessageViolation,
+    Noop,
+    agree,
+    read_request,
+)
+from ukihashi.wire.pack import Pack
+
+if TYPE_CHECKING:
+    from ukihashi.hub.front import FrontDoor
+
+PRODUCT: Final = f"ukihashi hub {__version__}"
+VERSION: Final = 501  # what compatible peers number themselves by; nothing depends on it
+BUILD: Final = 9999
+HTML: Final = (("Content-Type", "text/html; charset=utf-8"),)
+TEXT: Final = (("Content-Type", "text/plain; charset=utf-8"),)
+TAGGED_PAGE: Final = b"<!doctype html><!-- " + PROBE_TAG + b" --><title>ukihashi</title>"
+LOGINS_TAKEN: Final = frozenset({AuthType.ANONYMOUS, AuthType.PASSWORD_HASH, AuthType.PLAIN_PASSWORD})
+
+
+class Caller:
+    """The stage of a connection that is not a tunnel yet."""
+
+    __slots__ = ("_busy", "_challenge", "_door", "_http", "_login", "_noops", "_owes_page", "ask", "connection")
+
+    def __init__(self, door: "FrontDoor", connection: Connection) -> None:
+        self._door = door
+        # no-ops are requests too; the limit of 19 is kept for those before the hello
+        self._http = ServerSide(max_body=MAX_REQUEST_PACK, max_requests=MAX_REQUESTS + MAX_NOOPS)
+        self._challenge = b""  # of our hello; empty before the signature came
+        self._login: tuple[Login, int] | None = None  # asked of control, with the extension version agreed
+        self._noops = 0
+        self._owes_page = False  # a page is not wholly with the kernel yet
+        self._busy = False  # a request is with somebody else, or this is a tunnel now: read no further request
+        self.ask = 0  # number of the question to control
+        self.connection = connection
+        connection.set_stage(self)
+
+    # -- the connection's side ------------------------------------------------------------------------------------
+
+    def received(self, plain: bytes, now: float) -> None:  # noqa: ARG002 - part of Stage
+        """Plaintext of the opening: any number of requests, each answered before the next is read."""
+        try:
+            requests = self._http.receive(plain)
+            while requests:
+                self._handle(requests[0])
+                if self._busy or not self.connection.is_open:
+                    return
+                if self._http.must_close:
+                    self.connection.close("no further request")
+                    return
+                requests = self._http.receive(b"")
+        except HttpViolation as violation:
+            self._unreadable(violation)
+
+    def writable(self, now: float) -> None:
+        """Our answer is with the kernel."""
+        if self._owes_page:
+            self._owes_page = False
+            self._next_request(now)
+
+    def ended(self, reason: str) -> None:  # noqa: ARG002 - part of Stage
+        """Gone."""
+        self._door.left(self)
+
+    # -- requests -------------------------------------------------------------------------------------------------
+
+    def _handle(self, request: Request) -> None:
+        self._door.moved(self)
+        if self._challenge:
+            self._handle_pack(request)
+        elif is_signature_target(request):
+            self._handle_signature(request)
+        elif request.method in {"GET", "HEAD"} and request.header(b"x-vpn") is not None:
+            self._answer(HTTPStatus.OK, HTML, TAGGED_PAGE)  # protocol section 4.1
+        else:
+            self._ask_page(request)
+
+    def _handle_signature(self, request: Request) -> None:
+        if is_signature(request):
+            self._challenge = secrets.token_bytes(CHALLENGE_LENGTH)
+            self._send_pack(Hello(PRODUCT, VERSION, BUILD, self._challenge).to_pack(_pencore()))
+            return
+        length = len(request.body)
+        possible = length == len(SHORT_SIGNATURE) or BLOB_LENGTH <= length <= BLOB_LENGTH + BLOB_TRAILER_MAX
+        self._answer(HTTPStatus.FORBIDDEN, HTML, TAGGED_PAGE)
+        if not possible:  # 4.2: wrong bytes of a possible length may be tried again, a wrong length not
+            self.connection.close("no signature")
+
+    def _handle_pack(self, request: Request) -> None:
+        if not is_pack(request):
+            self._refuse(Code.DISCONNECTED)
+            return
+        try:
+            asked = read_request(Pack.decode(request.body, max_bytes=MAX_REQUEST_PACK))
+        except PeerViolation as violation:
+            unreadable = not isinstance(violation, MessageViolation)
+            self._refuse(Code.DISCONNECTED if unreadable else Code.PROTOCOL_ERROR)
+            return
+        if isinstance(asked, Noop):
+            self._noops += 1
+            if self._noops > MAX_NOOPS:
+                self.connection.close("too many no-ops")
+                return
+            self._send_pack(Noop().answer_pack(_pencore()))
+        elif isinstance(asked, Login):
+            self._ask_login(asked)
+        elif isinstance(asked, AdditionalConnect):
+            self._add_connection(asked)
+        else:
+            self._refuse(Code.PROTOCOL_ERROR)
+
+    def _ask_login(self, login: Login) -> None:
+        if login.authtype not in LOGINS_TAKEN:  # first of all checks (section 8): 96 to 98 are never the network's
+            self._refuse(Code.AUTHTYPE_NOT_SUPPORTED, login)
+            return
+        try:
+            extension = agree(login.extension, login.extension_oldest, peer="card")
+        except VersionMismatch as mismatch:
+            self._refuse(Code.VERSION_INVALID, login, str(mismatch))
+            return
+        if login.monitor_mode:
+            self._refuse(Code.MONITOR_MODE_DENIED, login)
+            return
+        asked = LoginAsked(
+            ask=self._door.waits_for_login(self),
+            hub=login.hub,
+            user=login.user,
+            authtype=login.authtype,
+            challenge=self._challenge,
+            secure_password=login.secure_password,
+            plain_password=login.plain_password,
+            invite_token=login.invite_token,
+            invite_hash=login.invite_hash,
+            peer=self.connection.peer,
+            client=login.client,
+            client_version=login.client_version,
+            client_build=login.client_build,
+            extension=login.extension,
+        )
+        self._login = (login, extension)
+        self._busy = True
+        self.connection.pause()
+        if not self._door.control.ask_login(asked):
+            self._door.answered(LoginAnswered(ask=asked.ask, error=Code.INTERNAL_ERROR))
+
+    def answered(self, answer: LoginAnswered) -> None:
+        """Control has decided about our login, or can't."""
+        if self._login is None or not self.connection.is_open:
+            return
+        (login, extension), self._login = self._login, None
+        self.connection.resume()
+        if answer.error:
+            self._refuse(answer.error)  # control knows
+            return
+        opened = self._door.sessions.open(login, answer, extension, self.connection.peer)
+        if isinstance(opened, Code):
+            self._refuse(opened, login)
+            return
+        session, welcome = opened
+        self._send_pack(welcome.to_pack(_pencore()))
+        self._door.left(self)
+        session.attach(self.connection, self._http.take_over())
+
+    def _add_connection(self, asked: AdditionalConnect) -> None:
+        session = self._door.sessions.find(asked.session_key)
+        if session is None:
+            self._refuse(Code.SESSION_TIMEOUT)
+        elif not session.has_room:
+            self._refuse(Code.TOO_MANY_CONNECTION)
+        else:
+            self._busy = True
+            self._send_pack(AdditionalAnswer().to_pack(_pencore()))
+            self._door.left(self)
+            session.attach(self.connection, self._http.take_over())
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    def _ask_page(self, request: Request) -> None:
+        if not self._door.has_room_for_page:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, HTML, TAGGED_PAGE)
+            return
+        self._busy = True
+        self.connection.pause()
+        self._door.waits_for_page(self)
+        self._door.pages.ask(request, self.connection.peer, self._page_came)
+
+    def _page_came(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        if not self.connection.is_open:
+            return
+        self._answer(status, headers, body)
+        if self._http.must_close:
+            self.connection.close("no further request")
+        elif self.connection.backlog:  # it holds its place until the peer has read, so that pages can't pile up
+            self._owes_page = True
+        else:
+            self._next_request(self._door.wiring.loop.now)
+
+    def _next_request(self, now: float) -> None:
+        if self.connection.is_open:
+            self._door.moved(self)
+            self._busy = False
+            self.connection.resume()
+            self.received(b"", now)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]] | tuple[tuple[str, str], ...], body: bytes) -> None:
+        self.connection.send(self._http.respond(status, headers, body))
+
+    def _send_pack(self, pack: Pack) -> None:
+        self.connection.send(pack_response(self._http, pack))
+
+    def _refuse(self, code: int, login: Login | None = None, reason: str = "") -> None:
+        """An error PACK, then the end. With `login`, control is told too."""
+        ours = code == Code.VERSION_INVALID
+        refusal = ErrorAnswer(
+            code, extension=EXTENSION_VERSION if ours else 0, extension_oldest=EXTENSION_OLDEST if ours else 0
+        )
+        self._send_pack(refusal.to_pack(_pencore()))
+        self.connection.close("refused")
+        if login is not None:
+            told = LoginRefused(login.hub, login.user, self.connection.peer, login.client, int(code), reason)
+            self._door.control.refused(told)
+
+    def _unreadable(self, violation: HttpViolation) -> None:
+        if self._challenge:
+            self._refuse(Code.DISCONNECTED)  # section 6
+            return
+        self._answer(violation.status, TEXT, f"{violation}\n".encode())
+        self.connection.close(str(violation))
+
+
+def _pencore() -> bytes:
+    """Size camouflage: 0 to 999 random bytes (section 6)."""
+    return os.urandom(secrets.randbelow(MAX_PENCORE + 1))

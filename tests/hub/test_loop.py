@@ -1,0 +1,125 @@
+"""The event loop with a clock that a test moves, and the list of deadlines."""
+
+import logging
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from ukihashi.hub.loop import READ, Deadlines, Loop
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def loop(clock: Clock) -> Iterator[Loop]:
+    made = Loop(clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ends = socket.socketpair()
+    yield ends
+    for end in ends:
+        end.close()
+
+
+def test_timers_fire_in_order_when_due(loop: Loop, clock: Clock) -> None:
+    fired: list[str] = []
+    loop.at(103.0, lambda: fired.append("c"))
+    loop.at(101.0, lambda: fired.append("a"))
+    loop.at(101.0, lambda: fired.append("b"))
+    cancelled = loop.at(102.0, lambda: fired.append("never"))
+    cancelled.cancel()
+    clock.now = 102.5
+    loop.turn()
+    assert fired == ["a", "b"]
+    clock.now = 103.0
+    loop.turn()
+    assert fired == ["a", "b", "c"]
+
+
+def test_ready_descriptors_are_handled_before_the_turn_ends(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    order: list[str] = []
+    loop.watch(pair[0].fileno(), READ, lambda _events: order.append(pair[0].recv(10).decode()))
+
+    def end() -> bool:
+        order.append("end")
+        return False
+
+    loop.at_turn_end(end)
+    pair[1].send(b"data")
+    loop.turn(0)
+    assert order == ["data", "end"]
+    loop.forget(pair[0].fileno())
+    loop.forget(pair[0].fileno())
+    pair[1].send(b"data")
+    loop.turn(0)
+    assert order == ["data", "end", "end"]
+
+
+def test_a_handler_that_was_forgotten_in_the_same_turn_is_not_called(loop: Loop) -> None:
+    (a, b), (c, d) = socket.socketpair(), socket.socketpair()
+    called: list[str] = []
+
+    def first(name: str, other: socket.socket) -> None:
+        called.append(name)
+        loop.forget(other.fileno())
+
+    with a, b, c, d:
+        loop.watch(a.fileno(), READ, lambda _events: first("a", c))
+        loop.watch(c.fileno(), READ, lambda _events: first("c", a))
+        b.send(b"x")
+        d.send(b"x")
+        loop.turn(0)
+    assert len(called) == 1
+
+
+def test_a_turn_end_that_wants_more_shortens_the_next_wait(loop: Loop) -> None:
+    wants = iter([True, True, False])
+    loop.at_turn_end(lambda: next(wants))
+    loop.turn(0)
+    loop.turn(3600)
+    loop.turn(3600)
+
+
+def test_a_fault_in_a_handler_is_counted_and_the_rest_goes_on(loop: Loop, clock: Clock) -> None:
+    fired: list[int] = []
+    loop.at(100.0, lambda: fired.append(1 // 0))
+    loop.at(100.0, lambda: fired.append(1))
+    logging.disable(logging.CRITICAL)
+    loop.turn(0)
+    logging.disable(logging.NOTSET)
+    assert (fired, loop.faults) == ([1], 1)
+
+
+def test_deadlines_keep_the_order_of_the_last_move() -> None:
+    deadlines = Deadlines[str](10.0)
+    for at, name in enumerate("abc"):
+        deadlines.restart(name, float(at))
+    deadlines.restart("a", 5.0)
+    assert deadlines.items() == ["b", "c", "a"]
+    assert deadlines.pop_expired(10.9) == []
+    assert deadlines.pop_expired(12.0) == ["b", "c"]
+    assert "a" in deadlines
+    assert "b" not in deadlines
+    deadlines.restart("d", 6.0)
+    assert deadlines.pop_oldest() == "a"
+    deadlines.drop("d")
+    deadlines.drop("d")
+    assert (len(deadlines), deadlines.pop_oldest()) == (0, None)
