@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 import click
 
@@ -21,6 +21,7 @@ from ukihashi.alert.sinks import Console, JsonFile, LogFile, Sink
 from ukihashi.capture.devices import Device, devices, find
 from ukihashi.capture.live import LiveCapture, Statistics
 from ukihashi.capture.pcap import CaptureFile
+from ukihashi.cli.main import run
 from ukihashi.config.alert import load_alert
 from ukihashi.config.places import config_dir
 from ukihashi.detect.record import Finding
@@ -40,7 +41,7 @@ def _note(text: str) -> None:
 
 
 def _tell(error: UkihashiError) -> None:
-    _note(say(error))
+    _note(f"ukihashi: {say(error)}")
 
 
 def _consent() -> None:
@@ -144,11 +145,6 @@ def _label_help() -> str:
     return _("What log lines call the tunnel: by its family, or SoftEther 1.0 for all.")
 
 
-def _fail(error: UkihashiError) -> NoReturn:
-    _tell(error)
-    raise click.exceptions.Exit(error.exit_status)
-
-
 def _sinks(json_file: str, log: str, *, classic: bool) -> list[Sink]:
     sinks: list[Sink] = [Console(click.echo, classic=classic, as_json=json_file == "-")]
     if json_file not in ("", "-"):
@@ -193,36 +189,31 @@ def alert(
     label: str | None,
 ) -> None:
     """Find SoftEther and ukihashi tunnels on a network, or in capture files."""
+    config = load_alert(config_dir() / "alert.toml")
+    if bool(files) == bool(interface):
+        raise UsageError(N_("give either capture files (-r FILE) or a card to listen on (-i CARD)"))
+    classic = (label or config.label) == "classic"
+    sinks = _sinks(config.json if json_file is None else json_file, config.log if log is None else log, classic=classic)
+    detector = Alert(
+        sinks,
+        tell=_tell,
+        explain=_explain if explain else None,
+        probable=probable or config.probable,
+        max_flows=config.max_flows,
+    )
+    _consent()
+    good = True
     try:
-        config = load_alert(config_dir() / "alert.toml")
-        if bool(files) == bool(interface):
-            raise UsageError(N_("give either capture files (-r FILE) or a card to listen on (-i CARD)"))
-        classic = (label or config.label) == "classic"
-        sinks = _sinks(
-            config.json if json_file is None else json_file, config.log if log is None else log, classic=classic
-        )
-        detector = Alert(
-            sinks,
-            tell=_tell,
-            explain=_explain if explain else None,
-            probable=probable or config.probable,
-            max_flows=config.max_flows,
-        )
-        _consent()
-        good = True
-        try:
-            if interface:
-                device = find(interface)
-                if device is None:
-                    raise _unknown(interface)
-                _listen(detector, device, lambda: _note(_starting(device)))
-            else:
-                good = _read(detector, files)
-                _summary(detector, None)
-        finally:
-            detector.close()
-    except UkihashiError as error:
-        _fail(error)
+        if interface:
+            device = find(interface)
+            if device is None:
+                raise _unknown(interface)
+            _listen(detector, device, lambda: _note(_starting(device)))
+        else:
+            good = _read(detector, files)
+            _summary(detector, None)
+    finally:
+        detector.close()
     if not good:
         raise click.exceptions.Exit(InputUnreadable.exit_status)
     if detector.sink_failed:
@@ -293,13 +284,9 @@ def _sealert() -> click.Command:
     @click.option("--label", type=click.Choice(LABELS), help=_label_help())
     @click.version_option(__version__, prog_name="sealert", message="%(prog)s (ukihashi) %(version)s")
     def command(number: int | None, label: str | None) -> None:
-        try:
-            config = load_alert(config_dir() / "alert.toml")
-            classic = (label or config.label) == "classic"
-            detector = _operate(number, classic=classic, max_flows=config.max_flows)
-        except UkihashiError as error:
-            _fail(error)
-        if detector.sink_failed:
+        config = load_alert(config_dir() / "alert.toml")
+        classic = (label or config.label) == "classic"
+        if _operate(number, classic=classic, max_flows=config.max_flows).sink_failed:
             raise click.exceptions.Exit(SINK_FAILED)
 
     return command
@@ -308,4 +295,4 @@ def _sealert() -> click.Command:
 def sealert() -> None:
     """The console script `sealert`."""
     set_language(language_of(os.environ))
-    _sealert().main(prog_name="sealert")
+    sys.exit(run(_sealert(), sys.argv[1:], name="sealert"))
