@@ -16,7 +16,8 @@ from lab.fake_hub import FakeHub
 from ukihashi.auth.link import Link
 from ukihashi.auth.password import hash_password
 from ukihashi.card import account
-from ukihashi.card.dialler import Card, client, is_up
+from ukihashi.card.control import client, is_up, listener
+from ukihashi.card.dialler import Card
 from ukihashi.card.link import fingerprint
 from ukihashi.config import places
 from ukihashi.config.card import CardConfig, Route, Times, Trust
@@ -310,9 +311,7 @@ def test_one_card_an_account(hub: FakeHub) -> None:
 
 
 def _start_another(config: CardConfig) -> None:
-    from ukihashi.card.dialler import _listener
-
-    with _listener(places.card_socket("lan"), "lan"):
+    with listener(places.card_socket("lan"), "lan"):
         pass
 
 

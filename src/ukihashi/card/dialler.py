@@ -10,7 +10,6 @@ The interface stays up with its addresses and routes through all of it, so appli
 """
 
 import asyncio
-import contextlib
 import enum
 import os
 import platform
@@ -18,7 +17,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,12 +26,12 @@ import structlog
 from ukihashi.auth.password import hash_password
 from ukihashi.card import account
 from ukihashi.card.child import SPARE_S, DataChild
+from ukihashi.card.control import listener
 from ukihashi.card.messages import Connect, Counters, Failed, Lost, Opened, Trouble
 from ukihashi.config import places
 from ukihashi.config.card import CardConfig
 from ukihashi.errors import (
     N_,
-    DaemonUnreachable,
     EnvironmentLacks,
     NotTrusted,
     Refused,
@@ -123,20 +122,20 @@ class Card:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._leave.set)
-        with _listener(places.card_socket(self.name), self.name) as listener:
+        with listener(places.card_socket(self.name), self.name) as sock:
             tap = open_tap(self._config.interface.name)
             try:
                 await asyncio.to_thread(netlink.set_mac, tap.name, self._config.mac)
-                await self._stay(tap, listener)
+                await self._stay(tap, sock)
             finally:
                 await self._take_down(tap)
 
-    async def _stay(self, tap: Tap, listener: socket.socket) -> None:
+    async def _stay(self, tap: Tap, sock: socket.socket) -> None:
         verbs = control_socket.Verbs({"status": self.status, "leave": self.leave})
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(control_socket.serve(listener, verbs)),
+                    group.create_task(control_socket.serve(sock, verbs)),
                     group.create_task(self._keep(tap)),
                 ]
                 await self._leave.wait()
@@ -463,47 +462,3 @@ def _read_authorities(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise EnvironmentLacks(N_("{path} can't be read: {reason}"), path=path, reason=reason) from error
-
-
-@contextlib.contextmanager
-def _listener(path: Path, name: str) -> Iterator[socket.socket]:
-    """The card's control socket, gone afterwards. Raises: UsageError if this card is up already."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with sock:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                if is_up(name):
-                    raise UsageError(N_("the card “{name}” is up already; see `ukihashi card status`"), name=name)
-                path.unlink()
-            sock.bind(str(path))
-            path.chmod(0o660)
-            sock.listen()
-        except OSError as error:
-            raise EnvironmentLacks(
-                N_("the control socket {path} can't be made: {reason}; run this as root (sudo)"),
-                path=path,
-                reason=error.strerror or error,
-            ) from error
-        try:
-            yield sock
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def client(name: str) -> control_socket.Client:
-    """Ask the running card of an account."""
-    return control_socket.Client(
-        places.card_socket(name), absent=N_("this card is not up (nothing answers on {path}); start it with `card up`")
-    )
-
-
-def is_up(name: str) -> bool:
-    """Does a card of this account run?"""
-    try:
-        client(name).ask("status")
-    except DaemonUnreachable:
-        return False
-    except UkihashiError:
-        return True
-    return True

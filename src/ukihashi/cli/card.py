@@ -14,7 +14,8 @@ import click
 
 from ukihashi.auth.link import Link
 from ukihashi.card import account
-from ukihashi.card.dialler import Card, client
+from ukihashi.card.control import client
+from ukihashi.card.dialler import Card
 from ukihashi.card.link import fingerprint
 from ukihashi.cli import background
 from ukihashi.cli.output import Column, cell, print_json, say_aside, show, write
