@@ -359,7 +359,7 @@ def test_pages_that_nobody_reads_are_bounded(
 ) -> None:
     pages.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n" + bytes(1000000)
     hub = make_hub(replace(quick, relays=1, relay_s=30.0), web=tmp_path / "web.sock")
-    with hub.call(receive_buffer=4096) as idle, hub.call() as other:
+    with hub.call(receive_buffer=65536) as idle, hub.call() as other:
         idle.sock.sendall(idle.http.request("GET", "/"))
         until(lambda: pages.asked, "the first request")
         until(lambda: other.get("/").status == 503, "no room for another page")

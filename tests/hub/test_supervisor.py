@@ -34,7 +34,9 @@ class Supervised:
             **more,
         }
         command = [sys.executable, "-m", "tests.hub.supervised", json.dumps(settings)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=repository, text=True)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, cwd=repository, text=True, start_new_session=True
+        )
         self.events: list[dict[str, Any]] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -164,6 +166,15 @@ def test_a_signal_ends_all_processes_in_good_order(launch: Callable[..., Supervi
     assert hub.finish(number) == 0
     assert not any(map(is_alive, pids))
     assert hub.told("told") == ([] if os.geteuid() == 0 else hub.told("told")[:1])
+
+
+def test_a_signal_to_the_whole_group_ends_it_too(launch: Callable[..., Supervised]) -> None:
+    hub = launch()
+    pids = children(hub.process.pid)
+    os.killpg(hub.process.pid, signal.SIGTERM)
+    assert hub.process.wait(DEADLINE) == 0
+    assert not any(map(is_alive, pids))
+    assert len(hub.told("control")) <= 2  # started once, stopped once
 
 
 def test_nothing_survives_a_killed_supervisor(

@@ -338,6 +338,9 @@ class _Hub:
         status = self._reap(child)
         if self._stopping_since is not None:
             return
+        if status in {0, -signal.SIGTERM}:  # in good order, unasked: the signal went to our whole group
+            self._stop(0)
+            return
         killed = status < 0
         how = UkihashiError(
             N_("killed by signal {number}") if killed else N_("exit status {number}"), number=abs(status)
