@@ -8,6 +8,7 @@ Debian packages named in UKIHASHI_NOT_INSTALLABLE, which `./run` tried to instal
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def _missing_packages(programs: tuple[str, ...]) -> set[str]:
     others = [name for name in programs if name not in peers.PACKAGES]
     gone = {PACKAGES.get(name, name) for name in others if shutil.which(name, path=SEARCH) is None}
     return gone | (set(peers.missing(*softether).split()) if softether else set())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """On Python before 3.11.4 a failure is shown by Python's own traceback.
+
+    pytest's parses the source, at which those versions (Debian 12's is one) can fall over: "AST constructor recursion
+    depth mismatch", python/cpython issue 106905. The run would end there.
+    """
+    if sys.version_info < (3, 11, 4) and config.option.tbstyle == "auto":
+        config.option.tbstyle = "native"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
