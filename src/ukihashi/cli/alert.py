@@ -62,7 +62,7 @@ def _explain(finding: Finding) -> None:
         )
     )
     for reason in finding.reasons:
-        _note(f"    {reason.name}: {reason.score:+.1f}")
+        _note(f"    {_(reason.name)}: {reason.score:+.1f}")
     if finding.turns:
         _note(_("    bytes of the turns since the TLS hello: {turns}").format(turns=" ".join(map(str, finding.turns))))
     if finding.gaps:
@@ -119,9 +119,7 @@ def _summary(alert: Alert, statistics: Statistics | None) -> None:
 
 def _unknown(interface: str) -> UkihashiError:
     known = ", ".join(device.interface for device in devices())
-    return UsageError(
-        N_("no card {interface} that is up; there are: {known}"), interface=interface, known=known or _("none")
-    )
+    return UsageError(N_("no card {interface} that is up; there are: {known}"), interface=interface, known=known or "-")
 
 
 def _read(alert: Alert, names: Sequence[str]) -> bool:
@@ -154,7 +152,7 @@ def _sinks(json_file: str, log: str, *, classic: bool) -> list[Sink]:
     return sinks
 
 
-@click.command("alert", short_help=_("Find SoftEther and ukihashi tunnels on a network, or in capture files."))
+@click.command("alert", help=_("Find SoftEther and ukihashi tunnels on a network, or in capture files."))
 @click.option(
     "-r",
     "--read",

@@ -14,6 +14,7 @@ from ukihashi.detect.features import Beginning, Outer, beginning
 from ukihashi.detect.flow import COUPLED_S, Flow, Half, Message
 from ukihashi.detect.model import Timing
 from ukihashi.detect.record import Attached, Connection, Endpoint, Family, Finding, Reason, Verdict
+from ukihashi.errors import N_
 
 # Rules 1 to 4, SoftEther.
 LOGIN_MIN: Final = 6.5
@@ -248,15 +249,15 @@ class Detector:
         if case.family is Family.UKIHASHI:
             self._judge_own(session, now)
             return
-        login = Reason("login dialogue", case.login)
+        login = Reason(N_("login dialogue"), case.login)
         if session.further >= FURTHER_MIN:
-            self._confirm(session, now, "1", (login, Reason("further connection", session.further)), ())
+            self._confirm(session, now, "1", (login, Reason(N_("further connection"), session.further)), ())
             return
         flow = case.flow
         directions = [_complete(half) for half in (flow.client, flow.server)]
         timing = model.softether_timing(directions)
         if timing.gaps >= 6 and timing.score >= TIMER_MIN and _timer_shape(timing):
-            self._confirm(session, now, "2", (login, Reason("keep-alive timers", timing.score)), directions)
+            self._confirm(session, now, "2", (login, Reason(N_("keep-alive timers"), timing.score)), directions)
             return
         if case.login < LOGIN_ALONE:
             return
@@ -265,7 +266,7 @@ class Detector:
         if coupled > COUPLED_MAX:
             return
         if now - case.matched >= SILENCE_TEST_S and self._never_silent(case, directions, now):
-            self._confirm(session, now, "3", (login, Reason("never silent for long", 0.0)), directions)
+            self._confirm(session, now, "3", (login, Reason(N_("never silent for long"), 0.0)), directions)
         elif session.finding is None and (last or now - case.matched >= PROBABLE_AFTER_S):
             self._confirm(session, now, "4", (login,), directions, Verdict.PROBABLE)
 
@@ -284,15 +285,17 @@ class Detector:
         directions = [_complete(half) for half in (flow.client, flow.server)]
         timing = model.ukihashi_timing(directions)
         limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
-        login = Reason("login dialogue", case.login)
+        login = Reason(N_("login dialogue"), case.login)
         silent = any(half.longest > limit or now - half.heard > limit for half in (flow.client, flow.server))
         if not silent and _own_timer(timing, directions, _answering(flow, now)):
-            self._confirm(session, now, "own", (login, Reason("keep-alive timers", timing.score)), directions)
+            self._confirm(session, now, "own", (login, Reason(N_("keep-alive timers"), timing.score)), directions)
             return
         timing = model.softether_timing(directions)  # our card at a SoftEther server keeps that one's law
         if timing.gaps >= 8 and timing.score >= OWN_TIMER_MIN and timing.beyond == 0 and _timer_shape(timing):
             case.family = Family.SOFTETHER
-            self._confirm(session, now, "2, our card", (login, Reason("keep-alive timers", timing.score)), directions)
+            self._confirm(
+                session, now, "2, our card", (login, Reason(N_("keep-alive timers"), timing.score)), directions
+            )
 
     def _confirm(
         self,
@@ -371,7 +374,7 @@ class Detector:
         flows = sorted(flows, key=lambda flow: flow.begin)
         directions = [_complete(half) for flow in flows for half in (flow.client, flow.server)]
         connections = [_connection(flow) for flow in flows]
-        finding = _finding(flows[0], connections, now, rule, (Reason("keep-alive timers", score),), directions)
+        finding = _finding(flows[0], connections, now, rule, (Reason(N_("keep-alive timers"), score),), directions)
         finding = replace(finding, family=family)
         if len(self._midstream_done) >= MAX_SESSIONS:
             del self._midstream_done[next(iter(self._midstream_done))]
