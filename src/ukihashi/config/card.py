@@ -73,7 +73,7 @@ class Times(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     dial: Annotated[float, msgspec.Meta(ge=1, le=120)] = 15.0  # TCP connection; the same again for TLS and login
     keepalive: Annotated[float, msgspec.Meta(ge=1, le=30)] = 5.0  # of silence, between two ukihashi ends
     dead: Annotated[float, msgspec.Meta(ge=3, le=120)] = 15.0  # of silence, between two ukihashi ends
-    retry_most: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30.0  # longest pause between two tries
+    retry_most: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 5.0  # longest pause between two tries
     refused: Annotated[float, msgspec.Meta(ge=5, le=3600)] = 60.0  # pause after a refusal that will hardly change
 
 
