@@ -22,6 +22,7 @@ PAUSE_S: Final = 0.03  # data after a longer pause is another message
 GAP_S: Final = 0.95  # a message after a shorter silence tells nothing about timers
 COUPLED_S: Final = 0.35  # a message this close to one of the other side may be its answer
 MAX_MESSAGES: Final = 128  # kept per direction, oldest dropped
+LONG_TURN: Final = 60_000  # bytes; a longer turn is judged before it ends
 MAX_FLOWS: Final = 65_536
 AGE_S: Final = 300.0  # a silent connection is forgotten
 DEAD_AGE_S: Final = 900.0  # longer for one that was cleared: it must not come back as one that began unseen
@@ -161,7 +162,7 @@ class Watcher(Protocol):
     """Who is told; each method may call `watch` or `drop` on the flow."""
 
     def turned(self, flow: Flow, time: float) -> None:
-        """The last of `flow.turns` is complete (stage OPENING)."""
+        """The last of `flow.turns` is complete, or longer than LONG_TURN (stage OPENING)."""
 
     def joined(self, flow: Flow, time: float) -> None:
         """The flow began before the capture; it is WATCHED now."""
@@ -296,6 +297,8 @@ class FlowTable:
             turn.first += new
             # A full segment is the MSS, less 12 bytes when timestamps are on (RFC 7323); a driver may join several.
             turn.cut = bool(length and length % flow.mss and length % (flow.mss - 12))
+        if turn.size > LONG_TURN >= turn.size - new:
+            self._watcher.turned(flow, time)
 
     def _decide(self, flow: Flow, half: Half, time: float, head: bytes) -> None:
         """Is the first data of a flow without SYN the begin of a connection? Its sender's role tells."""

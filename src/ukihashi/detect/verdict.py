@@ -11,7 +11,7 @@ from typing import Final
 
 from ukihashi.detect import model
 from ukihashi.detect.features import Beginning, Outer, beginning
-from ukihashi.detect.flow import COUPLED_S, Flow, Half, Message
+from ukihashi.detect.flow import COUPLED_S, LONG_TURN, Flow, Half, Message
 from ukihashi.detect.model import Timing
 from ukihashi.detect.record import Attached, Connection, Endpoint, Family, Finding, Reason, Verdict
 from ukihashi.errors import N_
@@ -44,7 +44,6 @@ OWN_SOON_SCORE: Final = 1.5
 
 SESSION_GONE_S: Final = 35.0  # session timeout and a margin: later connections are not of this session
 RESUME_S: Final = 300.0  # how long a hub of ours keeps a session that was cut
-TURN_MAX: Final = 60_000  # bytes; a longer turn is no part of an opening
 MAX_SESSIONS: Final = 16_384
 MAX_MIDSTREAM: Final = 64  # connections per key looked at together
 
@@ -104,19 +103,13 @@ class Detector:
         """See `flow.Watcher`."""
         turns = flow.turns
         start = beginning(turns)
-        if start is None or (
-            len(turns) > 1 and max(turns[-1].size, turns[-2].size) > TURN_MAX and turns[-1].toward_server
-        ):
+        if start is None:
             flow.drop()
             return
-        if start.hello < 0:
+        after = len(turns) - 1 - start.hello if start.hello >= 0 else 0
+        if after >= model.FIRST_WINDOW + 3 and not turns[-1].toward_server and self._match(flow, start, time):
             return
-        after = len(turns) - 1 - start.hello
-        if after < model.FIRST_WINDOW + 3:
-            return
-        if not turns[-1].toward_server and self._match(flow, start, time):
-            return
-        if after >= model.WINDOW_TURNS:
+        if after >= model.WINDOW_TURNS or turns[-1].size > LONG_TURN:  # no opening has such a turn but its last one
             flow.drop()
 
     def joined(self, flow: Flow, time: float) -> None:
