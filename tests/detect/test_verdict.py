@@ -214,15 +214,45 @@ def test_a_fresh_login_is_a_line_and_a_resume_is_attached() -> None:
     chance = Random(10)
     first = own_session(chance, 50000, BEGIN)
     first.close()
-    resume = talk(50001, BEGIN + 70)
-    tls(resume, chance)
-    for side, size in enumerate((235, 500, 720, 500)):
-        resume.say(side % 2, size)
-    keepalives(resume, chance, seconds=60)
+    resume = resumed(chance, 50001, BEGIN + 70)
     second = own_session(chance, 50002, BEGIN + 140)
     found = judge(first, resume, second)
     assert [line.client.port for line in lines(found)] == [50000, 50002]
     assert [entry.connection.client.port for entry in found if isinstance(entry, Attached)] == [50001]
+
+
+def resumed(chance: Random, port: int, begin: float, *, seconds: float = 60) -> Talk:
+    one = talk(port, begin)
+    tls(one, chance)
+    for side, size in enumerate((235, 500, 720, 500)):
+        one.say(side % 2, size)
+    keepalives(one, chance, seconds=seconds)
+    return one
+
+
+def test_a_session_cut_before_its_line_is_judged_on_the_connection_that_resumes_it() -> None:
+    chance = Random(11)
+    found = judge(own_session(chance, 50000, BEGIN, seconds=8), resumed(chance, 50001, BEGIN + 12))
+    assert [(line.client.port, line.begin) for line in lines(found)] == [(50000, BEGIN)]
+    assert [connection.client.port for connection in lines(found)[0].connections] == [50000, 50001]
+
+
+def test_a_resume_whose_login_was_not_captured_is_a_line() -> None:
+    assert [line.client.port for line in lines(judge(resumed(Random(12), 50001, BEGIN)))] == [50001]
+
+
+def test_resumes_of_resumes_are_attached() -> None:
+    chance = Random(13)
+    talks = [own_session(chance, 50000, BEGIN)]
+    talks += [resumed(chance, 50001 + n, BEGIN + 70 + 30 * n, seconds=20) for n in range(4)]
+    found = judge(*talks)
+    assert len(lines(found)) == 1
+    assert [entry.connection.client.port for entry in found if isinstance(entry, Attached)] == [
+        50001,
+        50002,
+        50003,
+        50004,
+    ]
 
 
 def fixed(client: int, server: int, *, answer: bool, wait: float = 5.0) -> Callable[[Talk, Random], None]:

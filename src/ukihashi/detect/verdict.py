@@ -24,7 +24,7 @@ FURTHER_WITHIN_S: Final = 120.0
 HELLO_DIFFERENCE: Final = 64  # bytes between client hellos of one client
 TIMER_MIN: Final = 6.0
 SILENCE_TEST_S: Final = 60.0
-SILENCE_SLACK_S: Final = 0.7
+SILENT_S: Final = 10.7  # half the usual session timeout, and a margin
 SENDS_MIN: Final = 12
 SMALL: Final = 640  # bytes
 COUPLED_MAX: Final = 0.85
@@ -44,6 +44,7 @@ OWN_SOON_SCORE: Final = 1.5
 
 SESSION_GONE_S: Final = 35.0  # session timeout and a margin: later connections are not of this session
 RESUME_S: Final = 300.0  # how long a hub of ours keeps a session that was cut
+LOOK_S: Final = 5.0
 MAX_SESSIONS: Final = 16_384
 MAX_MIDSTREAM: Final = 64  # connections per key looked at together
 
@@ -67,7 +68,7 @@ class Case:
 class Session:
     """A login and what joined it."""
 
-    __slots__ = ("case", "closed", "connections", "finding", "further", "hello_size")
+    __slots__ = ("case", "closed", "connections", "finding", "further", "hello_size", "latest", "next_look")
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -75,7 +76,9 @@ class Session:
         self.further = 0.0  # best score of a connection that joined
         self.connections = [_connection(case.flow)]
         self.finding: Finding | None = None
-        self.closed: float | None = None
+        self.closed: float | None = None  # when the connection that is judged ended
+        self.latest = case.flow  # the connection that joined last
+        self.next_look = case.matched + LOOK_S  # rules that wait for time to pass; messages are judged as they come
 
     @property
     def confirmed(self) -> bool:
@@ -144,17 +147,28 @@ class Detector:
         """See `flow.Watcher`."""
         for key, sessions in list(self._sessions.items()):
             for session in sessions[:]:
-                flow = session.case.flow
-                if session.closed is None and flow.closed:
-                    session.closed = flow.last
-                gone = session.closed if session.closed is not None else flow.last
-                keep = RESUME_S if session.case.family is Family.UKIHASHI else SESSION_GONE_S
-                if now - gone > keep and (session.closed is not None or now - gone > RESUME_S):
+                if self._is_over(session, now):
                     sessions.remove(session)
-                elif not session.confirmed and session.closed is None:
+                elif not session.confirmed and session.closed is None and now >= session.next_look:
+                    session.next_look = now + LOOK_S
                     self._judge(session, now)
             if not sessions:
                 del self._sessions[key]
+
+    @staticmethod
+    def _is_over(session: Session, now: float) -> bool:
+        """Nothing can come of it any more."""
+        flow, latest = session.case.flow, session.latest
+        if session.closed is None and flow.closed:
+            session.closed = flow.last
+        if session.case.family is Family.UKIHASHI and not session.confirmed and session.closed is None:
+            # Many dialogues open like ours. One that was silent for so long keeps neither law: look at it no more.
+            silent = max(flow.client.longest, flow.server.longest, now - min(flow.client.heard, flow.server.heard))
+            if silent > SILENT_S:
+                flow.drop()
+                return True
+        keep = SESSION_GONE_S if latest.closed and session.case.family is Family.SOFTETHER else RESUME_S
+        return now - max(latest.last, flow.last) > keep
 
     def finish(self, now: float) -> None:
         """The capture ends: say what is still open and probable."""
@@ -215,6 +229,7 @@ class Detector:
         connection = _connection(case.flow)
         late = connection.begin - session.connections[0].begin > FURTHER_WITHIN_S
         session.connections.append(connection)
+        session.latest = case.flow
         if session.finding is not None and session.confirmed:
             self._found.append(Attached(session.finding, connection))
         elif not late and case.family is Family.SOFTETHER:
@@ -225,15 +240,26 @@ class Detector:
     def _own(self, case: Case, time: float) -> None:
         """A login of our family or a resume: their sizes overlap, so it counts how soon after an end it came."""
         for session in reversed(self._sessions.get(_key(case.flow), [])):
-            if session.case.family is case.family and session.confirmed:
-                soon = case.flow.begin - (session.closed or session.case.flow.last) <= OWN_SOON_S
+            if session.case.family is case.family:
+                soon = case.flow.begin - session.latest.last <= OWN_SOON_S
                 if case.further - case.login + (OWN_SOON_SCORE if soon else -OWN_SOON_SCORE) > 0:
-                    self._attach(session, case, time)
+                    self._resume(session, case, time)
                     return
+        case.login = max(case.login, case.further)  # a resume of a login that was not captured is judged like one
         if case.login >= OWN_LOGIN_MIN:
             self._open(case)
         else:
             case.flow.drop()
+
+    def _resume(self, session: Session, case: Case, time: float) -> None:
+        """The session goes on with another connection; if it has no line yet, that one is judged from now on."""
+        if session.confirmed:
+            self._attach(session, case, time)
+            return
+        session.connections.append(_connection(case.flow))
+        session.case.flow.drop()
+        case.login = max(case.login, session.case.login)
+        case.session, session.case, session.latest, session.closed = session, case, case.flow, None
 
     # -- rules ---------------------------------------------------------------------------------------------------
 
@@ -265,9 +291,8 @@ class Detector:
 
     def _never_silent(self, case: Case, directions: Sequence[Sequence[Message]], now: float) -> bool:
         """Rule 3: no silence beyond the law, and small uncoupled messages in both directions."""
-        limit = 10.0 + SILENCE_SLACK_S
         for half in (case.flow.client, case.flow.server):
-            if half.sends < SENDS_MIN or half.longest > limit or now - half.heard > limit:
+            if half.sends < SENDS_MIN or half.longest > SILENT_S or now - half.heard > SILENT_S:
                 return False
         small = [sum(m.size <= SMALL and not m.coupled for m in messages) for messages in directions]
         return min(small) >= 2 and sum(small) >= 7
@@ -312,6 +337,8 @@ class Detector:
         )
         session.finding = finding
         self._found.append(finding)
+        if session.confirmed:
+            case.flow.drop()
 
     # -- connections that began before the capture -----------------------------------------------------------------
 
@@ -372,6 +399,8 @@ class Detector:
         if len(self._midstream_done) >= MAX_SESSIONS:
             del self._midstream_done[next(iter(self._midstream_done))]
         self._midstream_done[key] = finding
+        for flow in self._midstream.pop(key, []):
+            flow.drop()
         self._found.append(finding)
 
 
@@ -445,14 +474,13 @@ def _finding(
     reasons: tuple[Reason, ...],
     directions: Iterable[Sequence[Message]],
 ) -> Finding:
-    client, server = _ends(flow)
     messages = [message for messages in directions for message in messages if message.gap >= 1.9]
     return Finding(
         family=Family.SOFTETHER,
         verdict=Verdict.CONFIRMED,
         outer=Outer.TCP,
-        client=client,
-        server=server,
+        client=connections[0].client,
+        server=_ends(flow)[1],
         target="",
         begin=connections[0].begin,
         decided=now,
