@@ -98,6 +98,14 @@ def test_a_welcome_without_a_key_is_a_violation() -> None:
         talk(Opening(ORDER, random=os.urandom), [hello(), pack])
 
 
+def test_a_first_answer_that_ends_the_connection_is_a_violation() -> None:
+    opening = Opening(ORDER, random=os.urandom)
+    hub = ServerSide()
+    hub.receive(opening.start())
+    with pytest.raises(PeerViolation, match="after its first answer"):
+        opening.receive(pack_response(hub, hello()).replace(b"Connection: Keep-Alive", b"Connection: close"))
+
+
 @given(st.lists(st.binary(max_size=200), max_size=8), st.booleans())
 def test_nothing_a_stranger_says_does_more_than_end_the_talk(pieces: list[bytes], genuine: bool) -> None:
     opening = Opening(ORDER, random=os.urandom)

@@ -242,6 +242,8 @@ class Opening:
         return self.receive(rest)
 
     def _send(self, message: Login | AdditionalConnect) -> bytes:
+        if self._http.must_close:
+            raise PeerViolation(N_("the hub ends the connection after its first answer; something between may do that"))
         return pack_request(self._http, message.to_pack(self._pencore()))
 
     def _pencore(self) -> bytes:
