@@ -6,14 +6,23 @@ server port. A connection whose opening was seen and did not match is never judg
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from math import exp
 from typing import Final
 
 from ukihashi.detect import model
-from ukihashi.detect.features import Beginning, Outer, beginning
-from ukihashi.detect.flow import COUPLED_S, LONG_TURN, Flow, Half, Message
-from ukihashi.detect.model import Timing
-from ukihashi.detect.record import Attached, Connection, Endpoint, Family, Finding, Reason, Verdict
+from ukihashi.detect.evidence import (
+    OWN_TIMER_MIN,
+    answering,
+    complete,
+    connection_of,
+    make_finding,
+    own_timer,
+    session_key,
+    timer_shape,
+)
+from ukihashi.detect.features import Beginning, beginning
+from ukihashi.detect.flow import LONG_TURN, Flow, Half, Message
+from ukihashi.detect.midstream import Midstream
+from ukihashi.detect.record import Attached, Family, Finding, Reason, Verdict
 from ukihashi.errors import N_
 
 # Rules 1 to 4, SoftEther.
@@ -33,12 +42,6 @@ PROBABLE_AFTER_S: Final = 75.0
 # Our own family: an opening of small turns, which many dialogues could have, so the timer decides.
 OWN_LOGIN_MIN: Final = 5.0
 OWN_FURTHER_MIN: Final = 4.0
-OWN_TIMER_MIN: Final = 12.0
-OWN_DISTINCT: Final = 0.75
-OWN_SPREAD: Final = 75.0  # bytes; 148 is the deviation of the law, 75 the lowest that six draws reach
-OWN_BEYOND: Final = 0.1
-OWN_ANSWERING: Final = 0.4
-
 OWN_SOON_S: Final = 20.0  # a card whose connection was cut is back within this time
 OWN_SOON_SCORE: Final = 1.5
 
@@ -46,7 +49,6 @@ SESSION_GONE_S: Final = 35.0  # session timeout and a margin: later connections 
 RESUME_S: Final = 300.0  # how long a hub of ours keeps a session that was cut
 LOOK_S: Final = 5.0
 MAX_SESSIONS: Final = 16_384
-MAX_MIDSTREAM: Final = 64  # connections per key looked at together
 
 
 class Case:
@@ -74,7 +76,7 @@ class Session:
         self.case = case
         self.hello_size = case.beginning.hello_size
         self.further = 0.0  # best score of a connection that joined
-        self.connections = [_connection(case.flow)]
+        self.connections = [connection_of(case.flow)]
         self.finding: Finding | None = None
         self.closed: float | None = None  # when the connection that is judged ended
         self.latest = case.flow  # the connection that joined last
@@ -92,8 +94,7 @@ class Detector:
     def __init__(self) -> None:
         self._found: list[Finding | Attached] = []
         self._sessions: dict[bytes, list[Session]] = {}
-        self._midstream: dict[bytes, list[Flow]] = {}
-        self._midstream_done: dict[bytes, Finding] = {}
+        self._midstream = Midstream()
 
     def drain(self) -> list[Finding | Attached]:
         """Findings in the order they were decided."""
@@ -118,16 +119,15 @@ class Detector:
     def joined(self, flow: Flow, time: float) -> None:
         """See `flow.Watcher`."""
         del time
-        flows = self._midstream.setdefault(_key(flow), [])
-        if len(flows) >= MAX_MIDSTREAM:
-            flows.pop(0).drop()
-        flows.append(flow)
+        self._midstream.join(flow)
 
     def spoke(self, half: Half, time: float) -> None:
         """See `flow.Watcher`."""
         case = half.flow.case
         if not isinstance(case, Case):
-            self._judge_midstream(half, time)
+            found = self._midstream.judge(half, time)
+            if found is not None:
+                self._found.append(found)
         elif case.session is not None and not case.session.confirmed:
             self._judge(case.session, time)
 
@@ -137,11 +137,7 @@ class Detector:
         if isinstance(case, Case) and case.session is not None:
             case.session.closed = time
         elif case is None:
-            flows = self._midstream.get(_key(flow))
-            if flows is not None and flow in flows:
-                flows.remove(flow)
-                if not flows:
-                    del self._midstream[_key(flow)]
+            self._midstream.leave(flow)
 
     def tick(self, now: float) -> None:
         """See `flow.Watcher`."""
@@ -209,11 +205,11 @@ class Detector:
             case.flow.drop()
             return
         case.session = Session(case)
-        self._sessions.setdefault(_key(case.flow), []).append(case.session)
+        self._sessions.setdefault(session_key(case.flow), []).append(case.session)
 
     def _join(self, case: Case, time: float) -> None:
         """A further connection: of the latest login with this key that it fits, else of nobody."""
-        for session in reversed(self._sessions.get(_key(case.flow), [])):
+        for session in reversed(self._sessions.get(session_key(case.flow), [])):
             first = session.case
             if (
                 first.family is case.family
@@ -226,7 +222,7 @@ class Detector:
         case.flow.drop()
 
     def _attach(self, session: Session, case: Case, time: float) -> None:
-        connection = _connection(case.flow)
+        connection = connection_of(case.flow)
         late = connection.begin - session.connections[0].begin > FURTHER_WITHIN_S
         session.connections.append(connection)
         session.latest = case.flow
@@ -239,7 +235,7 @@ class Detector:
 
     def _own(self, case: Case, time: float) -> None:
         """A login of our family or a resume: their sizes overlap, so it counts how soon after an end it came."""
-        for session in reversed(self._sessions.get(_key(case.flow), [])):
+        for session in reversed(self._sessions.get(session_key(case.flow), [])):
             if session.case.family is case.family:
                 soon = case.flow.begin - session.latest.last <= OWN_SOON_S
                 if case.further - case.login + (OWN_SOON_SCORE if soon else -OWN_SOON_SCORE) > 0:
@@ -256,7 +252,7 @@ class Detector:
         if session.confirmed:
             self._attach(session, case, time)
             return
-        session.connections.append(_connection(case.flow))
+        session.connections.append(connection_of(case.flow))
         session.case.flow.drop()
         case.login = max(case.login, session.case.login)
         case.session, session.case, session.latest, session.closed = session, case, case.flow, None
@@ -273,9 +269,9 @@ class Detector:
             self._confirm(session, now, "1", (login, Reason(N_("further connection"), session.further)), ())
             return
         flow = case.flow
-        directions = [_complete(half) for half in (flow.client, flow.server)]
+        directions = [complete(half) for half in (flow.client, flow.server)]
         timing = model.softether_timing(directions)
-        if timing.gaps >= 6 and timing.score >= TIMER_MIN and _timer_shape(timing):
+        if timing.gaps >= 6 and timing.score >= TIMER_MIN and timer_shape(timing):
             self._confirm(session, now, "2", (login, Reason(N_("keep-alive timers"), timing.score)), directions)
             return
         if case.login < LOGIN_ALONE:
@@ -300,16 +296,16 @@ class Detector:
     def _judge_own(self, session: Session, now: float) -> None:
         case = session.case
         flow = case.flow
-        directions = [_complete(half) for half in (flow.client, flow.server)]
+        directions = [complete(half) for half in (flow.client, flow.server)]
         timing = model.ukihashi_timing(directions)
         limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
         login = Reason(N_("login dialogue"), case.login)
         silent = any(half.longest > limit or now - half.heard > limit for half in (flow.client, flow.server))
-        if not silent and _own_timer(timing, directions, _answering(flow, now)):
+        if not silent and own_timer(timing, directions, answering(flow, now)):
             self._confirm(session, now, "own", (login, Reason(N_("keep-alive timers"), timing.score)), directions)
             return
         timing = model.softether_timing(directions)  # our card at a SoftEther server keeps that one's law
-        if timing.gaps >= 8 and timing.score >= OWN_TIMER_MIN and timing.beyond == 0 and _timer_shape(timing):
+        if timing.gaps >= 8 and timing.score >= OWN_TIMER_MIN and timing.beyond == 0 and timer_shape(timing):
             case.family = Family.SOFTETHER
             self._confirm(
                 session, now, "2, our card", (login, Reason(N_("keep-alive timers"), timing.score)), directions
@@ -325,7 +321,7 @@ class Detector:
         verdict: Verdict = Verdict.CONFIRMED,
     ) -> None:
         case = session.case
-        finding = _finding(case.flow, session.connections, now, rule, reasons, directions)
+        finding = make_finding(case.flow, session.connections, now, rule, reasons, directions)
         finding = replace(
             finding,
             family=case.family,
@@ -339,157 +335,3 @@ class Detector:
         self._found.append(finding)
         if session.confirmed:
             case.flow.drop()
-
-    # -- connections that began before the capture -----------------------------------------------------------------
-
-    def _judge_midstream(self, half: Half, now: float) -> None:
-        flow = half.flow
-        key = _key(flow)
-        if key in self._midstream_done or len(half.messages) < 6:
-            return
-        if self._softether_midstream(key, now):
-            return
-        directions = [_complete(flow.client), _complete(flow.server)]
-        each = [model.ukihashi_timing([messages]) for messages in directions]
-        timing = model.ukihashi_timing(directions)
-        limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
-        if (
-            min(one.gaps for one in each) >= 6
-            and timing.gaps >= 14
-            and timing.score >= 28.0
-            and timing.coupled <= 0.4
-            and all(_own_shape(one) for one in each)
-            and max(flow.client.longest, flow.server.longest) <= limit
-        ):
-            self._confirm_midstream(key, [flow], Family.UKIHASHI, "own, begin unseen", timing.score, now)
-
-    def _softether_midstream(self, key: bytes, now: float) -> bool:
-        units = list[tuple[Flow, bool, Timing]]()
-        for flow in self._midstream.get(key, []):
-            for half in (flow.client, flow.server):
-                if len(half.messages) < 6:
-                    continue
-                timing = model.softether_timing([_complete(half)])
-                if (
-                    timing.gaps >= 6
-                    and timing.score >= 12.0
-                    and 0.18 <= timing.atom <= 0.8
-                    and timing.coupled <= 0.4
-                    and timing.distinct >= 0.75
-                    and timing.beyond <= 0.1
-                ):
-                    units.append((flow, half is flow.client, timing))
-        gaps = sum(timing.gaps for _, _, timing in units)
-        score = sum(timing.score for _, _, timing in units)
-        flows = list({id(flow): flow for flow, _, _ in units}.values())
-        both = len({toward_server for _, toward_server, _ in units}) == 2
-        if both and gaps >= 14 and score >= 28.0 and (len(flows) >= 2 or gaps >= 20):
-            self._confirm_midstream(key, flows, Family.SOFTETHER, "5", score, now)
-            return True
-        return False
-
-    def _confirm_midstream(
-        self, key: bytes, flows: list[Flow], family: Family, rule: str, score: float, now: float
-    ) -> None:
-        flows = sorted(flows, key=lambda flow: flow.begin)
-        directions = [_complete(half) for flow in flows for half in (flow.client, flow.server)]
-        connections = [_connection(flow) for flow in flows]
-        finding = _finding(flows[0], connections, now, rule, (Reason(N_("keep-alive timers"), score),), directions)
-        finding = replace(finding, family=family)
-        if len(self._midstream_done) >= MAX_SESSIONS:
-            del self._midstream_done[next(iter(self._midstream_done))]
-        self._midstream_done[key] = finding
-        for flow in self._midstream.pop(key, []):
-            flow.drop()
-        self._found.append(finding)
-
-
-def _timer_shape(timing: Timing) -> bool:
-    """Rule 2's further conditions."""
-    return 0.2 <= timing.atom <= 0.85 and timing.coupled <= 0.5 and timing.distinct >= 0.7
-
-
-def _own_timer(timing: Timing, directions: Sequence[Sequence[Message]], answering: float) -> bool:
-    """Do the silences of both directions follow our law, with sizes drawn at random?"""
-    if timing.gaps < 6 or timing.score < OWN_TIMER_MIN or not _own_shape(timing):
-        return False
-    each = [model.ukihashi_timing([messages]) for messages in directions]
-    fewest = min(one.gaps for one in each)
-    if answering <= OWN_ANSWERING:
-        return fewest >= 2 or timing.gaps >= 8
-    # Data that passes sets both timers back at once, so that they beat together: then the sizes must carry it.
-    return fewest >= 5 and all(_own_shape(one) for one in each)
-
-
-def _answering(flow: Flow, now: float) -> float:
-    """How much of what the more independent side says comes beside words of the other, beyond chance: 0..1.
-
-    Near 1 both sides speak only together, as question and answer do.
-    """
-    least = 1.0
-    for half in (flow.client, flow.server):
-        messages = _complete(half)
-        if len(messages) >= 3:
-            share = sum(message.coupled for message in messages) / len(messages)
-            rate = half.peer.sends / max(now - flow.watched, 1.0)
-            least = min(least, share - (1.0 - exp(-2 * COUPLED_S * rate)))
-    return least
-
-
-def _own_shape(timing: Timing) -> bool:
-    """Sizes drawn at random, and no silence beyond the law."""
-    return timing.distinct >= OWN_DISTINCT and timing.spread >= OWN_SPREAD and timing.beyond <= OWN_BEYOND
-
-
-def _complete(half: Half) -> list[Message]:
-    """The messages of a direction, without one that may still grow."""
-    messages = list(half.messages)
-    return messages[:-1] if half.message is not None else messages
-
-
-def _key(flow: Flow) -> bytes:
-    """Client address, server address, server port."""
-    key = flow.client.key
-    return key[:-4] + key[-2:]
-
-
-def _ends(flow: Flow) -> tuple[Endpoint, Endpoint]:
-    key = flow.client.key
-    size = (len(key) - 4) // 2
-    return (
-        Endpoint(key[:size], int.from_bytes(key[-4:-2])),
-        Endpoint(key[size : 2 * size], int.from_bytes(key[-2:])),
-    )
-
-
-def _connection(flow: Flow) -> Connection:
-    return Connection(_ends(flow)[0], flow.begin)
-
-
-def _finding(
-    flow: Flow,
-    connections: Sequence[Connection],
-    now: float,
-    rule: str,
-    reasons: tuple[Reason, ...],
-    directions: Iterable[Sequence[Message]],
-) -> Finding:
-    messages = [message for messages in directions for message in messages if message.gap >= 1.9]
-    return Finding(
-        family=Family.SOFTETHER,
-        verdict=Verdict.CONFIRMED,
-        outer=Outer.TCP,
-        client=connections[0].client,
-        server=_ends(flow)[1],
-        target="",
-        begin=connections[0].begin,
-        decided=now,
-        rule=rule,
-        score=sum(reason.score for reason in reasons),
-        reasons=reasons,
-        turns=(),
-        gaps=tuple(message.gap for message in messages[:64]),
-        sizes=tuple(message.size for message in messages[:64]),
-        connections=tuple(connections),
-        lost=flow.lost,
-    )

@@ -1,0 +1,99 @@
+"""Rule 5: connections that began before the capture are known by their timers alone, so these must speak clearly."""
+
+from dataclasses import replace
+from typing import Final
+
+from ukihashi.detect import model
+from ukihashi.detect.evidence import complete, connection_of, make_finding, own_shape, session_key
+from ukihashi.detect.flow import Flow, Half
+from ukihashi.detect.model import Timing
+from ukihashi.detect.record import Family, Finding, Reason
+from ukihashi.errors import N_
+
+MAX_TOGETHER: Final = 64  # connections of one key looked at together
+MAX_KEYS: Final = 16_384  # keys found; the oldest is forgotten
+
+
+class Midstream:
+    """The flows without a begin, by client address, server address and port; one finding for each."""
+
+    def __init__(self) -> None:
+        self._flows: dict[bytes, list[Flow]] = {}
+        self._done: dict[bytes, None] = {}
+
+    def join(self, flow: Flow) -> None:
+        """A flow whose begin was not seen."""
+        flows = self._flows.setdefault(session_key(flow), [])
+        if len(flows) >= MAX_TOGETHER:
+            flows.pop(0).drop()
+        flows.append(flow)
+
+    def leave(self, flow: Flow) -> None:
+        """It ended."""
+        key = session_key(flow)
+        flows = self._flows.get(key, [])
+        if flow in flows:
+            flows.remove(flow)
+            if not flows:
+                del self._flows[key]
+
+    def judge(self, half: Half, now: float) -> Finding | None:
+        """A message of a watched flow begins: is it enough now? A key is found once."""
+        flow = half.flow
+        key = session_key(flow)
+        if key in self._done or len(half.messages) < 6:
+            return None
+        found = self._softether(key, now)
+        if found is not None:
+            return found
+        directions = [complete(flow.client), complete(flow.server)]
+        each = [model.ukihashi_timing([messages]) for messages in directions]
+        timing = model.ukihashi_timing(directions)
+        limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
+        if (
+            min(one.gaps for one in each) >= 6
+            and timing.gaps >= 14
+            and timing.score >= 28.0
+            and timing.coupled <= 0.4
+            and all(own_shape(one) for one in each)
+            and max(flow.client.longest, flow.server.longest) <= limit
+        ):
+            return self._found(key, [flow], Family.UKIHASHI, "own, begin unseen", timing.score, now)
+        return None
+
+    def _softether(self, key: bytes, now: float) -> Finding | None:
+        units = list[tuple[Flow, bool, Timing]]()
+        for flow in self._flows.get(key, []):
+            for half in (flow.client, flow.server):
+                if len(half.messages) < 6:
+                    continue
+                timing = model.softether_timing([complete(half)])
+                if (
+                    timing.gaps >= 6
+                    and timing.score >= 12.0
+                    and 0.18 <= timing.atom <= 0.8
+                    and timing.coupled <= 0.4
+                    and timing.distinct >= 0.75
+                    and timing.beyond <= 0.1
+                ):
+                    units.append((flow, half is flow.client, timing))
+        gaps = sum(timing.gaps for _, _, timing in units)
+        score = sum(timing.score for _, _, timing in units)
+        flows = list({id(flow): flow for flow, _, _ in units}.values())
+        both = len({toward_server for _, toward_server, _ in units}) == 2
+        if both and gaps >= 14 and score >= 28.0 and (len(flows) >= 2 or gaps >= 20):
+            return self._found(key, flows, Family.SOFTETHER, "5", score, now)
+        return None
+
+    def _found(self, key: bytes, flows: list[Flow], family: Family, rule: str, score: float, now: float) -> Finding:
+        flows = sorted(flows, key=lambda flow: flow.begin)
+        directions = [complete(half) for flow in flows for half in (flow.client, flow.server)]
+        connections = [connection_of(flow) for flow in flows]
+        finding = make_finding(flows[0], connections, now, rule, (Reason(N_("keep-alive timers"), score),), directions)
+        finding = replace(finding, family=family)
+        if len(self._done) >= MAX_KEYS:
+            del self._done[next(iter(self._done))]
+        self._done[key] = None
+        for flow in self._flows.pop(key, []):
+            flow.drop()
+        return finding
