@@ -50,7 +50,7 @@ class CaptureFile:
         self.name: Final = name
         self.packets = 0
         self.offset = 0
-        self._file = file
+        self._file: io.BufferedReader | gzip.GzipFile = file
         self._rest = b""
 
     def __iter__(self) -> Iterator[Batch]:
@@ -60,7 +60,7 @@ class CaptureFile:
             InputUnreadable: not a capture file, or damaged; all packets before the damage were given.
         """
         if self._peek() == _GZIP_MAGIC:
-            self._file = io.BufferedReader(gzip.GzipFile(fileobj=self._file), CHUNK)
+            self._file = gzip.GzipFile(fileobj=self._file)
         head = self._read(4)
         while 0 < len(head) < 4 and (more := self._read(4 - len(head))):
             head += more
