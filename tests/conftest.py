@@ -12,10 +12,14 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from lab import peers
 from lab.net import Net, unfit
+
+hypothesis.settings.register_profile("here", deadline=None)  # a shared machine's pauses say nothing about the code
+hypothesis.settings.load_profile("here")
 
 FAILED = pytest.StashKey[bool]()
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, though a user's PATH may not say so
