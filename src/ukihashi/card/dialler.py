@@ -132,6 +132,7 @@ class Card:
 
     async def _stay(self, tap: Tap, sock: socket.socket) -> None:
         verbs = control_socket.Verbs({"status": self.status, "leave": self.leave})
+        failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -142,7 +143,9 @@ class Card:
                 for task in tasks:
                     task.cancel()
         except* UkihashiError as failures:
-            raise failures.exceptions[0] from None
+            failure = failures.exceptions[0]
+        if failure is not None:  # raised out here: Python before 3.11.4 would put it back into the group
+            raise failure from None
 
     async def _take_down(self, tap: Tap) -> None:
         self._become(State.LEAVING)
