@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -244,10 +245,12 @@ class Caller:
             self.received(b"", now)
 
     def _answer(self, status: int, headers: list[tuple[str, str]] | tuple[tuple[str, str], ...], body: bytes) -> None:
+        if not any(name.lower() == "date" for name, _ in headers):  # RFC 9110, section 6.6.1
+            headers = [*headers, ("Date", formatdate(usegmt=True))]
         self.connection.send(self._http.respond(status, headers, body))
 
     def _send_pack(self, pack: Pack) -> None:
-        self.connection.send(pack_response(self._http, pack))
+        self.connection.send(pack_response(self._http, pack, formatdate(usegmt=True)))
 
     def _refuse(self, code: int, login: Login | None = None, reason: str = "") -> None:
         """An error PACK, then the end. With `login`, control is told too."""
