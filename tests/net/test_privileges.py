@@ -5,8 +5,8 @@ import pytest
 
 PROGRAM = """
 import os, sys
-from ukihashi.net.privileges import drop_privileges
-drop_privileges("ukihashi-nobody-has-this-name", 60609)
+from ukihashi.net.privileges import drop, identity
+drop(identity("ukihashi-card"))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(os.getuid(), os.geteuid(), os.getgid(), os.getgroups(), int(status["CapEff"], 16), int(status["CapPrm"], 16),
       status["NoNewPrivs"].strip())
@@ -20,4 +20,4 @@ except PermissionError:
 @pytest.mark.usefixtures("needs_root")
 def test_nothing_is_left_and_nothing_comes_back() -> None:
     out = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
-    assert out.splitlines() == ["60609 60609 60609 [] 0 0 1", "kept out"]
+    assert out.splitlines() == ["60603 60603 60603 [] 0 0 1", "kept out"]

@@ -35,15 +35,14 @@ from ukihashi.card.messages import (
 )
 from ukihashi.errors import N_, DialError, EnvironmentLacks, UkihashiError
 from ukihashi.net.link import tune
-from ukihashi.net.privileges import drop_privileges
+from ukihashi.net.privileges import drop, identity
 from ukihashi.tap.device import Tap, adopt_tap
 
 # Python looks these up late; without rights their files may be unreadable.
 for _codec in ("ascii", "idna", "latin-1", "utf-8"):
     codecs.lookup(_codec)
 
-USER: Final = "ukihashi-card"
-UID: Final = 60603  # where that user does not exist
+USER: Final = "ukihashi-card"  # or the number kept for it
 LINGER: Final = 0.5  # seconds a closed link may take to close at the hub's end too
 FOREVER: Final = 3600.0  # seconds; the longest sleep of the loop
 
@@ -254,7 +253,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the dialler says when to stop
     signal.signal(signal.SIGTERM, _end)
     try:
-        drop_privileges(USER, UID)
+        drop(identity(USER))
         DataProcess(control, tap).run()
     except EnvironmentLacks as error:  # rights could not be given up, or the TAP was removed
         control.setblocking(True)

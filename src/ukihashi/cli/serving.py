@@ -25,9 +25,9 @@ from ukihashi.hub import control, supervisor
 from ukihashi.hub.backstage import Facts
 from ukihashi.hub.events import EVENTS
 from ukihashi.hub.limits import Limits
-from ukihashi.hub.privileges import identity, is_root
 from ukihashi.locale import LANGUAGES, _, catalogue
 from ukihashi.net.host import own_address
+from ukihashi.net.privileges import identity, is_root
 from ukihashi.ops import log
 from ukihashi.pki import ca
 from ukihashi.store.db import migrations

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from ukihashi.errors import N_, EnvironmentLacks, UsageError
 from ukihashi.hub.messages import HostPort, HostPortWanted
-from ukihashi.hub.privileges import is_root
+from ukihashi.net.privileges import is_root
 from ukihashi.tap import netlink
 from ukihashi.tap.device import Tap, open_tap
 

@@ -36,10 +36,10 @@ from ukihashi.hub.messages import (
     Stop,
 )
 from ukihashi.hub.pipes import PipeBroken, receive_with_fds, send_with_fd
-from ukihashi.hub.privileges import Identity, drop, identity, is_root, raise_descriptor_limit, seal
 from ukihashi.hub.worker import WorkerStart, run_worker
 from ukihashi.locale import say
 from ukihashi.net.listen import listen_tcp, listen_unix
+from ukihashi.net.privileges import Identity, die_with, drop, identity, is_root, raise_descriptor_limit
 from ukihashi.net.tls import server_context
 
 ADMIN_SOCKET: Final = "hub.sock"
@@ -187,7 +187,7 @@ class _Hub:
         # A relative path needs no right to the folders above; and there is nothing else to find in there.
         os.chdir(settings.runtime_dir)
         drop(self._worker_identity)
-        seal(parent, signal.SIGTERM)
+        die_with(parent, signal.SIGTERM)
         limits = replace(settings.limits, half_open=min(settings.limits.half_open, descriptors // 3))
         return run_worker(WorkerStart(link, peer, self._listeners, context, Path(WEB_SOCKET), limits))
 
@@ -197,7 +197,7 @@ class _Hub:
         self._keep_only(link, peer, *self._fronts)
         os.chdir(settings.state_dir)
         drop(self._control_identity)
-        seal(parent, signal.SIGKILL)
+        die_with(parent, signal.SIGKILL)
         web, admin = self._fronts
         return self._control(ControlStart(link, peer, web, admin, settings.state_dir, endpoints, may_make_ports))
 
