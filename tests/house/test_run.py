@@ -13,7 +13,7 @@ def call(
     run: Path, *words: str, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 60
 ) -> subprocess.CompletedProcess[str]:
     argv = [str(run), *words]
-    environment = {**os.environ, "LANG": "C.UTF-8", **(env or {})}
+    environment = {**os.environ, "LANG": "C.UTF-8", "TMPDIR": str(cwd), **(env or {})}
     for name in ("LC_ALL", "LC_MESSAGES", "LANGUAGE"):
         environment.pop(name, None)
     return subprocess.run(
