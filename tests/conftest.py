@@ -8,6 +8,7 @@ Debian packages named in UKIHASHI_NOT_INSTALLABLE, which `./run` tried to instal
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ from lab.net import Net, unfit
 
 hypothesis.settings.register_profile("here", deadline=None)  # a shared machine's pauses say nothing about the code
 hypothesis.settings.load_profile("here")
+
+# A caller may ignore these (`nohup`, a job in the background), and every program that a test starts would inherit that.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 FAILED = pytest.StashKey[bool]()
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, though a user's PATH may not say so
