@@ -1,12 +1,16 @@
-"""How fast the pure core is on this machine: `python bench/core.py`. Prints, asserts nothing.
+"""How fast the pure core is on this machine: `./run bench core`. Prints, asserts nothing.
 
 Figures are per second of CPU time of one core, the median of several rounds.
 """
 
+import argparse
+import json
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from ukihashi.switch.forward import Switch
 from ukihashi.units import PortId
@@ -14,20 +18,27 @@ from ukihashi.wire.blocks import BlockDecoder, encode_frames
 
 ROUNDS = 7
 SECONDS = 0.2  # of each round
+QUICK_ROUNDS = 3
 A, B, C = (bytes([2, 0, 0, 0, 0, last]) for last in (1, 2, 3))
+
+
+rounds = ROUNDS
+found: dict[str, float] = {}  # what was measured -> frames a second of CPU
 
 
 def measure(name: str, frames: int, work: Callable[[], object]) -> None:
     """Repeat `work`, which handles `frames` frames, and print the rate."""
     rates = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         count, start = 0, time.process_time()
         while time.process_time() - start < SECONDS:
             for _ in range(10):
                 work()
             count += 10 * frames
         rates.append(count / (time.process_time() - start))
-    print(f"{name:48} {statistics.median(rates) / 1e6:8.2f} M frames/s")
+    found[name] = statistics.median(rates)
+    spread = f"({min(rates) / 1e6:.2f}..{max(rates) / 1e6:.2f})"
+    print(f"{name:48} {found[name] / 1e6:8.2f} M frames/s {spread}", flush=True)
 
 
 def frame(destination: bytes, source: bytes, length: int = 1514) -> bytes:
@@ -74,7 +85,21 @@ def bench_switch() -> None:
     measure("switch, batches of one frame", 1, lambda: switch.forward(single, PortId(1), 1.0))
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str]) -> int:
+    """Run all; with --json FILE write the medians."""
+    global rounds  # noqa: PLW0603 - one run a process
+    parser = argparse.ArgumentParser(prog="./run bench core", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the medians there, frames a second of CPU")
+    words = parser.parse_args(argv)
+    rounds = QUICK_ROUNDS if words.quick else ROUNDS
     bench_decoder()
     bench_encoder()
     bench_switch()
+    if words.json:
+        words.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
