@@ -145,7 +145,7 @@ def test_commands_and_processes_report_how_they_ended(net: Net) -> None:
     with pytest.raises(LabError, match="ended with 5"):
         talker.wait_for("second")
     sleeper = a.spawn(["sleep", "1000"])
-    assert sleeper.pid in a.pids()
+    until(lambda: sleeper.pid in a.pids(), seconds=10, what="the program being on its host")
     assert sleeper.stop() == -signal.SIGTERM
     assert not sleeper.running
 
