@@ -1,9 +1,11 @@
 """The laboratory leaves nothing behind, whatever ends it."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,22 +38,30 @@ def traces(mark: str) -> list[str]:
     return folders + [path.name for path in NAMESPACES.glob(f"uk{mark}-*")]
 
 
-def start(repository: Path, how: str) -> tuple[subprocess.Popen[str], str]:
-    """A Python of its own that makes a Net; with the Net's mark, once it is made."""
+@contextlib.contextmanager
+def started(repository: Path, how: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A Python of its own that makes a Net; with the Net's mark, once it is made. It never outlives the block."""
     argv = [sys.executable, "-c", MAKES_ONE, str(repository), how]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     with process.stdout:
-        return process, process.stdout.readline().strip()
+        mark = process.stdout.readline().strip()
+    try:
+        yield process, mark
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+            sweep()
 
 
 @pytest.mark.netns
 @pytest.mark.parametrize(("how", "status"), [("raise", 1), ("exit", 3)])
 def test_an_exception_or_an_exit_leaves_nothing(repository: Path, how: str, status: int) -> None:
-    process, mark = start(repository, how)
-    assert mark
-    assert process.wait(30) == status
-    assert traces(mark) == []
+    with started(repository, how) as (process, mark):
+        assert mark
+        assert process.wait(30) == status
+        assert traces(mark) == []
 
 
 @pytest.mark.netns
@@ -59,18 +69,18 @@ def test_an_exception_or_an_exit_leaves_nothing(repository: Path, how: str, stat
     ("number", "how"), [(signal.SIGINT, "wait"), (signal.SIGTERM, "stubborn"), (signal.SIGHUP, "wait")]
 )
 def test_a_signal_leaves_nothing_and_still_ends_the_process(repository: Path, number: signal.Signals, how: str) -> None:
-    process, mark = start(repository, how)
-    assert len(traces(mark)) == 4  # the folder, two hosts, the wire
-    process.send_signal(number)
-    assert process.wait(30) == -number  # the parent of a run sees which signal ended it
-    assert traces(mark) == []
+    with started(repository, how) as (process, mark):
+        assert len(traces(mark)) == 4  # the folder, two hosts, the wire
+        process.send_signal(number)
+        assert process.wait(30) == -number  # the parent of a run sees which signal ended it
+        assert traces(mark) == []
 
 
 @pytest.mark.netns
 def test_what_a_killed_run_left_is_swept_by_the_next(repository: Path) -> None:
-    process, mark = start(repository, "wait")
-    process.kill()
-    process.wait(10)
+    with started(repository, "wait") as (process, mark):
+        process.kill()
+        process.wait(10)
     assert traces(mark)
     with Net() as net:
         assert traces(mark) == []
