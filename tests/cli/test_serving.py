@@ -1,5 +1,4 @@
 import datetime as dt
-import os
 import shutil
 import sys
 import tempfile
@@ -55,9 +54,8 @@ def test_the_secret_and_the_link_are_told_at_the_first_start(capsys: pytest.Capt
     assert "secret" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("needs_root")
 def test_a_state_folder_that_the_hub_can_not_reach_is_told_before_the_start(shut: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root gives rights up")
     with pytest.raises(EnvironmentLacks, match=f"{shut} is closed .* chmod o\\+x"):
         serving._prepare_state(shut / "state")
     shut.chmod(0o711)

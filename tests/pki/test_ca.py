@@ -38,10 +38,8 @@ def test_the_pin_is_what_a_card_computes(made: ca.Identity) -> None:
     assert len(ca.pin_text(made.pin)) == 95
 
 
-@pytest.mark.peer
+@pytest.mark.peer("openssl")
 def test_openssl_finds_the_certificate_in_order(made: ca.Identity) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
     told = subprocess.run(
         ["openssl", "x509", "-in", made.certificate, "-noout", "-text", "-checkhost", "hub.example.jp"],
         capture_output=True,
