@@ -68,13 +68,38 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Deadlines and periods, in seconds."""
+    """Deadlines and periods, in seconds. The first four rule between two ukihashi ends only (D7)."""
 
+    keepalive: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 5.0  # of our own silence, then a keep-alive
+    suspect: Annotated[float, msgspec.Meta(ge=0.2, le=600)] = 10.0  # of the hub's, then dials beside; at most `dead`
+    dead: Annotated[float, msgspec.Meta(ge=0.3, le=600)] = 15.0  # of the hub's silence, then the link is given up
+    redial: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0  # between dials for a session that lacks a link
     dial: Annotated[float, msgspec.Meta(ge=1, le=120)] = 15.0  # TCP connection; the same again for TLS and login
-    keepalive: Annotated[float, msgspec.Meta(ge=1, le=30)] = 5.0  # of silence, between two ukihashi ends
-    dead: Annotated[float, msgspec.Meta(ge=3, le=120)] = 15.0  # of silence, between two ukihashi ends
-    retry_most: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 5.0  # longest pause between two tries
-    refused: Annotated[float, msgspec.Meta(ge=5, le=3600)] = 60.0  # pause after a refusal that will hardly change
+    retry_most: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 5.0  # longest pause between two logins
+    refused: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 60.0  # pause after a refusal that will hardly change
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept while the link is cut (D8)."""
+
+    buffer_kib: Annotated[int, msgspec.Meta(ge=64, le=1_048_576)] = 8192  # toward the hub; beyond it the TAP waits
+
+
+class EchoGuard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Small ICMP Echos on the virtual LAN, so that routes through it are never held to be dead (A30 to A32, D13)."""
+
+    enabled: bool = True
+    target: str = "auto"  # name or address, IPv4 or IPv6; "auto" = the virtual LAN's gateway
+    period: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 30.0  # seconds
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The card's side of TLS."""
+
+    ciphers: list[str] = []  # suites by their OpenSSL names, the first liked best; [] = modern ones
+
+
+OPTIONAL_SECTIONS: Final = frozenset({"times", "resume", "echo_guard", "tls"})  # left out of a file that changes nothing
 
 
 class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +110,9 @@ class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     login: Login = Login()
     interface: Interface
     times: Times = Times()
+    resume: Resume = Resume()
+    echo_guard: EchoGuard = EchoGuard()
+    tls: Tls = Tls()
 
     @property
     def pin(self) -> bytes:
@@ -120,6 +148,14 @@ def check(config: CardConfig) -> None:
         raise UsageError(N_("trust.mode “pin” needs trust.pin, the SHA-256 of the hub's public key"))
     if login.method != "anonymous" and not login.password:
         raise UsageError(N_("login.password is missing; an anonymous account says login.method = “anonymous”"))
+    times = config.times
+    if times.keepalive >= min(times.suspect, times.dead):
+        raise UsageError(
+            N_("times.keepalive ({keepalive:g}) must be below times.suspect ({suspect:g}) and times.dead ({dead:g})"),
+            keepalive=times.keepalive,
+            suspect=times.suspect,
+            dead=times.dead,
+        )
     mac = interface.mac
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
         raise UsageError(
@@ -188,6 +224,6 @@ def plain(config: CardConfig) -> dict[str, Any]:
     for section, fields in whole.items():
         always = {"hub", "user", "host", "port", "name", "mac", "mode", "method"}
         chosen = {name: value for name, value in fields.items() if name in always or value != usual[section][name]}
-        if section != "times" or chosen:
+        if section not in OPTIONAL_SECTIONS or chosen:
             kept[section] = chosen
     return kept

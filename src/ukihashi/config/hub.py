@@ -36,6 +36,22 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     certificate: str = ""  # path of a PEM file, the hub's own certificate first
     key: str = ""  # path of a PEM file
+    ciphers: tuple[str, ...] = ()  # suites by their OpenSSL names, the first liked best; () = modern ones
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Between two ukihashi ends (D7)."""
+
+    keepalive_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 5.0  # of our own silence, then a keep-alive
+    dead_s: Annotated[float, msgspec.Meta(ge=0.3, le=600)] = 15.0  # of the card's silence, then the link is given up
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of a session whose link is cut (D8)."""
+
+    grace_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0  # then the session ends
+    buffer_kib: Annotated[int, msgspec.Meta(ge=64, le=1_048_576)] = 8192  # toward one card; beyond it newest drop
+    memory_mib: Annotated[int, msgspec.Meta(ge=0, le=1_048_576)] = 0  # of all sessions together; 0 = an eighth of RAM
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,6 +71,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     session_timeout_s: Annotated[float, msgspec.Meta(ge=5, le=60)] = 20.0  # protocol section 9.2
     mac_ageing_s: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 600.0
     tls: Tls = Tls()
+    times: Times = Times()
+    resume: Resume = Resume()
     limits: Limits = Limits()
 
     def endpoints(self) -> list[Endpoint]:
@@ -75,6 +93,8 @@ def load_hub(path: Path) -> HubConfig:
             parse_public(config.public_address, DEFAULT_PORT)
     except UsageError as error:
         raise ConfigError(N_("{path}: {problem}"), path=path, problem=error) from None
+    if config.times.keepalive_s >= config.times.dead_s:
+        raise ConfigError(N_("{path}: times.keepalive_s must be below times.dead_s"), path=path)
     if bool(config.tls.certificate) != bool(config.tls.key):
         raise ConfigError(N_("{path}: tls.certificate and tls.key go together; give both or neither"), path=path)
     if config.page_dir and not Path(config.page_dir).is_dir():
