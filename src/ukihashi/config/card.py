@@ -99,7 +99,7 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ciphers: list[str] = []  # suites by their OpenSSL names, the first liked best; [] = modern ones
 
 
-OPTIONAL_SECTIONS: Final = frozenset({"times", "resume", "echo_guard", "tls"})  # left out of a file that changes nothing
+OPTIONAL_SECTIONS: Final = frozenset({"times", "resume", "echo_guard", "tls"})  # written only when changed
 
 
 class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
