@@ -88,18 +88,23 @@ def load_hub(path: Path) -> HubConfig:
     """
     config = load(path, HubConfig, missing_ok=True)
     try:
-        config.endpoints()
-        if config.public_address:
-            parse_public(config.public_address, DEFAULT_PORT)
+        check(config)
     except UsageError as error:
         raise ConfigError(N_("{path}: {problem}"), path=path, problem=error) from None
-    if config.times.keepalive_s >= config.times.dead_s:
-        raise ConfigError(N_("{path}: times.keepalive_s must be below times.dead_s"), path=path)
-    if bool(config.tls.certificate) != bool(config.tls.key):
-        raise ConfigError(N_("{path}: tls.certificate and tls.key go together; give both or neither"), path=path)
-    if config.page_dir and not Path(config.page_dir).is_dir():
-        raise ConfigError(N_("{path}: page_dir: {folder} is not a folder"), path=path, folder=config.page_dir)
     return config
+
+
+def check(config: HubConfig) -> None:
+    """What types alone can't say. Raises: UsageError."""
+    config.endpoints()
+    if config.public_address:
+        parse_public(config.public_address, DEFAULT_PORT)
+    if config.times.keepalive_s >= config.times.dead_s:
+        raise UsageError(N_("times.keepalive_s must be below times.dead_s"))
+    if bool(config.tls.certificate) != bool(config.tls.key):
+        raise UsageError(N_("tls.certificate and tls.key go together; give both or neither"))
+    if config.page_dir and not Path(config.page_dir).is_dir():
+        raise UsageError(N_("page_dir: {folder} is not a folder"), folder=config.page_dir)
 
 
 def parse_listen(texts: Iterable[str]) -> list[Endpoint]:

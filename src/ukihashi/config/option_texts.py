@@ -1,0 +1,208 @@
+"""What each setting means and when a change of it takes effect, said once: the command line, the pages and the comments
+of the example files all take their words from here.
+
+Type, range and default are not here: the structures in `card.py`, `hub.py` and `alert.py` have them.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from ukihashi.errors import N_
+
+
+class Effect(StrEnum):
+    """When a changed setting is heeded."""
+
+    NOW = "now"
+    NEXT_CONNECTION = "next connection"
+    NEXT_START = "next start"
+
+
+class About(NamedTuple):
+    """What the structures don't know about a setting."""
+
+    meaning: str  # sentences
+    effect: Effect
+    unit: str = ""  # one of UNITS
+    secret: bool = False  # never shown, never given on a command line
+
+
+NOW, NEXT_CONNECTION, NEXT_START = Effect.NOW, Effect.NEXT_CONNECTION, Effect.NEXT_START
+
+EFFECTS: Final[Mapping[Effect, str]] = {
+    NOW: N_("at once"),
+    NEXT_CONNECTION: N_("with the next connection"),
+    NEXT_START: N_("at the next start"),
+}
+
+UNITS: Final[Mapping[str, str]] = {
+    "s": N_("seconds"),
+    "B": N_("bytes"),
+    "KiB": N_("KiB"),
+    "MiB": N_("MiB"),
+    "frames": N_("frames"),
+}
+
+SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "card": {
+        "hub": N_("Where to join."),
+        "trust": N_("How the hub proves that it is the right one."),
+        "login": N_("How the card proves who it is."),
+        "interface": N_("The network interface that the card makes."),
+        "interface.routes": N_("Networks that are reached through the card: any number of them, or none."),
+        "times": N_("Periods and deadlines. The first four rule between two ukihashi ends only."),
+        "resume": N_("What is kept while the link is cut."),
+        "echo_guard": N_("Small ICMP Echos on the virtual LAN, so that routes through it are never held to be dead."),
+        "tls": N_("The card's side of TLS."),
+    },
+    "hub": {
+        "": N_("The hub as a whole."),
+        "tls": N_("The hub's side of TLS."),
+        "times": N_("Periods between two ukihashi ends."),
+        "resume": N_("What is kept of a session whose link is cut."),
+        "limits": N_("Bounds against strangers and mistakes."),
+    },
+    "alert": {"": N_("The detector.")},
+}
+
+CARD: Final[Mapping[str, About]] = {
+    "hub.host": About(N_("A name, an IPv4 address, or an IPv6 address without brackets."), NEXT_CONNECTION),
+    "hub.port": About(N_("The hub's TCP port."), NEXT_CONNECTION),
+    "hub.hub": About(N_("Name of the virtual hub."), NEXT_CONNECTION),
+    "hub.user": About(N_("Name of the user there."), NEXT_CONNECTION),
+    "trust.mode": About(
+        N_(
+            "“pin”: by its public key's SHA-256. “ca”: by certificate and name. “first-use”: the key that is seen first"
+            " is written into trust.pin and held to."
+        ),
+        NEXT_CONNECTION,
+    ),
+    "trust.pin": About(N_("SHA-256 of the hub's public key, 64 hexadecimal digits."), NEXT_CONNECTION),
+    "trust.ca_file": About(N_("For “ca”: a PEM file. Empty: the system's authorities."), NEXT_CONNECTION),
+    "login.method": About(
+        N_(
+            "“password”: a generated one, or the standard password of a SoftEther hub. “plain”: the password itself"
+            " inside TLS, for chosen ones. “anonymous”: an open account."
+        ),
+        NEXT_CONNECTION,
+    ),
+    "login.password": About(N_("The password; `card join` generates one."), NEXT_CONNECTION, secret=True),
+    "login.invite": About(N_("The token of a join link, until it is spent."), NEXT_CONNECTION, secret=True),
+    "interface.name": About(N_("Name of the network interface, up to 15 characters."), NEXT_START),
+    "interface.mac": About(N_("Its MAC address, drawn once for each account."), NEXT_START),
+    "interface.addresses": About(N_("Its addresses with prefix length, IPv4 and IPv6."), NOW),
+    "interface.routes": About(N_("Networks that are reached through the card."), NOW),
+    "interface.mtu": About(N_("Largest packet."), NOW, unit="B"),
+    "interface.queue": About(
+        N_("What the kernel holds while the line is full; the rest it drops."), NOW, unit="frames"
+    ),
+    "times.keepalive": About(N_("After so much silence of our own a keep-alive goes out."), NOW, unit="s"),
+    "times.suspect": About(
+        N_("After so much silence of the hub's, dials begin beside the link; never later than times.dead."),
+        NOW,
+        unit="s",
+    ),
+    "times.dead": About(N_("After so much silence of the hub's the link is given up."), NOW, unit="s"),
+    "times.redial": About(N_("Pause between dials for a session that lacks a link."), NOW, unit="s"),
+    "times.dial": About(N_("How long a TCP connection may take, and again TLS and login together."), NOW, unit="s"),
+    "times.retry_most": About(N_("Longest pause between two logins."), NOW, unit="s"),
+    "times.refused": About(N_("Pause after a refusal that will hardly change."), NOW, unit="s"),
+    "resume.buffer_kib": About(
+        N_("Kept toward the hub; beyond it the interface is not read, and the kernel drops and counts."),
+        NOW,
+        unit="KiB",
+    ),
+    "echo_guard.enabled": About(N_("Whether Echos are sent."), NOW),
+    "echo_guard.target": About(
+        N_("Where to: a name or an address, IPv4 or IPv6; “auto” is the virtual LAN's gateway."), NOW
+    ),
+    "echo_guard.period": About(N_("Time from one Echo to the next."), NOW, unit="s"),
+    "tls.ciphers": About(
+        N_("Cipher suites by their OpenSSL names, the first liked best. Empty: modern ones."), NEXT_CONNECTION
+    ),
+}
+
+ROUTE: Final[Mapping[str, str]] = {
+    "to": N_("The network: 10.8.0.0/16, fd00:8::/48."),
+    "via": N_("A gateway on the virtual LAN. Empty: directly."),
+    "metric": N_("The lower, the better; 0 is the kernel's default."),
+}
+
+HUB: Final[Mapping[str, About]] = {
+    "listen": About(
+        N_(
+            "Where to listen: 443 (IPv4 and IPv6), 192.0.2.1:443, [2001:db8::1]:443; any number of them."
+            " `ukihashi hub upgrade` changes it without a cut."
+        ),
+        NEXT_START,
+    ),
+    "public_address": About(
+        N_("What join links name: hub.example.jp, hub.example.jp:443. Empty: the address this machine goes out by."),
+        NOW,
+    ),
+    "page_dir": About(
+        N_(
+            "A folder whose index.html (or index.ja.html, index.en.html) takes the place of the built-in page; the"
+            " account `ukihashi` must be able to read it. Empty: the built-in page."
+        ),
+        NEXT_START,
+    ),
+    "log_format": About(N_("How the log on standard error is written."), NEXT_START),
+    "session_timeout_s": About(
+        N_(
+            "A session of a standard client ends after so long without any connection, and a connection that brings"
+            " nothing for so long is closed. Holds for sessions that begin afterwards."
+        ),
+        NOW,
+        unit="s",
+    ),
+    "mac_ageing_s": About(N_("The switch forgets a station so long after its last frame."), NOW, unit="s"),
+    "tls.certificate": About(
+        N_("A PEM file, the hub's own certificate first. Empty: the hub makes one itself. Goes with tls.key."),
+        NEXT_START,
+    ),
+    "tls.key": About(
+        N_("A PEM file with the key of tls.certificate. Empty: the hub makes a key once and keeps it."), NEXT_START
+    ),
+    "tls.ciphers": About(
+        N_("Cipher suites by their OpenSSL names, the first liked best. Empty: modern ones."), NEXT_START
+    ),
+    "times.keepalive_s": About(N_("After so much silence of our own a keep-alive goes out."), NOW, unit="s"),
+    "times.dead_s": About(N_("After so much silence of the card's its link is given up."), NOW, unit="s"),
+    "resume.grace_s": About(N_("How long a session waits for its card to come back."), NOW, unit="s"),
+    "resume.buffer_kib": About(
+        N_("Kept toward one card; beyond it the newest frames are dropped and counted."), NOW, unit="KiB"
+    ),
+    "resume.memory_mib": About(
+        N_(
+            "Kept of all sessions together; beyond it the session cut longest loses its buffer first."
+            " 0: an eighth of this machine's memory."
+        ),
+        NOW,
+        unit="MiB",
+    ),
+    "limits.opening_s": About(N_("How long a stranger may take for each step of an opening."), NOW, unit="s"),
+    "limits.half_open": About(
+        N_("Connections that are not yet in; beyond it the one that stood still longest is closed."), NOW
+    ),
+}
+
+ALERT: Final[Mapping[str, About]] = {
+    "label": About(
+        N_(
+            "“modern”: lines name what was found, SoftEther VPN or ukihashi. “classic”: SoftEther 1.0 for both, as in"
+            " 2004."
+        ),
+        NEXT_START,
+    ),
+    "probable": About(N_("Whether what is only PROBABLE is logged too."), NEXT_START),
+    "log": About(
+        N_("A log file for `ukihashi alert`. Empty: none. `sealert` always writes sealert.log where it was started."),
+        NEXT_START,
+    ),
+    "json": About(N_("A file that gets one JSON object for each finding, with its evidence. Empty: none."), NEXT_START),
+    "max_flows": About(N_("TCP connections known at once; when full, those silent longest are forgotten."), NEXT_START),
+}
+
+TEXTS: Final[Mapping[str, Mapping[str, About]]] = {"card": CARD, "hub": HUB, "alert": ALERT}
