@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ukihashi.errors import PeerViolation, VersionMismatch
 from ukihashi.wire import messages
 from ukihashi.wire.constants import Code
+from ukihashi.wire.extension import agree
 from ukihashi.wire.messages import (
     AdditionalAnswer,
     AdditionalConnect,
@@ -23,7 +24,6 @@ from ukihashi.wire.messages import (
     Redirect,
     UnknownMethod,
     Welcome,
-    agree,
 )
 from ukihashi.wire.pack import Pack
 

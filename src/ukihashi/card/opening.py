@@ -20,6 +20,7 @@ from ukihashi.wire.constants import (
     AuthType,
     Code,
 )
+from ukihashi.wire.extension import agree
 from ukihashi.wire.http import ClientSide, HttpViolation, Response, pack_request, read_pack, signature_request
 from ukihashi.wire.messages import (
     AdditionalConnect,
@@ -30,7 +31,6 @@ from ukihashi.wire.messages import (
     Noop,
     Redirect,
     Welcome,
-    agree,
     read_additional_answer,
     read_answer,
     read_hello,

@@ -25,6 +25,7 @@ from ukihashi.wire.constants import (
     AuthType,
     Code,
 )
+from ukihashi.wire.extension import agree
 from ukihashi.wire.http import (
     HttpViolation,
     Request,
@@ -42,7 +43,6 @@ from ukihashi.wire.messages import (
     Login,
     MessageViolation,
     Noop,
-    agree,
     read_request,
 )
 from ukihashi.wire.pack import Pack

@@ -4,6 +4,9 @@
     keepalive := 0xffffffff, u32 size (0..512), size bytes of anything
     nothing   := u32 0
 
+In an extended session (docs/protocol.md) a block is a counted record, never empty; control records may be among them,
+and a keep-alive's body begins with a record number.
+
 Splitting and joining both work on whole reads and writes, because a call per frame is what would cost most.
 """
 
@@ -14,7 +17,8 @@ from functools import lru_cache
 from typing import Final
 
 from ukihashi.errors import N_, PeerViolation
-from ukihashi.wire.constants import KEEPALIVE_MARK, MAX_BLOCK, MAX_FRAME, MAX_KEEPALIVE
+from ukihashi.wire.constants import KEEPALIVE_MARK, MAX_BLOCK, MAX_CONTROL, MAX_FRAME, MAX_KEEPALIVE
+from ukihashi.wire.extension import CONTROL, HAVE_LENGTH, ControlRecord, read_control, read_number
 
 _U32: Final = struct.Struct("!I")
 _LENGTHS: Final = tuple(_U32.pack(length) for length in range(MAX_BLOCK + 1))
@@ -35,17 +39,25 @@ class BlockDecoder:
     After a PeerViolation the framing is lost: each later `feed` raises the same error again.
     """
 
-    __slots__ = ("_alive", "_broken", "_held", "_left", "_max_block", "_max_keepalive", "_skip", "keepalives")
+    __slots__ = (
+        "_alive", "_body", "_broken", "_extended", "_held", "_left", "_max_block", "_max_keepalive", "_skip",
+        "controls", "keepalives",
+    )  # fmt: skip
 
-    def __init__(self, max_block: int = MAX_BLOCK, max_keepalive: int = MAX_KEEPALIVE) -> None:
+    def __init__(
+        self, max_block: int = MAX_BLOCK, max_keepalive: int = MAX_KEEPALIVE, *, extended: bool = False
+    ) -> None:
+        self._extended = extended
         self._max_block = max_block  # bytes
         self._max_keepalive = max_keepalive  # bytes
         self._held = bytearray()  # the start of a number or of a block, never a whole one
         self._left = 0  # blocks of the current batch still to come
         self._alive = False  # the next number is a keep-alive's size
         self._skip = 0  # bytes of a keep-alive's body still to come
+        self._body = bytearray()  # extended: its first HAVE_LENGTH bytes
         self._broken: PeerViolation | None = None
         self.keepalives = 0  # complete ones so far
+        self.controls: list[ControlRecord] = []  # extended: what has come; whoever reads it empties it
 
     @property
     def pending(self) -> int:
@@ -58,7 +70,8 @@ class BlockDecoder:
         Args:
             data: any number of bytes, split anywhere; bytes are fastest (anything else is copied once).
         Raises:
-            PeerViolation: a block above `max_block` or a keep-alive above `max_keepalive`. Drop the connection.
+            PeerViolation: a block above `max_block` or a keep-alive above `max_keepalive`; extended: an empty block, a
+                control record that can't be read. Drop the connection.
         Cost: O(len(data)), one copy a frame.
         """
         if self._broken is not None:
@@ -98,7 +111,7 @@ class BlockDecoder:
         """Read `data` from `at` on; `_held` is empty before, and holds the incomplete rest after."""
         end = len(data)
         if self._skip:
-            at = self._skip_body(at, end)
+            at = self._skip_body(data, at)
         while end - at >= 4:
             if self._left:
                 at = self._cut_batch(data, at, frames)
@@ -114,8 +127,8 @@ class BlockDecoder:
                     )
                 self._alive, self._skip = False, size
                 if size == 0:
-                    self.keepalives += 1
-                at = self._skip_body(at + 4, end)
+                    self._keepalive_came()
+                at = self._skip_body(data, at + 4)
             else:
                 count = _U32.unpack_from(data, at)[0]
                 at += 4
@@ -152,29 +165,48 @@ class BlockDecoder:
                 start = at + 4
                 stop = start + unpack(data, at)[0]
                 if stop - start > limit or stop > end:
-                    self._left = left
-                    self._checked(stop - start)
-                    return at
-                if stop > start:
+                    stop = start + self._checked(stop - start)
+                    if stop > end:
+                        self._left = left
+                        return at
+                    self._control_came(data[start:stop])
+                elif stop > start:
                     append(data[start:stop])
+                elif self._extended:
+                    raise PeerViolation(N_("an empty record"))
                 at = stop
                 left -= 1
         self._left = left
         return at
 
-    def _skip_body(self, at: int, end: int) -> int:
-        step = min(self._skip, end - at)
+    def _skip_body(self, data: bytes, at: int) -> int:
+        step = min(self._skip, len(data) - at)
+        if self._extended and len(self._body) < HAVE_LENGTH:
+            self._body += data[at : at + min(step, HAVE_LENGTH - len(self._body))]
         self._skip -= step
         if step and not self._skip:
-            self.keepalives += 1
+            self._keepalive_came()
         return at + step
 
+    def _keepalive_came(self) -> None:
+        self.keepalives += 1
+        if self._extended:
+            body, self._body = self._body, bytearray()
+            self.controls.append(read_number(bytes(body)))
+
+    def _control_came(self, body: bytes) -> None:
+        control = read_control(body)
+        if control is not None:
+            self.controls.append(control)
+
     def _checked(self, size: int) -> int:
-        if size > self._max_block:
-            raise PeerViolation(
-                N_("a block of {size} bytes, at most {limit} are taken"), size=size, limit=self._max_block
-            )
-        return size
+        """The length that a block's size means. Raises: PeerViolation."""
+        if size <= self._max_block:
+            return size
+        length = size ^ CONTROL
+        if self._extended and size & CONTROL and length <= MAX_CONTROL:
+            return length
+        raise PeerViolation(N_("a block of {size} bytes, at most {limit} are taken"), size=size, limit=self._max_block)
 
 
 def encode_frames(frames: Sequence[bytes]) -> bytes:

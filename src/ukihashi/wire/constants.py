@@ -76,6 +76,7 @@ NEGOTIATION_TIMEOUT_S: Final = 15
 
 EXTENSION_VERSION: Final = 1  # newest that we speak
 EXTENSION_OLDEST: Final = 1  # oldest that we still speak
+MAX_CONTROL: Final = 512  # bytes of a control record
 
 
 class Code(IntEnum):

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final, Self
 
-from ukihashi.errors import N_, PeerViolation, Refused, VersionMismatch
+from ukihashi.errors import N_, PeerViolation, Refused
 from ukihashi.wire.constants import (
     CHALLENGE_LENGTH,
-    EXTENSION_OLDEST,
-    EXTENSION_VERSION,
     MAX_CERTIFICATE,
     MAX_CONNECTIONS,
     MAX_SIGNATURE,
@@ -26,6 +24,7 @@ from ukihashi.wire.constants import (
     Direction,
     sentence,
 )
+from ukihashi.wire.extension import Numbers, Resume
 from ukihashi.wire.pack import Pack, swapped
 
 _POLICY: Final = "policy:"
@@ -101,6 +100,7 @@ class Login:
     node: Node = Node()
     extension: int = 0  # newest ukihashi version spoken; 0 = none
     extension_oldest: int = 0
+    resume: bool = False  # exact resume is offered
     invite_token: str = field(default="", repr=False)
     invite_hash: bytes = field(default=b"", repr=False)
 
@@ -131,6 +131,7 @@ class Login:
         if self.extension:
             pack.add_int("ukihashi_version", self.extension)
             pack.add_int("ukihashi_oldest", self.extension_oldest)
+            pack.add_int("ukihashi_resume", self.resume)
         if self.invite_token:
             pack.add_str("ukihashi_invite", self.invite_token)
             pack.add_data("ukihashi_invite_hash", self.invite_hash)
@@ -189,6 +190,7 @@ class Login:
             ),
             extension=pack.get_int("ukihashi_version"),
             extension_oldest=pack.get_int("ukihashi_oldest"),
+            resume=pack.get_bool("ukihashi_resume"),
             invite_token=_text(pack, "ukihashi_invite"),
             invite_hash=pack.get_data("ukihashi_invite_hash"),
         )
@@ -210,6 +212,7 @@ class Welcome:
     policy: Mapping[str, int] = field(default_factory=dict)  # appendix B, names without "policy:"
     message: str = ""  # banner for the user
     extension: int = 0  # the ukihashi version to speak; 0 = a standard session
+    grace_s: int = 0  # exact resume is granted: seconds that the session waits for a cut card; 0 = not granted
 
     def to_pack(self, pencore: bytes) -> Pack:
         pack = Pack()
@@ -229,6 +232,9 @@ class Welcome:
             pack.add_int(_POLICY + name, value)
         if self.extension:
             pack.add_int("ukihashi_version", self.extension)
+        if self.grace_s:
+            pack.add_int("ukihashi_resume", 1)
+            pack.add_int("ukihashi_grace", self.grace_s)
         return _closed(pack, pencore)
 
     @classmethod
@@ -252,6 +258,7 @@ class Welcome:
             },
             message=pack.get_data("Msg").decode("utf-8", "replace"),
             extension=pack.get_int("ukihashi_version"),
+            grace_s=pack.get_int("ukihashi_grace") if pack.get_bool("ukihashi_resume") else 0,
         )
 
 
@@ -263,6 +270,7 @@ class AdditionalConnect:
     client: str = ""
     client_version: int = 0
     client_build: int = 0
+    resume: Resume | None = None  # ours: instead of the connection that carries the session now
 
     def to_pack(self, pencore: bytes) -> Pack:
         pack = Pack()
@@ -271,6 +279,8 @@ class AdditionalConnect:
         pack.add_str("client_str", self.client)
         pack.add_int("client_ver", self.client_version)
         pack.add_int("client_build", self.client_build)
+        if self.resume is not None:
+            self.resume.add_to(pack)
         return _closed(pack, pencore)
 
     @classmethod
@@ -280,6 +290,7 @@ class AdditionalConnect:
             client=_text(pack, "client_str"),
             client_version=pack.get_int("client_ver"),
             client_build=pack.get_int("client_build"),
+            resume=Resume.read(pack),
         )
 
 
@@ -288,11 +299,14 @@ class AdditionalAnswer:
     """The server takes the additional connection."""
 
     direction: int = Direction.BOTH
+    have: int | None = None  # ours, to a `Resume`: every record of the card's before this number has come
 
     def to_pack(self, pencore: bytes) -> Pack:
         pack = Pack()
         pack.add_int("direction", self.direction)
         pack.add_int("error", 0)
+        if self.have is not None:
+            pack.add_int64("ukihashi_have", self.have)
         return _closed(pack, pencore)
 
     @classmethod
@@ -300,7 +314,7 @@ class AdditionalAnswer:
         direction = pack.get_int("direction")
         if direction > Direction.TO_SERVER:
             raise MessageViolation(N_("the hub gave an unknown direction ({direction})"), direction=direction)
-        return cls(direction)
+        return cls(direction, pack.get_int64("ukihashi_have") if "ukihashi_have" in pack else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +325,7 @@ class ErrorAnswer:
     no_save_password: bool = False
     extension: int = 0
     extension_oldest: int = 0
+    numbers: Numbers | None = None  # of a refused `Resume`
 
     def to_pack(self, pencore: bytes) -> Pack:
         pack = Pack()
@@ -319,6 +334,8 @@ class ErrorAnswer:
         if self.extension:
             pack.add_int("ukihashi_version", self.extension)
             pack.add_int("ukihashi_oldest", self.extension_oldest)
+        if self.numbers is not None:
+            self.numbers.add_to(pack)
         return _closed(pack, pencore)
 
     @classmethod
@@ -328,6 +345,7 @@ class ErrorAnswer:
             no_save_password=pack.get_bool("no_save_password"),
             extension=pack.get_int("ukihashi_version"),
             extension_oldest=pack.get_int("ukihashi_oldest"),
+            numbers=Numbers.read(pack),
         )
 
     def refusal(self) -> Refused:
@@ -429,32 +447,6 @@ def read_answer(pack: Pack) -> Welcome | Redirect | ErrorAnswer | Noop:
 def read_additional_answer(pack: Pack) -> AdditionalAnswer | ErrorAnswer | Noop:
     """What a server answers to an additional connect."""
     return _trouble(pack) or AdditionalAnswer.from_pack(pack)
-
-
-def agree(
-    newest: int, oldest: int, *, peer: str, our_newest: int = EXTENSION_VERSION, our_oldest: int = EXTENSION_OLDEST
-) -> int:
-    """The ukihashi version that both ends speak; 0 for a standard peer (`newest` 0).
-
-    Args:
-        newest, oldest: what the peer offered. peer: "hub" or "card", whichever the other end is.
-    Raises:
-        VersionMismatch: no version in common; the message names both and which end to upgrade (D6).
-    """
-    if newest == 0:
-        return 0
-    if newest < our_oldest:
-        template = N_(
-            "the {peer} speaks ukihashi protocol {newest}, this end {our_oldest} to {our_newest}; upgrade the {peer}"
-        )
-    elif oldest > our_newest:
-        template = N_(
-            "the {peer} speaks ukihashi protocol {oldest} to {newest}, this end {our_newest}; upgrade this end"
-        )
-    else:
-        return min(newest, our_newest)
-    ours = {"our_newest": our_newest, "our_oldest": our_oldest}
-    raise VersionMismatch(template, peer=peer, newest=newest, oldest=oldest, **ours)
 
 
 def _trouble(pack: Pack) -> Noop | ErrorAnswer | None:
