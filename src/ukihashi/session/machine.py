@@ -314,9 +314,7 @@ class Machine:
         machine.state, machine.link = State.CUT, None
         machine.have = saved.have
         machine.attempt = saved.attempt
-        machine.out = ReplayBuffer(
-            Kept(saved.kept.first, saved.kept.high, tuple(Batch(*b) for b in saved.kept.batches))
-        )
+        machine.out = ReplayBuffer(saved.kept)
         row = {name: value for name, value in saved.ledger.items() if name != "waiting"}
         machine.ledger = Ledger(**{**row, "dropped": Counter(row["dropped"])})
         return machine
