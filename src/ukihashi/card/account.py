@@ -4,18 +4,16 @@ A file is written whole beside the old one and put in its place (an interrupted 
 owner only. Edits keep the admin's comments.
 """
 
-import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import tomlkit
-import tomlkit.items
 
 from ukihashi.auth.link import Link
+from ukihashi.config import edit as config_edit
 from ukihashi.config import places
 from ukihashi.config.card import (
     CardConfig,
@@ -29,10 +27,13 @@ from ukihashi.config.card import (
     load_card,
     plain,
 )
-from ukihashi.errors import N_, EnvironmentLacks, InputUnreadable, UsageError
+from ukihashi.config.edit import not_written, put
+from ukihashi.errors import N_, InputUnreadable, UsageError
 
 PASSWORD_BYTES: Final = 24  # random bytes of a password we make: 192 bits
 ID_BYTES: Final = 36  # of an installation: 20 for the login, 16 for node info (protocol sections 9.1, 9.4)
+
+SECRET_MODE: Final = 0o600
 
 _HEAD: Final = (
     "ukihashi: account of a virtual LAN card. It holds a secret; keep it readable for root only (mode 0600).",
@@ -112,22 +113,19 @@ def write(name: str, config: CardConfig) -> None:
     for section, fields in plain(config).items():
         document.add(tomlkit.nl())
         document.add(section, tomlkit.item(fields))
-    _put(path_of(name), tomlkit.dumps(document))
+    put(path_of(name), tomlkit.dumps(document), mode=SECRET_MODE)
 
 
 def edit(name: str, changes: dict[tuple[str, str], Any]) -> CardConfig:
-    """Set values, `{("trust", "pin"): "…"}`, None to remove one; comments and order stay. Gives the new account."""
+    """Set values, `{("trust", "pin"): "…"}`, None to remove one; comments and order stay. Gives the new account.
+
+    Raises: UsageError: the values can't be; nothing is written then.
+    """
     path = path_of(name)
-    read(name)
-    document = tomlkit.parse(path.read_text("utf-8"))
-    for (section, key), value in changes.items():
-        table = document.setdefault(section, tomlkit.table())
-        if value is None:
-            table.pop(key, None)
-        else:
-            table[key] = value
-    _put(path, tomlkit.dumps(document))
-    return read(name)
+    if not path.exists():
+        read(name)  # says which there are
+    named = {f"{section}.{key}": value for (section, key), value in changes.items()}
+    return config_edit.edit(path, CardConfig, named, mode=SECRET_MODE)
 
 
 def remove(name: str) -> bool:
@@ -137,7 +135,7 @@ def remove(name: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise _not_written(path_of(name), error) from error
+        raise not_written(path_of(name), error) from error
     return True
 
 
@@ -156,30 +154,5 @@ def installation_id(random: RandomBytes = secrets.token_bytes) -> bytes:
     except (OSError, ValueError):
         pass
     made = random(ID_BYTES)
-    _put(path, made.hex() + "\n")
+    put(path, made.hex() + "\n", mode=SECRET_MODE)
     return made
-
-
-def _put(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")  # mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise _not_written(path, error) from error
-
-
-def _not_written(path: Path, error: OSError) -> EnvironmentLacks:
-    return EnvironmentLacks(
-        N_("{path} can't be written: {reason}; run this as root (sudo), or choose another --config-dir"),
-        path=path,
-        reason=error.strerror,
-    )
