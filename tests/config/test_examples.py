@@ -9,7 +9,9 @@ import pytest
 
 from ukihashi.config.alert import AlertConfig, load_alert
 from ukihashi.config.card import CardConfig, load_card
+from ukihashi.config.example import toml
 from ukihashi.config.hub import HubConfig, load_hub
+from ukihashi.config.options import KINDS, Kind
 
 
 def missing(kind: Any, table: dict[str, Any], place: str = "") -> list[str]:
@@ -37,3 +39,9 @@ def test_the_values_are_the_defaults(repository: Path) -> None:
     card = load_card(folder / "card.toml")
     assert card.times == msgspec.convert({}, type(card.times))
     assert (card.interface.mtu, card.interface.queue, card.hub.port, card.trust.mode) == (1500, 500, 443, "first-use")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_files_are_those_that_the_table_makes(repository: Path, kind: Kind) -> None:
+    """After a change: `python packaging/examples.py`."""
+    assert (repository / "packaging" / "config" / f"{kind}.toml").read_text() == toml(kind)

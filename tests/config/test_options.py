@@ -99,7 +99,7 @@ def test_what_changed_and_when_it_is_heeded() -> None:
 
 
 def test_values_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(UsageError, match="times.keepalive_s"):
+    with pytest.raises(UsageError, match=r"times\.keepalive_s"):
         applied(HubConfig(), {"times.dead_s": 3.0})
     with pytest.raises(UsageError, match="brackets"):
         applied(HubConfig(), {"listen": ["::1:443"]})
