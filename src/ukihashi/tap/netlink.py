@@ -10,14 +10,19 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from ukihashi.errors import N_, EnvironmentLacks, UsageError
 
 IFA_F_NODAD: Final = 0x02  # linux/if_addr.h
-PROTOCOL: Final = 75  # what our routes carry in their `proto` field, so that they can be told from the admin's
+FIB_RULE_INVERT: Final = 0x02  # linux/fib_rules.h
+MAIN: Final = 254  # the routing table in which everybody else's routes are
+PROTOCOL: Final = 75  # what our routes and rules carry in their `proto` field, to be told from the admin's
+
+_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_METRIC: Final = {4: 0, 6: 1024}  # what a route has that was added without one
 
 
 class LinkCounters(NamedTuple):
@@ -38,7 +43,30 @@ class Route:
     interface: str
     via: str = ""
     metric: int = 0  # 0: the kernel's default
-    table: int = 254  # main
+    table: int = MAIN
+
+    def __str__(self) -> str:
+        return f"{self.destination} via {self.via}" if self.via else f"{self.destination} dev {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of the routing policy: which packets look into which table (ip-rule(8))."""
+
+    version: int  # 4 or 6
+    priority: int  # lower ones are asked first; main stands at 32766
+    table: int
+    unless_mark: int = 0  # holds for packets without this firewall mark; 0: for all
+    no_default: bool = False  # what the table's default route says does not count
+
+    def __str__(self) -> str:
+        words = [f"IPv{self.version} rule {self.priority}:"]
+        if self.unless_mark:
+            words.append(f"not fwmark {self.unless_mark:#x}")
+        words.append(f"table {self.table}")
+        if self.no_default:
+            words.append("suppress_prefixlength 0")
+        return " ".join(words)
 
 
 def exists(interface: str) -> bool:
@@ -142,6 +170,102 @@ def remove_route(route: Route) -> bool:
     with _netlink(route.interface, route.destination) as (netlink, index), _unless(errno.ESRCH) as outcome:
         netlink.route("del", **_route_fields(route, index))
     return not outcome
+
+
+def own_routes(interface: str) -> set[Route]:
+    """Our routes through the interface in all tables, as `normal` spells them."""
+    found: set[Route] = set()
+    with _netlink(interface) as (netlink, index):
+        for row in netlink.get_routes(oif=index, proto=PROTOCOL):
+            version = 6 if row["family"] == socket.AF_INET6 else 4
+            address = row.get_attr("RTA_DST") or ("::" if version == 6 else "0.0.0.0")  # noqa: S104 - no socket
+            found.add(
+                Route(
+                    f"{address}/{row['dst_len']}",
+                    interface,
+                    row.get_attr("RTA_GATEWAY") or "",
+                    row.get_attr("RTA_PRIORITY") or 0,
+                    row.get_attr("RTA_TABLE"),
+                )
+            )
+    return found
+
+
+def normal(route: Route) -> Route:
+    """The route as the kernel tells it."""
+    version, network = check_route(route.destination, route.via)
+    via = str(ipaddress.ip_address(route.via)) if route.via else ""
+    return replace(route, destination=network, via=via, metric=route.metric or _METRIC[version])
+
+
+def default_interfaces(version: int) -> set[str]:
+    """Through which interfaces the main table's default routes lead."""
+    found: set[str] = set()
+    with _kernel() as netlink:
+        for row in netlink.get_default_routes(family=_FAMILY[version], table=MAIN):
+            hops = row.get_attr("RTA_MULTIPATH") or ()
+            indexes = [row.get_attr("RTA_OIF"), *(hop["oif"] for hop in hops)]
+            for index in filter(None, indexes):
+                with suppress(OSError):  # gone meanwhile
+                    found.add(socket.if_indextoname(index))
+    return found
+
+
+def add_rule(rule: Rule) -> bool:
+    """Add a rule; False if the same one was there already."""
+    with _kernel(str(rule)) as netlink, _unless(errno.EEXIST) as outcome:
+        netlink.rule("add", **_rule_fields(rule))
+    return not outcome
+
+
+def remove_rule(rule: Rule) -> bool:
+    """Remove a rule; False if it was not there."""
+    with _kernel(str(rule)) as netlink, _unless(errno.ENOENT, errno.EAFNOSUPPORT) as outcome:
+        netlink.rule("del", **_rule_fields(rule))
+    return not outcome
+
+
+def own_rules() -> set[Rule]:
+    """All our rules, whichever card made them."""
+    return {rule for rule, protocol in _rules() if protocol == PROTOCOL}
+
+
+def taken_tables() -> set[int]:
+    """Tables that hold a route or are named by a rule."""
+    with _kernel() as netlink:
+        held = {int(row.get_attr("RTA_TABLE")) for row in netlink.get_routes()}
+    return held | {rule.table for rule, _protocol in _rules()}
+
+
+def _rules() -> Iterator[tuple[Rule, int]]:
+    with _kernel() as netlink:
+        for version, family in _FAMILY.items():
+            for row in netlink.get_rules(family=family):
+                inverted = row["flags"] & FIB_RULE_INVERT
+                yield (
+                    Rule(
+                        version,
+                        row.get_attr("FRA_PRIORITY") or 0,
+                        row.get_attr("FRA_TABLE") or row["table"],
+                        (row.get_attr("FRA_FWMARK") or 0) if inverted else 0,
+                        row.get_attr("FRA_SUPPRESS_PREFIXLEN") == 0,
+                    ),
+                    row.get_attr("FRA_PROTOCOL") or 0,
+                )
+
+
+def _rule_fields(rule: Rule) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "family": _FAMILY[rule.version],
+        "priority": rule.priority,
+        "table": rule.table,
+        "protocol": PROTOCOL,
+    }
+    if rule.unless_mark:
+        fields |= {"fwmark": rule.unless_mark, "flags": FIB_RULE_INVERT}
+    if rule.no_default:
+        fields["suppress_prefixlen"] = 0
+    return fields
 
 
 class Changes:
@@ -251,6 +375,25 @@ def _netlink(interface: str, subject: str = "") -> Iterator[tuple[Any, int]]:
             yield netlink, index
     except NetlinkError as error:
         raise _refused(interface, subject, error.code) from error
+
+
+@contextmanager
+def _kernel(subject: str = "") -> Iterator[Any]:
+    """A netlink socket for what belongs to no interface."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as error:
+        if error.code in {errno.EPERM, errno.EACCES}:
+            raise EnvironmentLacks(
+                N_("changing the routing rules needs root (or the capability CAP_NET_ADMIN); try again with sudo")
+            ) from error
+        raise EnvironmentLacks(
+            N_("the kernel refused the {subject}: {reason}"), subject=subject, reason=os.strerror(error.code)
+        ) from error
 
 
 def _refused(interface: str, subject: str, code: int) -> EnvironmentLacks:
