@@ -8,7 +8,19 @@ import pytest
 from ukihashi.config.card import CardConfig, EchoGuard, Hub, Interface, Login, Route
 from ukihashi.config.hub import HubConfig, Times
 from ukihashi.config.option_texts import ROUTE, SECTIONS, TEXTS, UNITS, Effect
-from ukihashi.config.options import KINDS, Kind, applied, changed, effect_words, options, parse, rows, value_text
+from ukihashi.config.options import (
+    KINDS,
+    Kind,
+    applied,
+    change_rows,
+    changed,
+    effect_words,
+    options,
+    parse,
+    rows,
+    said_in,
+    value_text,
+)
 from ukihashi.errors import UsageError
 
 CARD = CardConfig(
@@ -143,3 +155,18 @@ def test_rows_speak_both_languages() -> None:
 )
 def test_a_value_as_one_types_it(value: object, text: str) -> None:
     assert value_text(value) == text
+
+
+def test_a_change_of_a_secret_is_told_without_it() -> None:
+    new = applied(CARD, {"login.password": "still hush", "times.dead": 20.0})
+    assert change_rows("card", changed(CARD, new)) == [
+        {"option": "login.password", "old": None, "new": None, "effect": "next connection"},
+        {"option": "times.dead", "old": 15.0, "new": 20.0, "effect": "now"},
+    ]
+
+
+def test_rows_of_a_daemon_are_said_in_the_readers_language() -> None:
+    told = [{"option": "times.dead_s", "meaning": "x", "value": 1}, {"option": "of.tomorrow", "meaning": "later"}]
+    known, unknown = said_in("hub", told, "ja")
+    assert known["meaning"].startswith("仮想 LAN カードから")
+    assert (known["value"], unknown) == (1, told[1])

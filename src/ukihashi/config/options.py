@@ -7,7 +7,7 @@ A setting is named as in the file: `times.dead`.
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple, TypeVar
@@ -186,6 +186,28 @@ def rows(kind: Kind, config: Config | None, language: str = "en") -> list[dict[s
             }
         )
     return found
+
+
+def change_rows(kind: Kind, changes: Iterable[Change]) -> list[dict[str, Any]]:
+    """Changes as plain values, for control sockets; a secret's old and new are left out."""
+    return [
+        {
+            "option": one.key,
+            "old": None if option(kind, one.key).secret else msgspec.to_builtins(one.old),
+            "new": None if option(kind, one.key).secret else msgspec.to_builtins(one.new),
+            "effect": str(one.effect),
+        }
+        for one in changes
+    ]
+
+
+def said_in(kind: Kind, found: Iterable[Mapping[str, Any]], language: str) -> list[dict[str, Any]]:
+    """Rows from a daemon with our words for what we know; of another version's options, with its own."""
+    ours = {row["option"]: row for row in rows(kind, None, language)}
+    words = ("meaning", "allowed")
+    return [
+        {**row, **{word: ours[row["option"]][word] for word in words if row.get("option") in ours}} for row in found
+    ]
 
 
 def kind_of(config: msgspec.Struct) -> Kind:
