@@ -13,12 +13,24 @@ from pathlib import Path
 from typing import Final
 
 from ukihashi.errors import N_, EnvironmentLacks, NotTrusted, PeerViolation
+from ukihashi.net.openssl import make_context
+from ukihashi.net.suites import MODERN, NO_PICK, Pick, default_tls13, security_level
 
 RECORD: Final = 16384  # bytes; the most plaintext of one TLS record, and all that one SSL_read gives
 
-# TLS 1.2, ours to order: AES-128-GCM first (measured fastest), forward secrecy always. The order of the TLS 1.3 suites
-# belongs to the linked library: Python 3.11 has no call for it.
-CIPHERS: Final = "ECDHE+AES128+AESGCM:ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AES128+AESGCM:DHE+AESGCM:DHE+CHACHA20"
+# The group ffdhe3072 (RFC 7919, appendix A.2) for suites with DHE.
+DH_GROUP: Final = b"""-----BEGIN DH PARAMETERS-----
+MIIBiAKCAYEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEfz9zeNVs7ZRkDW7w09N75nAI4YbRvydbmyQd62R0mkff3
+7lmMsPrBhtkcrv4TCYUTknC0EwyTvEN5RPT9RFLi103TZPLiHnH1S/9croKrnJ32
+nuhtK8UiNjoNq8Uhl5sN6todv5pC1cRITgq80Gv6U93vPBsg7j/VnXwl5B0rZsYu
+N///////////AgEC
+-----END DH PARAMETERS-----
+"""
 
 
 class TlsState(enum.Enum):
@@ -28,6 +40,12 @@ class TlsState(enum.Enum):
     OPEN = "open"
     PEER_CLOSED = "peer closed"  # close_notify or end of stream came; we may still send
     FAILED = "failed"  # an alert may be waiting in `outgoing()`
+
+
+class Context(ssl.SSLContext):
+    """A context that knows which suites were picked by hand; none means the modern ones."""
+
+    picked: frozenset[str] = frozenset()
 
 
 class TlsChannel:
@@ -44,6 +62,7 @@ class TlsChannel:
         self._tls = context.wrap_bio(
             self._incoming, self._encrypted, server_side=server_side, server_hostname=server_name
         )
+        self._picked = context.picked if isinstance(context, Context) else frozenset[str]()
         self._unsent = memoryview(b"")  # ciphertext taken out of the BIO and not yet written to the network
         self._closing = False
         self.state = TlsState.HANDSHAKING
@@ -138,6 +157,12 @@ class TlsChannel:
             return
         except ssl.SSLError as error:
             raise self._failed(error) from error
+        if self._picked and self.cipher not in self._picked:  # our own promise, whatever the library did (A11)
+            self.state = TlsState.FAILED
+            raise PeerViolation(
+                N_("the connection came about with the cipher suite {cipher}, which was not picked; it was closed"),
+                cipher=self.cipher,
+            )
         self.state = TlsState.OPEN
 
     def _drain(self) -> bytes:
@@ -165,17 +190,19 @@ class TlsChannel:
         return PeerViolation(N_("TLS with the other end failed: {reason}"), reason=reason)
 
 
-def server_context(certificate: Path, key: Path, *, ciphers: str = CIPHERS) -> ssl.SSLContext:
+def server_context(certificate: Path, key: Path, *, pick: Pick = NO_PICK) -> Context:
     """TLS 1.2 and 1.3 for the hub: no tickets, no client certificates, no ALPN (protocol section 2).
 
     Args:
-        certificate, key: PEM files. ciphers: TLS 1.2 suites in the library's own syntax.
+        certificate, key: PEM files. pick: the only suites, and so the only versions, to speak; `check_key` was asked.
     Raises:
-        EnvironmentLacks: a file is missing, unreadable, or the two don't belong together.
+        EnvironmentLacks: a file is missing, unreadable, or the two don't belong together; or the library of this Python
+            can't be told to use the TLS 1.3 suites picked.
     """
-    context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ciphers)
+    context = _strict(ssl.PROTOCOL_TLS_SERVER, pick)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_SINGLE_ECDH_USE
     context.num_tickets = 0  # a ticket after the welcome would hurt peers that leave TLS there (section 2.1)
+    _load_dh_group(context)
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
@@ -188,15 +215,13 @@ def server_context(certificate: Path, key: Path, *, ciphers: str = CIPHERS) -> s
     return context
 
 
-def client_context(
-    *, authorities: Path | None = None, system_trust: bool = False, ciphers: str = CIPHERS
-) -> ssl.SSLContext:
-    """TLS 1.2 and 1.3 for the card.
+def client_context(*, authorities: Path | None = None, system_trust: bool = False, pick: Pick = NO_PICK) -> Context:
+    """TLS 1.2 and 1.3 for the card; with a `pick` only its suites, and so only their versions.
 
     Without `authorities` (a PEM file) and `system_trust` the handshake takes any certificate: the caller must compare
     `spki_pin(channel.peer_certificate())` with the pin it knows before it says anything secret.
     """
-    context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ciphers)
+    context = _strict(ssl.PROTOCOL_TLS_CLIENT, pick)
     if authorities is None and not system_trust:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -215,16 +240,45 @@ def client_context(
     return context
 
 
-def _strict(context: ssl.SSLContext, ciphers: str) -> ssl.SSLContext:
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+def _strict(protocol: int, pick: Pick) -> Context:
+    context = _with_suites(protocol, pick)
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_ciphers(ciphers)
     key_log = os.environ.get("SSLKEYLOGFILE")
     if (
         key_log and not sys.flags.ignore_environment
     ):  # as `ssl.create_default_context` does; for looking at one's own wire
         context.keylog_filename = key_log
     return context
+
+
+def _with_suites(protocol: int, pick: Pick) -> Context:
+    """Exactly the picked suites; a version of which none was picked is not spoken."""
+    if not pick:
+        try:
+            context = make_context(Context, protocol, default_tls13())
+        except EnvironmentLacks:  # nobody asked for this order; the library's own will do
+            context = Context(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(MODERN)
+        return context
+    context = make_context(Context, protocol, pick.tls13) if pick.tls13 else Context(protocol)
+    context.picked = pick.names
+    context.minimum_version = ssl.TLSVersion.TLSv1_2 if pick.tls12 else ssl.TLSVersion.TLSv1_3
+    if not pick.tls13:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    level = security_level(pick, context.security_level)
+    context.set_ciphers(f"{':'.join(pick.tls12) or MODERN}:@SECLEVEL={level}")
+    return context
+
+
+def _load_dh_group(context: ssl.SSLContext) -> None:
+    """OpenSSL takes the group from a file only."""
+    file = os.memfd_create("dh")
+    try:
+        os.write(file, DH_GROUP)
+        context.load_dh_params(f"/proc/self/fd/{file}")
+    finally:
+        os.close(file)
 
 
 def spki_pin(certificate: bytes) -> bytes:

@@ -12,9 +12,9 @@ import datetime as dt
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ukihashi.errors import N_, ConfigError, EnvironmentLacks
 
@@ -37,6 +37,7 @@ class Identity:
     pin: bytes  # 32 bytes, SHA-256 of the SubjectPublicKeyInfo in DER
     fingerprint: bytes  # 32 bytes, SHA-256 of the certificate in DER: what browsers show
     not_after: dt.datetime
+    kind: Literal["RSA", "ECDSA"]  # of the key: what cipher suites it can serve
     made_key: bool = False  # now, for the first time
     made_certificate: bool = False  # now, for the first time or anew
 
@@ -78,9 +79,7 @@ def load_or_make(folder: Path, *, name: str, now: dt.datetime) -> Identity:
         raise EnvironmentLacks(
             N_("the hub's key can't be kept in {folder}: {reason}"), folder=folder, reason=error.strerror
         ) from error
-    return Identity(
-        found.certificate, found.key, found.pin, found.fingerprint, found.not_after, made_key, made_certificate
-    )
+    return replace(found, made_key=made_key, made_certificate=made_certificate)
 
 
 def load_given(certificate_path: Path, key_path: Path) -> Identity:
@@ -98,15 +97,18 @@ def pin_text(pin: bytes) -> str:
 
 
 def _identity(certificate_path: Path, key_path: Path) -> Identity:
+    from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import Encoding
 
     certificate = _read_certificate(certificate_path)
+    public = certificate.public_key()
     return Identity(
         certificate=certificate_path,
         key=key_path,
-        pin=hashlib.sha256(_spki(certificate.public_key())).digest(),
+        pin=hashlib.sha256(_spki(public)).digest(),
         fingerprint=hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest(),
         not_after=certificate.not_valid_after_utc,
+        kind="RSA" if isinstance(public, rsa.RSAPublicKey) else "ECDSA",
     )
 
 
