@@ -19,6 +19,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Final
 
+import tomlkit
+
 from lab.net import Ended, Host, LabError, Process
 
 HUB: Final = "LAN"  # the virtual hub that `hub serve --first` makes
@@ -74,6 +76,10 @@ class _Installation:
         return "\n".join(path.read_text(errors="replace") for path in sorted(set(paths)))
 
 
+FAST_CARD: Final = {"times": {"keepalive": 0.5, "suspect": 1.0, "dead": 1.5, "redial": 0.2}}  # a tenth of the usual
+FAST_HUB: Final = {"times": {"keepalive_s": 0.5, "dead_s": 1.5}}
+
+
 class Hub(_Installation):
     """`ukihashi hub serve` on a host."""
 
@@ -113,6 +119,10 @@ class Hub(_Installation):
         if first:
             self.process.wait_for(LINK.pattern, seconds=seconds)
 
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Write `hub.toml`; read at the next start."""
+        _edit(self.config_dir / "hub.toml", settings)
+
     def stop(self) -> int:
         """End it in order (SIGTERM); its exit status."""
         assert self.process is not None
@@ -150,6 +160,19 @@ class Card(_Installation):
         """`card join` with the link on standard input; what it printed. Returns when online."""
         return self.run("card", "join", "-", *words, stdin=f"{link}\n", timeout_s=seconds)
 
+    def configure(self, account: str, settings: Mapping[str, Any]) -> None:
+        """Change the account's file; read at the next `up` or `reload`."""
+        _edit(self.config_dir / "card.d" / f"{account}.toml", settings)
+
+    def join_with(self, link: str, settings: Mapping[str, Any]) -> str:
+        """Join, with other settings than the usual; gives the account's name."""
+        self.join(link)
+        account = str(self.status()["account"])
+        self.leave(account)
+        self.configure(account, settings)
+        self.up(account)
+        return account
+
     def up(self, account: str, *words: str, seconds: float = PATIENCE_S) -> str:
         """`card up ACCOUNT`."""
         return self.run("card", "up", account, *words, timeout_s=seconds)
@@ -183,6 +206,20 @@ class Card(_Installation):
                 if entry["family"] == family and entry["scope"] == scope:
                     return str(entry["local"])
         raise LabError(f"the card of {self.host.name} has no IPv{version} address")
+
+
+def _edit(path: Path, settings: Mapping[str, Any]) -> None:
+    """Set `{"section": {"name": value}, "name": value}` in a TOML file, new or not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = tomlkit.parse(path.read_text() if path.exists() else "")
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            document.setdefault(name, tomlkit.table()).update(value)
+        else:
+            document[name] = value
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    path.write_text(tomlkit.dumps(document))
+    path.chmod(mode)
 
 
 def gateway(address: str) -> str:
