@@ -16,7 +16,7 @@ from ukihashi.hub.control import Birth
 from ukihashi.locale import set_language
 from ukihashi.pki import ca
 
-KEY = ca.Identity(Path("c"), Path("k"), b"p" * 32, b"f" * 32, dt.datetime(2030, 1, 1, tzinfo=dt.UTC))
+KEY = ca.Identity(Path("c"), Path("k"), b"p" * 32, b"f" * 32, dt.datetime(2030, 1, 1, tzinfo=dt.UTC), "RSA")
 
 
 def facts(*endpoints: Endpoint) -> Facts:

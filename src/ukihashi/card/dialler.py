@@ -290,6 +290,7 @@ class Card:
             deadline=config.times.dial,
             keepalive=config.times.keepalive,
             dead=config.times.dead,
+            ciphers=config.tls.ciphers,
         )
 
     async def _online(self, opened: Opened, interface: str) -> None:

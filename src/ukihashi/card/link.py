@@ -14,6 +14,7 @@ from typing import Final
 from ukihashi.card.messages import Connect, Counters, Opened
 from ukihashi.card.opening import Opening, Outcome
 from ukihashi.errors import N_, DialError, NotTrusted, PeerViolation, UsageError
+from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import TlsChannel, TlsState, client_context, spki_pin
 from ukihashi.session.timers import KeepAlive, KeepAliveLaw, Liveness, StandardKeepAlive
 from ukihashi.wire.blocks import BlockDecoder, encode_frames, encode_keepalive
@@ -21,6 +22,8 @@ from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME, SENT_KEEPALIVE
 
 READ: Final = 256 * 1024  # bytes of one read from the network
 TLS_HANDSHAKE: Final = frozenset({0x14, 0x15, 0x16})  # first byte of a TLS record before data (RFC 8446, 5.1)
+
+NOTHING_IN_COMMON: Final = ("alert handshake failure", "alert protocol version")  # ends of OpenSSL's words
 
 _chance: Final = random.SystemRandom()
 _room: Final = memoryview(bytearray(READ))  # one for all links: what is read is taken over before the next read
@@ -264,10 +267,20 @@ class Link:
                 N_("{address} speaks something other than TLS, so it is no hub; check address and port"),
                 address=address,
             )
+        reason = violation.values.get("reason", violation)
+        if str(reason).endswith(NOTHING_IN_COMMON):
+            return DialError(
+                N_(
+                    "{address} and this card have no TLS version or cipher suite in common ({reason}); compare"
+                    " tls.ciphers of both. `ukihashi card ciphers` lists what this card can"
+                ),
+                address=address,
+                reason=reason,
+            )
         return DialError(
             N_("no TLS connection to {address} came about ({reason}); is this a hub's HTTPS port?"),
             address=address,
-            reason=violation.values.get("reason", violation),
+            reason=reason,
         )
 
     def _ended(self) -> DialError:
@@ -309,7 +322,7 @@ def fingerprint(pin: bytes) -> str:
 def _channel(order: Connect) -> TlsChannel:
     """TLS towards the hub, verifying against authorities where the account says so."""
     with_ca = order.trust == "ca"
-    context = client_context(system_trust=with_ca and not order.authorities)
+    context = client_context(system_trust=with_ca and not order.authorities, pick=check_pick(order.ciphers))
     if with_ca and order.authorities:
         context.verify_mode = ssl.CERT_REQUIRED
         context.check_hostname = True

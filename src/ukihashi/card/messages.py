@@ -77,6 +77,7 @@ class Connect(Message, frozen=True):
     deadline: float = 15.0  # seconds for TLS and login together
     keepalive: float = 5.0  # seconds of silence, between two ukihashi ends
     dead: float = 15.0  # seconds of silence, between two ukihashi ends
+    ciphers: list[str] = []  # picked by hand; [] = modern ones
 
 
 class Disconnect(Message, frozen=True):

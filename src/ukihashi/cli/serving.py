@@ -28,6 +28,8 @@ from ukihashi.hub.limits import Limits
 from ukihashi.locale import LANGUAGES, _, catalogue
 from ukihashi.net.host import own_address
 from ukihashi.net.privileges import identity, is_root
+from ukihashi.net.suites import NO_PICK, check_key, check_pick
+from ukihashi.net.tls import server_context
 from ukihashi.ops import log
 from ukihashi.pki import ca
 from ukihashi.store.db import migrations
@@ -60,6 +62,9 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
     state = places.state_dir()
     _prepare_state(state)
     identity_ = _key(config, state)
+    pick = check_pick(config.tls.ciphers) if config.tls.ciphers else NO_PICK
+    check_key(pick, identity_.kind)
+    server_context(identity_.certificate, identity_.key, pick=pick)  # what is wrong is said here, before anything opens
     _warm_up()
     serving = _Serving(config, identity_, first=first)
     settings = supervisor.Supervisor(
@@ -69,6 +74,7 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
         certificate=identity_.certificate,
         key=identity_.key,
         limits=replace(Limits(), opening_s=config.limits.opening_s, half_open=config.limits.half_open),
+        pick=pick,
         ready=serving.both_are_ready,
     )
     return supervisor.run(settings, control=serving.live_as_control)

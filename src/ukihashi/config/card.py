@@ -165,6 +165,10 @@ def check(config: CardConfig) -> None:
         )
     if not 0 < len(interface.name.encode()) <= INTERFACE_MAX:
         raise UsageError(N_("interface.name “{name}” must have 1 to 15 characters"), name=interface.name)
+    if config.tls.ciphers:
+        from ukihashi.net.suites import check_pick
+
+        check_pick(config.tls.ciphers)
     for text in interface.addresses:
         try:
             ipaddress.ip_interface(text)

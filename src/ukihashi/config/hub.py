@@ -105,6 +105,10 @@ def check(config: HubConfig) -> None:
         raise UsageError(N_("tls.certificate and tls.key go together; give both or neither"))
     if config.page_dir and not Path(config.page_dir).is_dir():
         raise UsageError(N_("page_dir: {folder} is not a folder"), folder=config.page_dir)
+    if config.tls.ciphers:
+        from ukihashi.net.suites import check_pick
+
+        check_pick(config.tls.ciphers)
 
 
 def parse_listen(texts: Iterable[str]) -> list[Endpoint]:

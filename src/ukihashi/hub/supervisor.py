@@ -40,6 +40,7 @@ from ukihashi.hub.worker import WorkerStart, run_worker
 from ukihashi.locale import say
 from ukihashi.net.listen import listen_tcp, listen_unix
 from ukihashi.net.privileges import Identity, die_with, drop, identity, is_root, raise_descriptor_limit
+from ukihashi.net.suites import NO_PICK, Pick
 from ukihashi.net.tls import server_context
 
 ADMIN_SOCKET: Final = "hub.sock"
@@ -76,6 +77,7 @@ class Supervisor:
     control_user: str = "ukihashi"
     worker_user: str = "ukihashi-worker"
     limits: Limits = field(default_factory=Limits)
+    pick: Pick = NO_PICK  # cipher suites
     tell: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr, flush=True)  # noqa: T201
     ready: Callable[[Sequence[tuple[str, int]]], object] = lambda _endpoints: None  # both serve; the real addresses
 
@@ -183,7 +185,7 @@ class _Hub:
         settings = self._settings
         self._keep_only(link, peer, *self._listeners)
         descriptors = raise_descriptor_limit()
-        context = server_context(settings.certificate, settings.key)
+        context = server_context(settings.certificate, settings.key, pick=settings.pick)
         # A relative path needs no right to the folders above; and there is nothing else to find in there.
         os.chdir(settings.runtime_dir)
         drop(self._worker_identity)

@@ -109,7 +109,7 @@ NO_PICK: Final = Pick()
 
 @cache
 def available() -> tuple[Suite, ...]:
-    """Every suite of the library, and the retired ones. First what is offered, then what can be picked, then the rest."""
+    """Every suite of the library, and the retired ones: first what is offered, then what can be picked, then others."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_ciphers(MODERN)
     modern = [one["name"] for one in context.get_ciphers() if one["protocol"] != TLS13]
