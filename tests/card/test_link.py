@@ -340,7 +340,8 @@ def test_another_https_server(hub: FakeHub, status: int) -> None:
         (b"<html>", "plain HTTP"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH server"),
         (b"220 mail.example ESMTP\r\n", "other than TLS"),
-        (b"\x15\x03\x01\x00\x02\x02\x28", "no TLS connection"),
+        (b"\x15\x03\x01\x00\x02\x02\x28", "cipher suite in common"),
+        (b"\x15\x03\x01\x00\x02\x02\x50", "no TLS connection"),
         (b"", "closed the connection instead of answering TLS"),
     ],
 )

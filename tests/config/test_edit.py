@@ -39,7 +39,10 @@ def path(tmp_path: Path) -> Path:
     ("text", "changes"),
     [
         ("", {"listen": ("8443",), "times.dead_s": 12.0}),
-        ("# mine\n\n[tls]\nciphers = [] # all\n", {"public_address": "h.example", "tls.ciphers": ["A", "B"]}),
+        (
+            "# mine\n\n[tls]\nciphers = [] # all\n",
+            {"public_address": "h.example", "tls.ciphers": ["AES128-SHA", "AES256-SHA"]},
+        ),
         ("times = {dead_s = 20.0} # mine\n", {"times.keepalive_s": 2.0}),
         ("times.dead_s = 20.0 # mine\n", {"times.keepalive_s": 2.0, "mac_ageing_s": 60}),
         ("[times]\ndead_s = 20.0\n[limits]\nhalf_open = 5\n# mine\n", {"times.dead_s": None, "limits.half_open": 6}),
