@@ -174,6 +174,7 @@ def test_a_password_comes_from_a_file_never_from_the_command_line(
         ("invite", "give one of --user NAME, --list and --revoke NUMBER"),
         ("invite --list --user x", "give one of"),
         ("set LAN", "nothing to change"),
+        ("set LAN x --online", "nothing to change"),
         ("admin-secret", "--reset makes a new one"),
         ("user create x --standard-hash", "goes with --password-prompt"),
         ("user create x --password-prompt --password-file y", "not both"),

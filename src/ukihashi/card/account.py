@@ -124,7 +124,7 @@ def edit(name: str, changes: dict[tuple[str, str], Any]) -> CardConfig:
     path = path_of(name)
     if not path.exists():
         read(name)  # says which there are
-    named = {f"{section}.{key}": value for (section, key), value in changes.items()}
+    named = {f"{section}.{key}".removeprefix("."): value for (section, key), value in changes.items()}
     return config_edit.edit(path, CardConfig, named, mode=SECRET_MODE)
 
 

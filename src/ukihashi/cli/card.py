@@ -18,6 +18,8 @@ from ukihashi.card.control import client
 from ukihashi.card.dialler import Card
 from ukihashi.card.link import fingerprint
 from ukihashi.cli import background
+from ukihashi.cli.ciphers import card_ciphers
+from ukihashi.cli.options import CARD_COMMANDS
 from ukihashi.cli.output import Column, cell, print_json, say_aside, show, write
 from ukihashi.cli.user import json_option
 from ukihashi.config import places
@@ -72,6 +74,10 @@ _folder = click.Path(path_type=Path, file_okay=False)
 def card(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | None) -> None:
     """Options win over UKIHASHI_STATE_DIR, UKIHASHI_RUNTIME_DIR and UKIHASHI_CONFIG_DIR."""
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
+
+
+for _command in (card_ciphers, *CARD_COMMANDS):
+    card.add_command(_command)
 
 
 # -- joining and leaving ------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from ukihashi.cli.ciphers import hub_ciphers
+from ukihashi.cli.options import HUB_COMMANDS, set_hub_options
 from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write, yes_no
 from ukihashi.cli.user import client, json_option, user
 from ukihashi.config import places
@@ -28,7 +30,8 @@ def hub(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | Non
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
-hub.add_command(user)
+for _command in (user, hub_ciphers, *HUB_COMMANDS):
+    hub.add_command(_command)
 
 
 @hub.command(help=_("Start the hub; it stays in the foreground until Ctrl-C or SIGTERM."))
@@ -150,15 +153,18 @@ def create(name: str, host_port: bool, offline: bool, as_json: bool) -> None:
     show(rows, _hub_columns()[:-2], as_json=as_json, empty="")
 
 
-@hub.command("set", help=_("Change a virtual hub."))
-@click.argument("name", metavar="NAME")
+@hub.command("set", help=_("Change a virtual hub (NAME --online), or options of the hub machine (KEY VALUE ...)."))
+@click.argument("words", metavar="NAME|KEY VALUE ...", nargs=-1, required=True)
 @click.option("--online/--offline", default=None, help=_("Let members in, or not."))
 @json_option
-def change(name: str, online: bool | None, as_json: bool) -> None:
-    """Exit status: 0 changed, 2 no such hub or nothing to change, 4 no hub runs."""
-    if online is None:
-        raise UsageError(N_("nothing to change; give --online or --offline"))
-    show(client().ask("set", name=name, online=online), _hub_columns()[:-2], as_json=as_json, empty="")
+def change(words: tuple[str, ...], online: bool | None, as_json: bool) -> None:
+    """Exit status: 0 changed, 2 no such hub or option, or nothing to change, 4 no hub runs."""
+    if online is None and len(words) > 1:
+        set_hub_options(words, as_json=as_json)
+        return
+    if online is None or len(words) > 1:
+        raise UsageError(N_("nothing to change; give NAME with --online or --offline, or KEY and VALUE"))
+    show(client().ask("set", name=words[0], online=online), _hub_columns()[:-2], as_json=as_json, empty="")
 
 
 @hub.command(help=_("Delete a virtual hub with its users and join links; its sessions end."))
