@@ -31,8 +31,8 @@ class Scene:
 @contextmanager
 def scene(net: Net, *, fast: bool) -> Iterator[Scene]:
     a, f, h, b = (net.host(name) for name in "afhb")
-    for one, other in ((f, a), (h, f), (h, b)):
-        net.link(one, other)
+    for near, far in ((f, a), (h, f), (h, b)):
+        net.link(near, far)
     hub = Hub(h)
     if fast:
         hub.configure(FAST_HUB)
@@ -73,7 +73,7 @@ def agrees(stage: Scene) -> None:
     def look() -> bool:
         card = stage.card.status()["ledger"]
         hub = next(row for row in stage.hub.sessions() if row["user"] == "ann")["ledger"]
-        return (
+        return bool(
             card["lost"] == hub["lost"] == 0
             and card["received"] == hub["sent"]
             and hub["received"] == card["sent"]
