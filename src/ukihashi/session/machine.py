@@ -165,6 +165,8 @@ class Machine:
 
     def received(self, records: int, size: int, now: float) -> None:
         """Complete records, `size` bytes in all, came over the link that carries the session."""
+        if not records:  # a `have` alone must not be answered by a `have`, or two idle ends never rest
+            return
         self.have += records
         self.ledger.received += records
         self._ack_bytes += size
@@ -198,6 +200,7 @@ class Machine:
         asked = self.state is State.RESUMING
         self._move(Event.LOST)
         self.link = None
+        self._ack_bytes, self._ack_at = 0, None  # there is nobody to tell; a resume says it
         self.ledger.cuts += not asked  # else it was cut before
         return True
 
@@ -238,7 +241,7 @@ class Machine:
         if link != self.link or self.state is not State.RESUMING:
             return None
         if not self.out.holds(have):
-            self._move(Event.REFUSED)
+            self.refused(link)
             raise PeerViolation(
                 N_("the hub wants records from {have} on, but the card holds {first} to {end}"),
                 have=have,
@@ -280,6 +283,7 @@ class Machine:
             CannotResume: the session is over.
         """
         self.check(resume)
+        self.ledger.cuts += self.state is State.ONLINE  # it was cut, only that nobody here noticed
         self._move(Event.ASKED)
         self.link = link
         self.attempt = resume.attempt

@@ -132,10 +132,8 @@ class ReplayBuffer:
         """The batches that no link was given, for a session that begins afresh."""
         number, fresh = self._start, list[Batch]()
         for batch in self._batches:
-            if number >= self.high:
+            if number >= self.high:  # batches are taken whole, so none is half sent
                 fresh.append(batch)
-            elif number + batch.records > self.high:
-                fresh.append(_without(batch, self.high - number))
             number += batch.records
         return tuple(fresh)
 
