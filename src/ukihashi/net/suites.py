@@ -32,9 +32,9 @@ NEEDS_DSS: Final = N_("it needs a DSA certificate, which nobody issues any more"
 NEEDS_OTHER: Final = N_("it needs a kind of certificate or key that a hub can't have")
 
 # What to know of one that can be picked but is not among the modern ones.
-NO_FORWARD_SECRECY: Final = N_("no forward secrecy")
-CBC: Final = N_("CBC")
-SHORT_TAG: Final = N_("short tag")
+NO_FORWARD_SECRECY: Final = N_("no forward secrecy: whoever gets the hub's key can read what was recorded before")
+CBC: Final = N_("CBC mode: open to padding attacks")
+SHORT_TAG: Final = N_("short tag: weaker against forgery")
 
 KeyKind = Literal["RSA", "ECDSA"]
 
