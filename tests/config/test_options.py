@@ -166,7 +166,10 @@ def test_a_change_of_a_secret_is_told_without_it() -> None:
 
 
 def test_rows_of_a_daemon_are_said_in_the_readers_language() -> None:
-    told = [{"option": "times.dead_s", "meaning": "x", "value": 1}, {"option": "of.tomorrow", "meaning": "later"}]
+    told: list[dict[str, Any]] = [
+        {"option": "times.dead_s", "meaning": "x", "value": 1},
+        {"option": "of.tomorrow", "meaning": "later"},
+    ]
     known, unknown = said_in("hub", told, "ja")
     assert known["meaning"].startswith("仮想 LAN カードから")
     assert (known["value"], unknown) == (1, told[1])
