@@ -128,6 +128,12 @@ class Client:
         until(lambda: self.host.has_interface(self.interface), seconds=5.0, what=f"{self.interface} existing")
         self.host.ip(f"link set {self.interface} up")
 
+    def stop(self) -> None:
+        """End it; its interface goes with it."""
+        if self.process is not None:
+            self.process.stop()
+            self.process = None
+
 
 def _spawn(host: Host, config: str, name: str) -> Process:
     path = host.folder / f"{name}.conf"
