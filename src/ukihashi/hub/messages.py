@@ -4,7 +4,7 @@
     worker             <-- length-prefixed stream         -->  control
 
 A worker parses hostile bytes, so control trusts nothing in its messages beyond their shape, and the supervisor does for
-control only what `HostPortWanted` allows. Bytes travel as MessagePack.
+control only what `HostPortWanted` and `Wish` allow. Bytes travel as MessagePack.
 """
 
 from typing import Any, Final
@@ -130,8 +130,8 @@ class Asked(Message, frozen=True):
 class Ready(Message, frozen=True):
     """This process serves."""
 
-    who: str  # "worker", "control"
-    notes: dict[str, str] = {}
+    who: str  # "worker", "control", "heir": a worker that waits for `TakeOver`
+    notes: dict[str, float] = {}  # of a worker that took over: "sessions", "pause_s"
 
 
 class HostPortWanted(Message, frozen=True):
@@ -167,12 +167,78 @@ class PeerLink(Message, frozen=True):
 class Stop(Message, frozen=True):
     """End in good order: close_notify to every peer, then exit. The receiver has `STOP_DEADLINE` seconds."""
 
+    worker_stays: bool = False  # only control is replaced: it need not wait for the worker's last words
+
 
 class Failed(Message, frozen=True):
     """This process can't go on; the sentence says why. The supervisor prints it and stops the hub."""
 
     who: str
     sentence: str
+
+
+class Wish(Message, frozen=True):
+    """Control to supervisor: what an admin asked for. Answered by `Granted` with the same `ask`."""
+
+    ask: int
+    what: str  # "options", "set_option", "reload", "upgrade"
+    key: str = ""  # of set_option
+    value: str = ""  # as one types it
+
+
+class Granted(Message, frozen=True):
+    """The answer to a `Wish`: rows, or a no as template and values."""
+
+    ask: int
+    rows: list[dict[str, Any]] = []
+    template: str = ""  # not empty: no
+    values: dict[str, Any] = {}
+    exit_status: int = 0
+
+
+class OptionsPut(Message, frozen=True):
+    """Supervisor to control: hub.toml was read again, and what control heeds is this now."""
+
+    public_address: str
+    session_timeout_s: float
+    mac_ageing_s: float
+    changes: list[dict[str, Any]]  # all of them, for the log
+
+
+class LimitsPut(Message, frozen=True):
+    """Supervisor to worker: bounds and times from now on, by their names in `limits.Limits`."""
+
+    values: dict[str, Any]
+
+
+class CertificatePut(Message, frozen=True):
+    """Supervisor to worker, with two descriptors attached, certificate and key: for new connections from now on."""
+
+
+# -- hub upgrade: supervisor and both workers, supervisor to control ----------------------------------------------
+
+
+class HandOver(Message, frozen=True):
+    """To the old worker: let nobody else in, let go of every link, save all sessions."""
+
+
+class HandedOver(Message, frozen=True):
+    """From the old worker, with the sealed state attached; without a descriptor there is none, for that reason."""
+
+    problem: str = ""
+
+
+class TakeOver(Message, frozen=True):
+    """To the new worker, with the state attached if there is one: restore it, then serve."""
+
+
+class Upgraded(Message, frozen=True):
+    """To the new control: what became of the upgrade that brought it."""
+
+    number: int  # upgrades since the hub's first start
+    old_version: str
+    sessions: int | None  # taken over; None: the state did not come, cards log in afresh
+    pause_s: float  # from the moment at which the old worker let go until the new one took the first caller
 
 
 LOGIN_DEADLINE: Final = 10.0  # seconds
@@ -195,6 +261,15 @@ AnyMessage = (
     | PeerLink
     | Stop
     | Failed
+    | Wish
+    | Granted
+    | OptionsPut
+    | LimitsPut
+    | CertificatePut
+    | HandOver
+    | HandedOver
+    | TakeOver
+    | Upgraded
 )
 
 encode = msgspec.msgpack.Encoder().encode

@@ -1,0 +1,92 @@
+"""What a worker leaves to the next one at `hub upgrade`: a sealed piece of memory with a value for each session.
+
+    state := value*      value := u32 length (big-endian), MessagePack
+    value 0              `Heading`; then one value for each virtual hub, then one for each session
+
+The descriptor goes from worker to worker through the supervisor, which never reads it. Sealed: what is restored can't
+change any more. Times are the machine's monotonic ones, which both processes share.
+"""
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from ukihashi.errors import N_, UkihashiError
+
+FORM: Final = 1  # of the state, and of what a supervisor leaves to the next one
+CHUNK: Final = 1 << 20  # bytes of one write
+
+_LENGTH: Final = struct.Struct("!I")
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+class Heading(msgspec.Struct, frozen=True):
+    """Value 0 of a state."""
+
+    form: int
+    let_go_at: float  # monotonic: when the last link was let go
+    hubs: int  # values that follow, one each
+    sessions: int
+
+
+class StateUnusable(UkihashiError):
+    """A state can't be written or read: cards log in afresh."""
+
+
+def write_state(values: Iterable[Any]) -> int:
+    """A new sealed descriptor, which the caller owns. Values are taken one by one. Raises: StateUnusable."""
+    try:
+        state = os.memfd_create("ukihashi-sessions", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            for value in values:
+                data = msgspec.msgpack.encode(value)
+                _write(state, _LENGTH.pack(len(data)))
+                _write(state, data)
+            fcntl.fcntl(state, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            os.close(state)
+            raise
+    except (OSError, OverflowError, struct.error) as error:
+        raise StateUnusable(N_("the sessions can't be saved: {reason}"), reason=error) from error
+    return state
+
+
+def read_state(state: int) -> Iterator[bytes]:
+    """The values, still encoded. Raises: StateUnusable: cut short."""
+    at = 0
+    while head := os.pread(state, _LENGTH.size, at):
+        if len(head) < _LENGTH.size:
+            raise StateUnusable(N_("the saved sessions are cut short"))
+        (length,) = _LENGTH.unpack(head)
+        at += _LENGTH.size
+        data = bytearray()
+        while len(data) < length:
+            piece = os.pread(state, min(CHUNK, length - len(data)), at + len(data))
+            if not piece:
+                raise StateUnusable(N_("the saved sessions are cut short"))
+            data += piece
+        at += length
+        yield bytes(data)
+
+
+def read_heading(state: Iterator[bytes]) -> Heading:
+    """Value 0. Raises: StateUnusable: none, or of another form."""
+    try:
+        heading = msgspec.msgpack.decode(next(state), type=Heading)
+    except (StopIteration, msgspec.DecodeError) as error:
+        raise StateUnusable(N_("the saved sessions are cut short")) from error
+    if heading.form != FORM:
+        raise StateUnusable(
+            N_("the saved sessions have form {form}, this hub reads form {known}"), form=heading.form, known=FORM
+        )
+    return heading
+
+
+def _write(state: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(state, view[:CHUNK]) :]
