@@ -19,6 +19,16 @@ def test_a_station_ages_after_600_s_of_silence() -> None:
     assert table.rows(700.0) == []
 
 
+def test_another_ageing_time_holds_for_known_stations_too() -> None:
+    table = MacTable()
+    table.learn(A, P1, 0.0)
+    table.set_ageing(10.0)
+    assert table.find(A, 9.9) == P1
+    assert table.find(A, 10.0) is None
+    table.set_ageing(20.0)
+    assert table.find(A, 19.9) == P1
+
+
 def test_a_move_takes_over_at_once() -> None:
     table = MacTable()
     table.learn(A, P1, 0.0)

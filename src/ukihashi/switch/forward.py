@@ -5,12 +5,12 @@ decision is kept for the batch and reused while nothing that it rests on has cha
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from ukihashi.ether import arp
 from ukihashi.ether.frame import BROADCAST, NO_MAC, vlan_id
-from ukihashi.switch.mac_table import AGEING_S, TABLE_LIMIT, MacTable, Row
+from ukihashi.switch.mac_table import AGEING_S, TABLE_LIMIT, MacTable, Row, Station
 from ukihashi.units import PortId
 from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME
 
@@ -40,6 +40,10 @@ class Switch:
     def ports(self) -> tuple[PortId, ...]:
         """All ports in the order they were added."""
         return tuple(self._limits)
+
+    def set_ageing(self, seconds: float) -> None:
+        """Another ageing time, from now on and for what was learned before."""
+        self._table.set_ageing(seconds)
 
     def add_port(self, port: PortId, *, max_stations: int = 0) -> None:
         """A session or host port comes up. `max_stations`: source addresses it may use, 0 = any number.
@@ -91,6 +95,14 @@ class Switch:
                 last = head
             put(frame)
         return out
+
+    def stations(self, port: PortId) -> list[Station]:
+        """What was learned on `port`, to be put back in another process."""
+        return self._table.stations(port)
+
+    def put_back(self, port: PortId, stations: Iterable[Station]) -> None:
+        """See `MacTable.put_back`."""
+        self._table.put_back(port, stations)
 
     def rows(self, now: float) -> list[Row]:
         """The MAC table, the station silent longest first."""

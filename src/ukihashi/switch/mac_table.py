@@ -1,5 +1,6 @@
 """Which port each station was last heard on (IEEE 802.1Q, clause 8.8; protocol section 18.2)."""
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from ukihashi.units import PortId
@@ -18,6 +19,14 @@ class Row(NamedTuple):
     seen: float  # `now` of its last frame
 
 
+class Station(NamedTuple):
+    """One station of a port."""
+
+    key: bytes
+    created: float
+    seen: float
+
+
 class MacTable:
     """Stations by key, and the port of each.
 
@@ -33,6 +42,10 @@ class MacTable:
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    def set_ageing(self, seconds: float) -> None:
+        """Another ageing time, from now on and for what was learned before."""
+        self._ageing = seconds
 
     def learn(self, key: bytes, port: PortId, now: float) -> bool:
         """Note a frame from station `key` on `port`. A move takes over at once. False: the table is full.
@@ -78,6 +91,18 @@ class MacTable:
         """Remove all stations of `port`."""
         for key in self._of_port.pop(port, ()):
             del self._seen[key]
+
+    def stations(self, port: PortId) -> list[Station]:
+        """What was learned on `port`."""
+        return [Station(key, *self._seen[key][1:]) for key in self._of_port.get(port, ())]
+
+    def put_back(self, port: PortId, stations: Iterable[Station]) -> None:
+        """Stations learned earlier are behind `port` again, with the age they have; one that moved since stays away."""
+        for key, created, seen in stations:
+            if key not in self._seen and len(self._seen) < self._limit:
+                self._seen[key] = (port, created, seen)
+                self._of_port.setdefault(port, set()).add(key)
+        self._seen = dict(sorted(self._seen.items(), key=lambda item: item[1][2]))
 
     def rows(self, now: float) -> list[Row]:
         """All stations that have not aged, the one silent longest first."""
