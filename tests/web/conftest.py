@@ -10,6 +10,8 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from starlette.types import ASGIApp, Message, Scope
 
+from ukihashi.config.hub import HubConfig
+from ukihashi.config.options import applied, parse, rows
 from ukihashi.errors import UkihashiError
 from ukihashi.web.app import build_app
 
@@ -27,6 +29,8 @@ class FakeHub:
     error: UkihashiError | None = None
     silent: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    config: HubConfig = field(default_factory=HubConfig)
+    newer: list[dict[str, Any]] = field(default_factory=list)  # options that we do not know
 
     async def ask(self, do: str, /, **args: Any) -> dict[str, Any]:
         self.asked.append(do)
@@ -42,7 +46,18 @@ class FakeHub:
             return {"ok": True}
         if do in self.silent:
             return {"ok": False, "error": self.silent[do]}
+        if do == "options":
+            return {"ok": True, "rows": rows("hub", self.config) + self.newer}
+        if do == "set_option":
+            return self.set_option(args["key"], args["value"])
         return {"ok": True, "rows": self.rows.get(do, [])}
+
+    def set_option(self, key: str, value: str) -> dict[str, Any]:
+        try:
+            self.config = applied(self.config, {key: parse("hub", key, value)})
+        except UkihashiError as error:
+            return {"ok": False, "error": str(error), "refusal": error}
+        return {"ok": True, "rows": []}
 
 
 @dataclass

@@ -18,7 +18,7 @@ from ukihashi.config import places
 from ukihashi.config.card import Route
 from ukihashi.config.edit import edit
 from ukihashi.config.hub import HubConfig, load_hub
-from ukihashi.config.option_texts import ROUTE, UNITS
+from ukihashi.config.option_texts import ROUTE
 from ukihashi.config.options import (
     Kind,
     change_rows,
@@ -28,6 +28,7 @@ from ukihashi.config.options import (
     parse,
     rows,
     said_in,
+    shown,
     value_text,
 )
 from ukihashi.errors import N_, DaemonUnreachable, InputUnreadable, UkihashiError, UsageError
@@ -53,19 +54,12 @@ def show_options(found: Sequence[Mapping[str, Any]], *, as_json: bool, with_valu
         Column("allowed", _("ALLOWED")),
         Column("meaning", _("MEANING")),
     ]
-    shown = (
-        found if as_json else [{**row, "value": told(row, "value"), "default": told(row, "default")} for row in found]
+    told = (
+        found
+        if as_json
+        else [{**row, "value": shown(row, "value", _), "default": shown(row, "default", _)} for row in found]
     )
-    show(shown, columns, as_json=as_json, empty="")
-
-
-def told(row: Mapping[str, Any], which: str) -> str:
-    """A row's `value` or `default` for people: with its unit; of a secret only whether there is one."""
-    if row.get("secret"):
-        return "" if which == "default" else _("set") if row.get("is_set") else _("not set")
-    text = value_text(row.get(which))
-    unit = str(row.get("unit", ""))
-    return f"{text} {_(UNITS.get(unit, unit))}" if unit and text else text
+    show(told, columns, as_json=as_json, empty="")
 
 
 def show_changes(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

@@ -32,7 +32,7 @@ KINDS: Final[Mapping[Kind, type[msgspec.Struct]]] = {
 YES: Final = ("true", "yes", "on", "1")
 NO: Final = ("false", "no", "off", "0")
 
-_Number = inspect.IntType | inspect.FloatType
+Number = inspect.IntType | inspect.FloatType
 _List = inspect.ListType | inspect.VarTupleType
 
 
@@ -234,7 +234,7 @@ def allowed(one: Option, translate: Translate) -> str:
         case inspect.LiteralType():
             return ", ".join(map(str, one.type.values))
         case inspect.IntType() | inspect.FloatType():
-            least, most = _range(one.type)
+            least, most = number_range(one.type)
             shown = translate(N_("{least} to {most}")).format(least=value_text(least), most=value_text(most))
             return f"{shown} {translate(UNITS[one.unit])}" if one.unit else shown
         case inspect.ListType() | inspect.VarTupleType():
@@ -245,6 +245,14 @@ def allowed(one: Option, translate: Translate) -> str:
 def effect_words(effect: str, translate: Translate) -> str:
     """When a change is heeded, for people; `effect` may come from a daemon of another version."""
     return translate(EFFECTS[Effect(effect)]) if effect in set(Effect) else effect
+
+
+def shown(row: Mapping[str, Any], which: str, translate: Translate) -> str:
+    """A row's `value` or `default` for people: with its unit; of a secret only whether there is one."""
+    if row.get("secret"):
+        return "" if which == "default" else translate(N_("set")) if row.get("is_set") else translate(N_("not set"))
+    text, unit = value_text(row.get(which)), str(row.get("unit", ""))
+    return f"{text} {translate(UNITS.get(unit, unit))}" if unit and text else text
 
 
 def value_text(value: Any) -> str:
@@ -294,7 +302,7 @@ def _list(text: str) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _range(number: _Number) -> tuple[float, float]:
+def number_range(number: Number) -> tuple[float, float]:
     least = number.ge if number.ge is not None else number.gt
     most = number.le if number.le is not None else number.lt
     return least or 0, most if most is not None else float("inf")
@@ -324,5 +332,5 @@ def _checked(one: Option, value: Any, given: str) -> Any:
             )
         case _:
             raise UsageError(N_("{key} can't be “{given}”"), key=one.key, given=given)
-    least, most = map(value_text, _range(one.type))
+    least, most = map(value_text, number_range(one.type))
     raise UsageError(template, key=one.key, least=least, most=most, given=given)

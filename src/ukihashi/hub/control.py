@@ -98,7 +98,7 @@ class WebApi:
         except EnvironmentLacks:
             raise
         except UkihashiError as error:
-            return {"ok": False, "error": str(error)}
+            return {"ok": False, "error": str(error), "refusal": error}
         finally:
             asker.reset(mark)
         return {**(rows[0] if do.startswith("admin_") and rows else {}), "ok": True, "rows": rows}

@@ -60,22 +60,22 @@ class Administration:
 
     async def front(self, request: Request) -> Response:
         """The sign-in form, or how the hub is."""
-        session = self._session(request)
+        session = self.session(request)
         if session is None:
             return self._sign_in_page(request, notice="ended" if SESSION_COOKIE in request.cookies else "")
         if session.one_time:
-            return _go(request, f"{PATH}/password")
-        state = await gather(self._ask, Reader.of(request).translate)
+            return go(request, f"{PATH}/password")
+        state = await gather(self.ask, Reader.of(request).translate)
         notice, session.notice = _notice(request, session.notice), ""
-        return self._page(request, "admin_state", csrf=session.csrf, state=state, notice=notice)
+        return self.page(request, "admin_state", csrf=session.csrf, state=state, notice=notice)
 
     async def back(self, request: Request) -> Response:
         """To the front of the administration."""
-        return _go(request, PATH)
+        return go(request, PATH)
 
     async def sign_in(self, request: Request) -> Response:
         """Check a password or the one-time secret."""
-        form = await _form(request)
+        form = await form_of(request)
         if not same(form.get("csrf", ""), request.cookies.get(FORM_COOKIE, "")):
             raise HTTPException(403)
         source, now = _source(request), time.monotonic()
@@ -90,7 +90,7 @@ class Administration:
         secret = form.get("secret", "")[:MAX_PASSWORD]
         self._checking += 1
         try:
-            checked = await self._ask("admin_check", secret=secret)
+            checked = await self.ask("admin_check", secret=secret)
         finally:
             self._checking -= 1
         if checked.get("ok") is not True:
@@ -99,22 +99,22 @@ class Administration:
         self._throttle.succeeded(source)
         self._sessions.close(request.cookies.get(SESSION_COOKIE, ""))
         one_time = secret if checked.get("one_time") else ""
-        answer = _go(request, f"{PATH}/password" if one_time else PATH)
+        answer = go(request, f"{PATH}/password" if one_time else PATH)
         self._open(answer, one_time=one_time)
         return answer
 
     async def password(self, request: Request) -> Response:
         """The form for the first password."""
-        session = self._session(request)
+        session = self.session(request)
         if session is None or not session.one_time:
-            return _go(request, PATH)
+            return go(request, PATH)
         return self._password_page(request, session)
 
     async def save_password(self, request: Request) -> Response:
         """Put the chosen password in the place of the one-time secret; every other session ends."""
-        session, form = await self._signed_in(request)
+        session, form = await self.signed_in(request)
         if not session.one_time:
-            return _go(request, PATH)
+            return go(request, PATH)
         new, again = form.get("new", ""), form.get("again", "")
         if len(new) < MIN_PASSWORD:
             return self._password_page(request, session, status=422, notice="short")
@@ -124,33 +124,50 @@ class Administration:
             return self._password_page(request, session, status=422, notice="differ")
         if same(new, session.one_time):
             return self._password_page(request, session, status=422, notice="same")
-        saved = await self._ask("admin_set_password", old=session.one_time, new=new)
+        saved = await self.ask("admin_set_password", old=session.one_time, new=new)
         self._sessions.close_all()
         if saved.get("ok") is not True:
             return self._sign_in_page(request, status=403, notice="refused")
-        answer = _go(request, PATH)
+        answer = go(request, PATH)
         self._open(answer, notice="saved")
         return answer
 
     async def sign_out(self, request: Request) -> Response:
         """End this browser's session."""
-        if self._session(request) is not None:
-            await self._signed_in(request)
+        if self.session(request) is not None:
+            await self.signed_in(request)
             self._sessions.close(request.cookies.get(SESSION_COOKIE, ""))
         answer = self._sign_in_page(request, notice="out")
         answer.delete_cookie(SESSION_COOKIE, path=PATH, secure=True, httponly=True, samesite="strict")
         return answer
 
-    # -- parts ----------------------------------------------------------------------------------------------------
+    # -- for the other pages under `/admin`, too ------------------------------------------------------------------
 
-    def _session(self, request: Request) -> Session | None:
+    def session(self, request: Request) -> Session | None:
+        """The session of a browser that is signed in."""
         return self._sessions.find(request.cookies.get(SESSION_COOKIE, ""), time.monotonic())
 
-    async def _signed_in(self, request: Request) -> tuple[Session, Mapping[str, str]]:
-        session, form = self._session(request), await _form(request)
+    async def signed_in(self, request: Request) -> tuple[Session, Mapping[str, str]]:
+        """Session and fields of a form that one of our pages sent; else 403."""
+        session, form = self.session(request), await form_of(request)
         if session is None or not same(form.get("csrf", ""), session.csrf):
             raise HTTPException(403)
         return session, form
+
+    def page(self, request: Request, name: str, *, status: int = 200, **values: Any) -> Response:
+        """A page that no cache keeps."""
+        own = {"switch_path": PATH, "here": PATH} | values
+        return page(request, name, status=status, headers={"Cache-Control": "no-store"}, version=self._version, **own)
+
+    async def ask(self, do: str, /, **args: Any) -> dict[str, Any]:
+        """What the hub answers. Raises: DaemonUnreachable."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                return await self._api.ask(do, **args)
+        except TimeoutError:
+            raise DaemonUnreachable(N_("the hub did not answer within {seconds:g} s"), seconds=ASK_S) from None
+
+    # -- parts ----------------------------------------------------------------------------------------------------
 
     def _open(self, answer: Response, *, one_time: str = "", notice: str = "") -> None:
         session_id, session = self._sessions.open(time.monotonic(), one_time=one_time)
@@ -162,7 +179,7 @@ class Administration:
     def _sign_in_page(self, request: Request, *, status: int = 200, notice: str = "", minutes: int = 0) -> Response:
         known = request.cookies.get(FORM_COOKIE, "")
         token = known if 20 <= len(known) <= 64 else secrets.token_urlsafe(32)  # kept: two open tabs both work
-        answer = self._page(
+        answer = self.page(
             request,
             "admin_sign_in",
             status=status,
@@ -174,7 +191,7 @@ class Administration:
         return answer
 
     def _password_page(self, request: Request, session: Session, *, status: int = 200, notice: str = "") -> Response:
-        return self._page(
+        return self.page(
             request,
             "admin_password",
             status=status,
@@ -184,23 +201,15 @@ class Administration:
             maximum=MAX_PASSWORD,
         )
 
-    def _page(self, request: Request, name: str, *, status: int = 200, **values: Any) -> Response:
-        headers = {"Cache-Control": "no-store"}
-        return page(
-            request, name, status=status, headers=headers, version=self._version, switch_path=PATH, here=PATH, **values
-        )
 
-    async def _ask(self, do: str, /, **args: Any) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(ASK_S):
-                return await self._api.ask(do, **args)
-        except TimeoutError:
-            raise DaemonUnreachable(N_("the hub did not answer within {seconds:g} s"), seconds=ASK_S) from None
+def go(request: Request, path: str, *, place: str = "") -> Response:
+    """303: the browser fetches `path` next; a reload won't send the form again (RFC 9110, 15.4.4).
 
-
-def _go(request: Request, path: str) -> Response:
-    """303: the browser fetches `path` next; a reload won't send the form again (RFC 9110, 15.4.4)."""
-    return Response(status_code=303, headers={"Location": Reader.of(request).link(path), "Cache-Control": "no-store"})
+    Args:
+        place: id of the element to show first.
+    """
+    location = Reader.of(request).link(path) + (f"#{place}" if place else "")
+    return Response(status_code=303, headers={"Location": location, "Cache-Control": "no-store"})
 
 
 def _notice(request: Request, key: str, *, minutes: int = 0) -> str:
@@ -216,7 +225,7 @@ def _source(request: Request) -> str:
     return forwarded.rpartition(",")[2].strip()
 
 
-async def _form(request: Request) -> Mapping[str, str]:
+async def form_of(request: Request) -> Mapping[str, str]:
     """The fields of a posted form; 413 above `MAX_FORM`, nothing for another media type."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return {}

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ukihashi.errors import UkihashiError
 from ukihashi.web.admin import Administration
 from ukihashi.web.landing import Landing
+from ukihashi.web.options import OptionPages
 from ukihashi.web.render import STATIC_PREFIX, Reader, page
 
 SAFE_HEADERS: Final = {
@@ -45,7 +46,8 @@ class WebApi(Protocol):
         UkihashiError when the question could not be answered at all.
 
         Verbs used here: `status`, `list`, `sessions`; `admin_check` (`secret`) answers `ok` and `one_time`;
-        `admin_set_password` (`old`, `new`) answers `ok`.
+        `admin_set_password` (`old`, `new`) answers `ok`; `options`; `set_option` (`key`, `value`). A plain no may carry
+        the error itself as `refusal`, to be said in the reader's language.
         """
         ...
 
@@ -112,6 +114,7 @@ def build_app(api: WebApi, *, page_dir: Path | None, version: str) -> Starlette:
             Route("/favicon.ico", landing.favicon, methods=["GET"]),
             Route(f"{STATIC_PREFIX}{{name}}", landing.static, methods=["GET"]),
             *administration.routes(),
+            *OptionPages(administration).routes(),
             Route("/{path:path}", landing.other, methods=["GET"]),
         ],
         middleware=[Middleware(SafeHeaders)],

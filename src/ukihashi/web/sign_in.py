@@ -23,6 +23,7 @@ class Session:
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     one_time: str = ""  # the first-start secret, kept only until a password is chosen; else empty
     notice: str = ""  # a key of `texts.NOTICES` to show once
+    changed: str = ""  # an option to mark once as changed
 
     def __repr__(self) -> str:  # the secrets stay out of any log
         return f"Session(created={self.created:.0f})"

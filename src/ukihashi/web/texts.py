@@ -116,9 +116,64 @@ ADMIN: Final = {
     "sent": N_("Sent"),
     "dropped": N_("Dropped frames"),
     "more_sessions": N_("The first {shown} of {total} sessions are shown; `ukihashi hub sessions` lists all."),
-    "read_only": N_("This page only shows. Changes are made with the `ukihashi hub` command on the hub machine."),
+    "read_only": N_("Virtual hubs and users are changed with the `ukihashi hub` command on the hub machine."),
+    "options": N_("Options"),
     "reload": N_("Reload"),
     "as_of": N_("As of {time}"),
+}
+
+OPTIONS: Final = {
+    "title": N_("Options"),
+    "hub_lead": N_(
+        "Every option of this hub machine. What takes effect at once can be changed here; the rest with `ukihashi hub"
+        " set KEY VALUE` on the machine."
+    ),
+    "card_lead": N_(
+        "Every option of this account. Secrets are changed with `ukihashi card set`, routes with `ukihashi card route`."
+    ),
+    "option": N_("Option"),
+    "value": N_("Value"),
+    "default": N_("Default"),
+    "meaning": N_("Meaning"),
+    "effect": N_("Takes effect"),
+    "change": N_("Change"),
+    "changed": N_("Changed."),
+    "back": N_("The hub now"),
+    "sign_out": N_("Sign out"),
+    "reload": N_("Reload"),
+    "card_title": N_("The virtual LAN card “{account}”"),
+    "state": N_("State"),
+    "hub": N_("Virtual hub"),
+    "server": N_("Server"),
+    "interface": N_("Interface"),
+    "ledger": N_("Ledger of the session"),
+    "ledger_lead": N_("Every record is counted: what was sent is acknowledged, waiting, or named as lost or dropped."),
+    "closed_title": N_("Closed"),
+    "closed_text": N_(
+        "`ukihashi card page` prints an address that opens this page once, in one browser. For another, start the"
+        " command again."
+    ),
+}
+
+CARD_STATES: Final = {
+    "connecting": N_("connecting"),
+    "online": N_("online"),
+    "reconnecting": N_("reconnecting"),
+    "refused": N_("refused"),
+    "leaving": N_("leaving"),
+    "down": N_("down"),
+}
+
+LEDGER: Final = {
+    "sent": N_("Sent"),
+    "acknowledged": N_("Acknowledged"),
+    "waiting": N_("Waiting"),
+    "replayed": N_("Sent again"),
+    "received": N_("Received"),
+    "cuts": N_("Cuts"),
+    "resumes": N_("Resumed"),
+    "lost": N_("Lost"),
+    "dropped": N_("Dropped"),
 }
 
 UNITS: Final = {
@@ -141,4 +196,9 @@ NOTICES: Final = {
     "saved": N_("Your password is set. The one-time secret is void now."),
 }
 
-PAGES: Final[Mapping[str, Mapping[str, str]]] = {"landing": LANDING, "problem": PROBLEM, "admin": ADMIN}
+PAGES: Final[Mapping[str, Mapping[str, str]]] = {
+    "landing": LANDING,
+    "problem": PROBLEM,
+    "admin": ADMIN,
+    "options": OPTIONS,
+}
