@@ -188,3 +188,22 @@ def test_whoever_starts_us_may_log_the_keys(
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     Pair(server_context(certificate.certificate, certificate.key), client_context()).carry()
     assert "CLIENT_TRAFFIC_SECRET_0 " in (tmp_path / "keys").read_text()
+
+
+def test_what_has_nothing_in_common_comes_to_nothing(certificate: Files) -> None:
+    server = server_context(certificate.certificate, certificate.key, pick=check_pick(["TLS_AES_128_GCM_SHA256"]))
+    for name, words in {"TLS_AES_256_GCM_SHA384": "no shared cipher", "AES128-SHA": "unsupported protocol"}.items():
+        pair = Pair(server, client_context(pick=check_pick([name])))
+        with pytest.raises(PeerViolation, match=words):
+            pair.carry()
+        assert pair.server.outgoing()  # an alert says so
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_a_channel_closes_what_came_about_with_a_suite_that_was_not_picked(certificate: Files, end: str) -> None:
+    server, client = server_context(certificate.certificate, certificate.key), client_context()
+    {"client": client, "server": server}[end].picked = frozenset({"AES128-SHA"})
+    pair = Pair(server, client)
+    with pytest.raises(PeerViolation, match="TLS_AES_128_GCM_SHA256, which was not picked"):
+        pair.carry()
+    assert getattr(pair, end).state is TlsState.FAILED
