@@ -197,6 +197,39 @@ def test_signing_in_for_the_first_time(open_page: Open, hub: "FakeHub") -> None:
     assert hub.secret == PASSWORD
 
 
+def sign_in(page: "Page", hub: "FakeHub") -> None:
+    """With the administrator's own password, to the options."""
+    page.fill("#secret", PASSWORD)
+    page.locator("main button").click()
+    page.wait_for_url("**/admin**")
+    page.locator('.actions a[href*="/options"]').click()
+    page.wait_for_url("**/admin/options**")
+
+
+def test_changing_an_option(open_page: Open, hub: "FakeHub") -> None:
+    hub.secret, hub.one_time = PASSWORD, False
+    page = open_page("/admin", locale="ja-JP", java_script_enabled=False)
+    sign_in(page, hub)
+    field = page.get_by_role("textbox", name="times.dead_s")
+    field.fill("2000")
+    field.press("Enter")
+    page.get_by_text("0.3 ～ 600 の数を指定してください").wait_for()
+    field.fill("20")
+    page.get_by_role("button", name="変更: times.dead_s").click()
+    page.get_by_text("変更しました").wait_for()
+    assert field.input_value() == "20"
+    assert hub.config.times.dead_s == 20.0
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (768, "light"), (1280, "dark")])
+def test_the_options_fit_every_width_and_stand_out(open_page: Open, hub: "FakeHub", width: int, scheme: str) -> None:
+    hub.secret, hub.one_time = PASSWORD, False
+    page = open_page("/admin", viewport={"width": width, "height": 800}, color_scheme=scheme)
+    sign_in(page, hub)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CONTRAST) == []
+
+
 def test_it_works_without_javascript(open_page: Open, tmp_path: Path) -> None:
     page = open_page(java_script_enabled=False, locale="ja-JP")
     page.screenshot(path=tmp_path / "page.png")

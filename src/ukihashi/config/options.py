@@ -227,7 +227,7 @@ def values(config: msgspec.Struct) -> dict[str, Any]:
 
 
 def allowed(one: Option, translate: Translate) -> str:
-    """What a setting takes, for people: `0.1 to 60 seconds`, `pin, ca or first-use`."""
+    """What a setting takes, for people: `0.1 to 60 seconds`, `ca, first-use, pin`; nothing for a text."""
     match one.type:
         case inspect.BoolType():
             return translate(N_("true or false"))
@@ -239,7 +239,7 @@ def allowed(one: Option, translate: Translate) -> str:
             return f"{shown} {translate(UNITS[one.unit])}" if one.unit else shown
         case inspect.ListType() | inspect.VarTupleType():
             return translate(N_("a list"))
-    return translate(N_("a text"))
+    return ""
 
 
 def effect_words(effect: str, translate: Translate) -> str:
