@@ -230,11 +230,15 @@ def own_rules() -> set[Rule]:
     return {rule for rule, protocol in _rules() if protocol == PROTOCOL}
 
 
-def taken_tables() -> set[int]:
-    """Tables that hold a route or are named by a rule."""
+def all_rules() -> list[Rule]:
+    """Everybody's rules, as far as `Rule` can tell them."""
+    return [rule for rule, _protocol in _rules()]
+
+
+def tables_with_routes() -> set[int]:
+    """Numbers of the routing tables that hold anything."""
     with _kernel() as netlink:
-        held = {int(row.get_attr("RTA_TABLE")) for row in netlink.get_routes()}
-    return held | {rule.table for rule, _protocol in _rules()}
+        return {int(row.get_attr("RTA_TABLE")) for row in netlink.get_routes()}
 
 
 def _rules() -> Iterator[tuple[Rule, int]]:

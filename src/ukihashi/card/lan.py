@@ -1,0 +1,338 @@
+"""Everything a card sets on its machine for one account: MTU, addresses, routes, routing rules, the echo guard.
+
+What it set it keeps: a route that vanishes is put back (`routes.Restores`). What it set it takes away again, all of it
+and nothing else; `journal.py` holds what a killed card could not take away.
+
+The kernel is spoken to in threads (`set_up`, `undo`, and what `keep` and `apply` start); one lock keeps them apart.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from ukihashi.card import echo_guard, journal, routes
+from ukihashi.config.card import CardConfig
+from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
+from ukihashi.locale import say
+from ukihashi.net.route_watch import Notices
+from ukihashi.tap import netlink, reverse_path
+from ukihashi.tap.netlink import Route, Rule
+
+LOG_TEXTS: Final = {
+    "address_not_set": N_("an address could not be set"),
+    "route_not_set": N_("a route could not be set"),
+    "route_restored": N_("a route had vanished and was put back"),
+    "route_gone": N_("a route has vanished and stays away"),
+    "left_over_removed": N_("something that a killed card had left behind was removed"),
+    "reverse_path_loosened": N_(
+        "the check of where packets come from was loosened (rp_filter=2) for the hub's answers"
+    ),
+    "reverse_path_strict": N_("the kernel may drop the hub's answers"),
+    **echo_guard.LOG_TEXTS,
+}
+
+_log = structlog.get_logger()
+
+
+class Applied(NamedTuple):
+    """What new settings changed."""
+
+    changed: list[str]  # "mtu", "queue", "addresses", "routes", "echo_guard"
+    redial: bool  # the packets that carry the tunnel need another mark: a new connection, at once
+
+
+class _Kept:
+    """One route or rule that is to be there."""
+
+    def __init__(self) -> None:
+        self.restores = routes.Restores()
+        self.gone: UkihashiError | None = None  # why it is not there
+        self.given_up = False  # put back often enough
+
+
+class Lan:
+    """The card's side of this machine, from the first login until it leaves."""
+
+    def __init__(self, account: str, config: CardConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._account: Final = account
+        self._clock: Final = clock
+        self._config = config
+        self._interface = ""  # "": nothing is set
+        self._addresses: list[str] = []  # that we set
+        self._kept: dict[Route | Rule, _Kept] = {}  # in the order they were set
+        self._journal = journal.Journal()
+        self._slot = -1  # number of our table and rules; -1: none
+        self._warnings: dict[str, UkihashiError] = {}  # by what they are about
+        self._seen: list[str] = []  # addresses of the interface, whoever set them
+        self._guard = echo_guard.EchoGuard()
+        self._lock = threading.Lock()
+
+    @property
+    def mark(self) -> int:
+        """The firewall mark that the packets which carry the tunnel must have; 0: none."""
+        return routes.mark_for(self._config.interface.routes)
+
+    # -- in threads -----------------------------------------------------------------------------------------------
+
+    def clean(self) -> None:
+        """Take back what an earlier card of this account left behind; nothing happens if it left in order."""
+        for what in journal.clean(self._account):
+            _log.info("left_over_removed", account=self._account, what=what)
+
+    def set_up(self, interface: str) -> None:
+        """Bring the interface up with all its settings. Raises: UsageError, EnvironmentLacks; then call `undo`."""
+        with self._lock:
+            self.clean()
+            settings = self._config.interface
+            self._interface = interface
+            netlink.set_up(interface, settings.mtu, settings.queue)
+            self._set_addresses()
+            self._set_routes()
+
+    def undo(self) -> list[UkihashiError]:
+        """Take everything back, the newest first; what could not be undone is given back, the rest is done anyway."""
+        failures: list[UkihashiError] = []
+        with self._lock:
+            for item in reversed(self._kept):
+                _try(failures, _remove, item)
+            for cidr in reversed(self._addresses):
+                _try(failures, netlink.remove_address, self._interface, cidr)
+            if not failures:  # else `card clean` needs what is written there
+                _try(failures, self._close_journal)
+            self._interface, self._addresses, self._kept = "", [], {}
+        return failures
+
+    def _set_addresses(self) -> None:
+        for address in self._config.interface.addresses:
+            cidr = str(ipaddress.ip_interface(address))
+            try:
+                if netlink.add_address(self._interface, cidr) and cidr not in self._addresses:
+                    self._addresses.append(cidr)
+            except EnvironmentLacks as error:
+                if ":" not in address:
+                    raise
+                self._warn("address_not_set", cidr, error, address=cidr)  # a machine without IPv6
+
+    def _set_routes(self) -> None:
+        """What is wanted and not there is set, first the routes, then the rules that make them hold."""
+        by_rules = bool(routes.wide_versions(self._config.interface.routes))
+        with journal.alone() if by_rules else contextlib.nullcontext():
+            if by_rules and self._slot < 0:
+                self._slot = routes.free_slot(netlink.tables_with_routes(), netlink.all_rules())
+            wanted, present = self._wanted(), _present(self._interface)
+            self._journal.rules = [item for item in wanted if isinstance(item, Rule)]
+            if by_rules:
+                journal.write(self._account, self._journal)
+            for item in wanted:
+                if item in self._kept and _normal(item) in present:
+                    continue
+                try:
+                    if _add(item):
+                        self._kept[item] = _Kept()
+                except EnvironmentLacks as error:
+                    if not _is_ipv6(item):
+                        raise
+                    self._warn("route_not_set", str(item), error, route=str(item))  # a machine without IPv6
+        self._loosen()
+
+    def _wanted(self) -> list[Route | Rule]:
+        settings = self._config.interface.routes
+        return [
+            *(routes.kernel_route(setting, self._interface, self._slot) for setting in settings),
+            *(rule for version in routes.wide_versions(settings) for rule in routes.rules(version, self._slot)),
+        ]
+
+    def _loosen(self) -> None:
+        """The hub's answers must not be dropped for coming in where unmarked packets would not go out."""
+        if 4 not in routes.wide_versions(self._config.interface.routes):
+            return
+        for interface in netlink.default_interfaces(4) - {self._interface}:
+            if not reverse_path.is_strict(interface):
+                continue
+            try:
+                self._journal.loosened.setdefault(interface, reverse_path.read(interface))
+                journal.write(self._account, self._journal)
+                reverse_path.write(interface, reverse_path.LOOSE)
+                _log.info("reverse_path_loosened", interface=interface)
+            except (OSError, EnvironmentLacks):
+                problem = EnvironmentLacks(
+                    N_(
+                        "with net.ipv4.conf.{interface}.rp_filter=1 the kernel drops what comes from the hub while the "
+                        "default route leads through the card, and it can't be changed from here; set it to 2"
+                    ),
+                    interface=interface,
+                )
+                self._warn("reverse_path_strict", f"rp_filter {interface}", problem, interface=interface)
+
+    def _close_journal(self) -> None:
+        journal.take_back(journal.Journal(loosened=self._journal.loosened))
+        self._journal, self._slot = journal.Journal(), -1
+        journal.write(self._account, self._journal)
+
+    def _warn(self, event: str, about: str, error: UkihashiError, **fields: str) -> None:
+        if about not in self._warnings:
+            _log.warning(event, account=self._account, **fields, reason=say(error))
+        self._warnings[about] = error
+
+    def _look(self) -> None:
+        """Something on this machine changed: is all of ours still there?"""
+        with self._lock:
+            if not self._interface or not netlink.exists(self._interface):
+                return
+            with contextlib.suppress(EnvironmentLacks):  # the interface goes just now; the dialler hears of it, too
+                self._seen = netlink.addresses(self._interface)
+                present = _present(self._interface)
+                for item, kept in self._kept.items():
+                    if _normal(item) in present:
+                        kept.gone, kept.given_up = None, False
+                    elif not kept.given_up:
+                        self._restore(item, kept)
+                self._loosen()
+
+    def _restore(self, item: Route | Rule, kept: _Kept) -> None:
+        first, now = kept.gone is None, self._clock()
+        if not kept.restores.allowed(now):
+            kept.given_up = True
+            kept.gone = EnvironmentLacks(
+                N_("it was put back {count} times within {minutes:g} minutes and removed again"),
+                count=routes.Restores.MOST,
+                minutes=routes.Restores.WITHIN_S / 60,
+            )
+        else:
+            try:
+                if _add(item):
+                    kept.gone = None
+                    kept.restores.done(now)
+                    _log.warning("route_restored", account=self._account, route=str(item), times=kept.restores.total)
+                    return
+                kept.gone = EnvironmentLacks(N_("somebody else's stands in its place"))
+            except EnvironmentLacks as error:
+                kept.gone = error
+        if first or kept.given_up:
+            _log.warning("route_gone", account=self._account, route=str(item), reason=say(kept.gone))
+
+    def _apply(self, changed: list[str]) -> None:
+        with self._lock:
+            settings = self._config.interface
+            if not self._interface:
+                return
+            if {"mtu", "queue"} & set(changed):
+                netlink.set_up(self._interface, settings.mtu, settings.queue)
+            if not {"addresses", "routes"} & set(changed):
+                return
+            wanted = set(self._wanted())
+            for item in [item for item in reversed(self._kept) if item not in wanted]:
+                _remove(item)
+                del self._kept[item]
+            addresses = {str(ipaddress.ip_interface(address)) for address in settings.addresses}
+            for cidr in [cidr for cidr in self._addresses if cidr not in addresses]:
+                netlink.remove_address(self._interface, cidr)
+                self._addresses.remove(cidr)
+            self._warnings.clear()
+            self._set_addresses()  # all of them: with the first of a subnet the kernel may have removed others
+            self._set_routes()
+            if not self._journal.rules:
+                self._close_journal()
+
+    # -- in the event loop ----------------------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """For the card's whole life: watch the routes, run the echo guard. Ends by being cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._guard.run())
+            group.create_task(self._watch())
+
+    async def apply(self, config: CardConfig) -> Applied:
+        """New settings, while connected or before; only what differs is touched.
+
+        Raises: UsageError (nothing was touched), EnvironmentLacks (the kernel refused a part; the rest may be set).
+        """
+        for route in config.interface.routes:
+            netlink.check_route(route.to, route.via)
+        before, self._config = self._config, config
+        old, new = before.interface, config.interface
+        changed = [name for name in ("mtu", "queue", "addresses", "routes") if getattr(old, name) != getattr(new, name)]
+        if changed:
+            await asyncio.to_thread(self._apply, changed)
+        if before.echo_guard != config.echo_guard:
+            changed.append("echo_guard")
+        self._aim()
+        return Applied(changed, routes.mark_for(old.routes) != self.mark)
+
+    def status(self) -> dict[str, Any]:
+        """For `card status`: the routes and how they do, the echo guard, the mark, warnings."""
+        return {
+            "mark": self.mark,
+            "routes": [self._route_row(setting) for setting in self._config.interface.routes],
+            "echo_guard": self._guard.status(),
+            "warnings": [_told(error) for error in list(self._warnings.values())],
+        }
+
+    def _route_row(self, setting: Any) -> dict[str, Any]:
+        version = routes.wide_version(setting)
+        items: list[Route | Rule] = [routes.kernel_route(setting, self._interface, self._slot)]
+        if version:
+            items += routes.rules(version, self._slot)
+        kept = [self._kept.get(item) for item in items]
+        gone = next((one.gone for one in kept if one and one.gone), None)
+        missing = not self._interface or None in kept
+        return {
+            "to": setting.to,
+            "via": setting.via,
+            "metric": setting.metric,
+            "state": "gone" if gone else "not set" if missing else "set",
+            "restored": sum(one.restores.total for one in kept if one),
+            "reason": None if gone is None else _told(gone),
+        }
+
+    async def _watch(self) -> None:
+        with Notices() as notices:
+            while True:
+                await asyncio.to_thread(self._look)
+                self._aim()
+                await notices.changed()
+
+    def _aim(self) -> None:
+        """Tell the echo guard what holds now."""
+        config = self._config
+        targets = echo_guard.auto_targets(self._seen, routes.gateways(config.interface.routes))
+        self._guard.change(self._interface, config.echo_guard, targets)
+
+
+def _present(interface: str) -> set[Route | Rule]:
+    return {*netlink.own_routes(interface), *netlink.own_rules()}
+
+
+def _normal(item: Route | Rule) -> Route | Rule:
+    return item if isinstance(item, Rule) else netlink.normal(item)
+
+
+def _add(item: Route | Rule) -> bool:
+    return netlink.add_rule(item) if isinstance(item, Rule) else netlink.add_route(item)
+
+
+def _remove(item: Route | Rule) -> bool:
+    return netlink.remove_rule(item) if isinstance(item, Rule) else netlink.remove_route(item)
+
+
+def _is_ipv6(item: Route | Rule) -> bool:
+    version = item.version if isinstance(item, Rule) else netlink.check_route(item.destination, item.via)[0]
+    return version == 6
+
+
+def _try(failures: list[UkihashiError], act: Callable[..., object], *arguments: object) -> None:
+    try:
+        act(*arguments)
+    except UkihashiError as error:
+        failures.append(error)
+
+
+def _told(error: UkihashiError) -> dict[str, Any]:
+    values = {name: value if isinstance(value, int | float) else str(value) for name, value in error.values.items()}
+    return {"text": str(error), "template": error.template, "values": values}
