@@ -14,8 +14,10 @@ Three habits of the 5.01 programs to know when using them:
 
 import csv
 import io
+import os
 import re
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -65,10 +67,18 @@ class _Program:
         self._wait_ready()
 
     def stop(self) -> None:
-        """End it in order: it says goodbye to its peers and writes its configuration."""
+        """End it in order: it says goodbye to its peers and writes its configuration.
+
+        A program is a guard and a worker, which lives on if the guard alone is told; so the whole group is told.
+        """
         if self.process is not None:
-            self.process.stop(grace_s=10.0)
-            self.process = None
+            process, self.process = self.process, None
+            _tell(process, signal.SIGTERM)
+            try:
+                until(lambda: not (process.running or _tell(process, 0)), seconds=10.0, what=f"{self.program} ending")
+            except TimeOver:
+                _tell(process, signal.SIGKILL)
+            process.stop()
 
     def restart(self) -> None:
         """A fresh process with the same configuration; cures a poisoned one (see the top)."""
@@ -241,6 +251,15 @@ class Client(_Program):
         for cidr in self._cards[account]:
             self.host.add_address(interface, cidr)
         self.host.ip(f"link set {interface} up")
+
+
+def _tell(process: Process, number: int) -> bool:
+    """A signal to the program's whole process group; False if none of it lives."""
+    try:
+        os.killpg(process.pid, number)  # `Host.spawn` makes each program the leader of a group
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def version() -> str:

@@ -25,7 +25,9 @@ def test_a_real_client_joins_a_real_server_with_password_and_anonymously(net: Ne
     assert a.pings("10.9.0.3") < 5000
     assert {"ann", "guest"} <= {row["User Name"] for row in server.sessions("LAB")}
     assert one.status("v")["Server Name"] == hub.ipv4
+    workers = set(a.pids())
     one.restart()
+    assert not workers & set(a.pids())  # a fresh process, not the old one found again
     assert b.pings("10.9.0.2") < 5000
 
     one.create_account("w", server=hub.ipv4, user="ann", password="wrong", hub="LAB", port=5555)
