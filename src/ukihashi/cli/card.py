@@ -18,6 +18,7 @@ from ukihashi.card.control import client
 from ukihashi.card.dialler import Card
 from ukihashi.card.link import fingerprint
 from ukihashi.cli import background
+from ukihashi.cli.card_clean import clean
 from ukihashi.cli.ciphers import card_ciphers
 from ukihashi.cli.options import CARD_COMMANDS
 from ukihashi.cli.output import Column, cell, print_json, say_aside, show, write
@@ -76,7 +77,7 @@ def card(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | No
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
-for _command in (card_ciphers, *CARD_COMMANDS):
+for _command in (card_ciphers, clean, *CARD_COMMANDS):
     card.add_command(_command)
 
 
@@ -166,7 +167,7 @@ def _leave(name: str) -> None:
 @json_option
 def status(name: str, as_json: bool) -> int:
     """One account, or all. Exit status: 0 shown, 2 no such account, 4 the named card is not up."""
-    rows = [_status_of(one) for one in ([name] if name else account.names())]
+    rows = [status_of(one) for one in ([name] if name else account.names())]
     for row in rows:
         if as_json:
             print_json(row)
@@ -182,7 +183,7 @@ def status(name: str, as_json: bool) -> int:
 def list_(as_json: bool) -> None:
     """Exit status: 0 listed."""
     keys = ("account", "state", "hub", "user", "address", "interface")
-    rows = [{key: row.get(key, "") for key in keys} for row in map(_status_of, account.names())]
+    rows = [{key: row.get(key, "") for key in keys} for row in map(status_of, account.names())]
     columns = [
         Column("account", _("ACCOUNT")),
         Column("state", _("STATE"), _state_word),
@@ -341,7 +342,7 @@ def _route(text: str) -> Route:
     return Route(to=to, via=via)
 
 
-def _status_of(name: str) -> dict[str, Any]:
+def status_of(name: str) -> dict[str, Any]:
     """What the running card says of itself, or what its account says."""
     try:
         return client(check_account_name(name)).ask("status")[0]
