@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
 from lab.net import Host, LabError
-from lab.wait import TimeOver, until
+from lab.wait import TimeOver, pause, until
 
 ETHERTYPE: Final = 0x88B5
 HEADER: Final = struct.Struct("!IQHI")
@@ -145,7 +145,7 @@ class _Port:
         try:
             opened = self._open()
         except OSError:  # not there yet
-            time.sleep(STEP_S)
+            pause(STEP_S)
             return
         old, self._socket, self.mac = self._socket, opened, bytes(opened.getsockname()[4])
         old.close()

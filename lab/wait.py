@@ -31,3 +31,8 @@ def until(look: Callable[[], Found | None], *, seconds: float, what: str, step_s
         if late:
             raise TimeOver(f"{seconds:g} s passed without {what}")
         time.sleep(step_s)
+
+
+def pause(seconds: float) -> None:
+    """Let so much time pass, where the passing itself is what a test is about."""
+    time.sleep(max(0.0, seconds))
