@@ -14,7 +14,6 @@ from typing import Final
 import msgspec
 
 from ukihashi.card import routes
-from ukihashi.card.control import is_up
 from ukihashi.config import places
 from ukihashi.errors import N_, EnvironmentLacks
 from ukihashi.tap import netlink, reverse_path
@@ -27,6 +26,7 @@ _END: Final = ".undo"
 class Journal(msgspec.Struct, kw_only=True):
     """What is set."""
 
+    interface: str = ""  # the card's; it exists as long as the card lives
     rules: list[Rule] = []
     loosened: dict[str, int] = {}  # rp_filter by interface, as it was before
 
@@ -48,18 +48,18 @@ def write(account: str, journal: Journal) -> None:
         ) from error
 
 
+def in_use(account: str) -> bool:
+    """Does the card that wrote this still live, if only frozen?"""
+    interface = _read(account).interface
+    return bool(interface) and netlink.exists(interface)
+
+
 def clean(account: str) -> list[str]:
     """Take back what a card of this account left behind when it was killed; what was removed. Raises: EnvironmentLacks.
 
-    Only while no card of the account runs.
+    Only while no card of the account lives, but the one that asks.
     """
-    try:
-        journal = msgspec.json.decode(_path(account).read_bytes(), type=Journal)
-    except FileNotFoundError:
-        return []
-    except (OSError, msgspec.MsgspecError):  # cut short by the crash: then nothing was set yet, or `orphans` finds it
-        journal = Journal()
-    done = take_back(journal)
+    done = take_back(_read(account))
     write(account, Journal())
     return done
 
@@ -82,10 +82,8 @@ def clean_orphans() -> list[str]:
         return []
     used = netlink.tables_with_routes()  # a card that runs, of whatever account and folder, has its route there
     for account in accounts():
-        if is_up(account):
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
-                journal = msgspec.json.decode(_path(account).read_bytes(), type=Journal)
-                used |= {routes.table_of(rule) for rule in journal.rules}
+        if in_use(account):
+            used |= {routes.table_of(rule) for rule in _read(account).rules}
     orphans = sorted((rule for rule in present if routes.table_of(rule) not in used), key=lambda rule: rule.priority)
     return [str(rule) for rule in reversed(orphans) if netlink.remove_rule(rule)]
 
@@ -112,6 +110,13 @@ def alone() -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _read(account: str) -> Journal:
+    try:
+        return msgspec.json.decode(_path(account).read_bytes(), type=Journal)
+    except (OSError, msgspec.MsgspecError):  # none; or cut short: then `clean_orphans` finds what was set
+        return Journal()
 
 
 def _path(account: str) -> Path:

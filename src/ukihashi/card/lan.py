@@ -30,9 +30,7 @@ LOG_TEXTS: Final = {
     "route_restored": N_("a route had vanished and was put back"),
     "route_gone": N_("a route has vanished and stays away"),
     "left_over_removed": N_("something that a killed card had left behind was removed"),
-    "reverse_path_loosened": N_(
-        "the check of where packets come from was loosened (rp_filter=2) for the hub's answers"
-    ),
+    "reverse_path_loosened": N_("the check of where packets come from is now loose (rp_filter=2), for the hub's answers"),
     "reverse_path_strict": N_("the kernel may drop the hub's answers"),
     **echo_guard.LOG_TEXTS,
 }
@@ -90,7 +88,7 @@ class Lan:
         with self._lock:
             self.clean()
             settings = self._config.interface
-            self._interface = interface
+            self._interface = self._journal.interface = interface
             netlink.set_up(interface, settings.mtu, settings.queue)
             self._set_addresses()
             self._set_routes()
@@ -172,7 +170,7 @@ class Lan:
 
     def _close_journal(self) -> None:
         journal.take_back(journal.Journal(loosened=self._journal.loosened))
-        self._journal, self._slot = journal.Journal(), -1
+        self._journal, self._slot = journal.Journal(interface=self._interface), -1
         journal.write(self._account, self._journal)
 
     def _warn(self, event: str, about: str, error: UkihashiError, **fields: str) -> None:

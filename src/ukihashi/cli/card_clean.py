@@ -1,0 +1,44 @@
+"""`ukihashi card clean`: take back what killed cards left here. Exit status: 0 done, 2 usage, 3 no right."""
+
+import time
+from typing import Final
+
+import click
+
+from ukihashi.card import journal
+from ukihashi.card.control import is_up
+from ukihashi.cli.output import say_aside, write
+from ukihashi.config.card import check_account_name
+from ukihashi.errors import N_, UsageError
+from ukihashi.locale import _
+
+GOING_S: Final = 3.0  # seconds that the rest of a card killed just now may take to go
+
+
+@click.command(
+    help=_(
+        "Remove what a card that was killed left behind: routing rules, and the kernel's check of where packets come "
+        "from. Cards that are up are left alone."
+    )
+)
+@click.argument("name", metavar="[ACCOUNT]", default="")
+def clean(name: str) -> None:
+    """Of one account; or of all, with those of ours that nobody wrote down."""
+    if name and _lives(check_account_name(name)):
+        raise UsageError(N_("the card “{name}” is up; take it down with `ukihashi card leave {name}`"), name=name)
+    done = [what for one in ([name] if name else journal.accounts()) if not _lives(one) for what in journal.clean(one)]
+    if not name:
+        done += journal.clean_orphans()
+    for what in done:
+        write(_("removed: {what}").format(what=what))
+    if not done:
+        say_aside(_("nothing was left behind"))
+
+
+def _lives(account: str) -> bool:
+    deadline = time.monotonic() + GOING_S
+    while journal.in_use(account):
+        if is_up(account) or time.monotonic() > deadline:
+            return True
+        time.sleep(0.05)
+    return False
