@@ -94,6 +94,10 @@ class Tally:
         self._sequence = (self._sequence + 1) & 0xFFFF
         return self._sequence
 
+    def forgive(self) -> None:
+        """Count silence from here on."""
+        self.unanswered, self._silent = 0, False
+
     def asked(self, version: int, sequence: int) -> None:
         """One question went out."""
         self.sent += 1
@@ -107,7 +111,7 @@ class Tally:
             del self._open[version, sequence]
             self.answered += 1
             self.last_answer = now
-            self.unanswered, self._silent = 0, False
+            self.forgive()
 
 
 class EchoGuard:
@@ -200,7 +204,7 @@ class EchoGuard:
         if not old and (self._tally.unanswered < UNANSWERED or self._targets == [settings.target]):
             return
         self._looked_up = now
-        self._tally.unanswered = 0
+        self._tally.forgive()
         try:
             async with asyncio.timeout(min(LOOK_UP_S, settings.period / 2)):
                 places = await look_up(settings.target, 0, socket.SOCK_DGRAM)

@@ -30,7 +30,7 @@ LOG_TEXTS: Final = {
     "route_restored": N_("a route had vanished and was put back"),
     "route_gone": N_("a route has vanished and stays away"),
     "left_over_removed": N_("something that a killed card had left behind was removed"),
-    "reverse_path_loosened": N_("the check of where packets come from is now loose (rp_filter=2), for the hub's answers"),
+    "reverse_path_loosened": N_("the check of senders is loose now (rp_filter=2), so that the hub's answers pass"),
     "reverse_path_strict": N_("the kernel may drop the hub's answers"),
     **echo_guard.LOG_TEXTS,
 }
