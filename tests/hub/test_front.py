@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ukihashi import __version__
 from ukihashi.errors import Refused
 from ukihashi.hub.messages import LoginRefused, PeerLink
 from ukihashi.wire.constants import PACK_TARGET, PACK_TYPE, PROBE_TAG, SIGNATURE_TARGET
@@ -240,8 +241,17 @@ def test_a_slow_header_is_cut_off(call: Callable[[], Any], working: Callable[[],
     assert time.monotonic() - began < 6  # the limit is 1.5 s
 
 
-def test_a_client_that_waits_for_us_to_speak_first_is_sent_away(hub: Any) -> None:
+def test_a_client_that_waits_for_us_to_speak_first_is_told_and_sent_away(hub: Any) -> None:
     with hub.socket() as sock:
+        line = end_of(sock).decode("ascii")
+    assert line.endswith("the client speaks first, and it speaks HTTPS.\r\n")
+    assert f"ukihashi hub {__version__}:" in line
+    assert line.count("\n") == 1
+
+
+def test_one_that_began_tls_hears_nothing_in_plain(hub: Any) -> None:
+    with hub.socket() as sock:
+        sock.sendall(b"\x16\x03\x01")
         assert end_of(sock) == b""
 
 

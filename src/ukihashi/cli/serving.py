@@ -12,7 +12,6 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -73,7 +72,7 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
         runtime_dir=places.runtime_dir(),
         certificate=identity_.certificate,
         key=identity_.key,
-        limits=replace(Limits(), opening_s=config.limits.opening_s, half_open=config.limits.half_open),
+        limits=Limits.of(config),
         pick=pick,
         ready=serving.both_are_ready,
     )

@@ -10,6 +10,9 @@ from ukihashi import __version__
 from ukihashi.errors import PeerViolation, VersionMismatch
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.messages import LoginAnswered, LoginAsked, LoginRefused
+from ukihashi.hub.resumable import ResumableSession
+from ukihashi.hub.session import Session
+from ukihashi.session.machine import CannotResume, Stale
 from ukihashi.wire.constants import (
     BLOB_LENGTH,
     BLOB_TRAILER_MAX,
@@ -25,7 +28,7 @@ from ukihashi.wire.constants import (
     AuthType,
     Code,
 )
-from ukihashi.wire.extension import agree
+from ukihashi.wire.extension import Numbers, Resume, agree
 from ukihashi.wire.http import (
     HttpViolation,
     Request,
@@ -207,13 +210,30 @@ class Caller:
         session = self._door.sessions.find(asked.session_key)
         if session is None:
             self._refuse(Code.SESSION_TIMEOUT)
+        elif isinstance(session, ResumableSession) and asked.resume is not None:
+            self._resume(session, asked.resume)
         elif not session.has_room:
             self._refuse(Code.TOO_MANY_CONNECTION)
         else:
-            self._busy = True
-            self._send_pack(AdditionalAnswer().to_pack(_pencore()))
-            self._door.left(self)
-            session.attach(self.connection, self._http.take_over())
+            self._answer_connection(session, AdditionalAnswer())
+
+    def _resume(self, session: ResumableSession, resume: Resume) -> None:
+        """This connection in the place of the one before. Each end's number is final before the other hears it."""
+        try:
+            have = session.resume(resume)
+        except Stale:
+            self._refuse(Code.INVALID_PROTOCOL, numbers=session.numbers())
+        except CannotResume as impossible:
+            self._refuse(Code.SESSION_TIMEOUT, numbers=impossible.numbers)
+            session.close(f"can't be resumed: {impossible}")
+        else:
+            self._answer_connection(session, AdditionalAnswer(have=have))
+
+    def _answer_connection(self, session: Session, answer: AdditionalAnswer) -> None:
+        self._busy = True
+        self._send_pack(answer.to_pack(_pencore()))
+        self._door.left(self)
+        session.attach(self.connection, self._http.take_over())
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -252,11 +272,14 @@ class Caller:
     def _send_pack(self, pack: Pack) -> None:
         self.connection.send(pack_response(self._http, pack, formatdate(usegmt=True)))
 
-    def _refuse(self, code: int, login: Login | None = None, reason: str = "") -> None:
+    def _refuse(self, code: int, login: Login | None = None, reason: str = "", numbers: Numbers | None = None) -> None:
         """An error PACK, then the end. With `login`, control is told too."""
         ours = code == Code.VERSION_INVALID
         refusal = ErrorAnswer(
-            code, extension=EXTENSION_VERSION if ours else 0, extension_oldest=EXTENSION_OLDEST if ours else 0
+            code,
+            extension=EXTENSION_VERSION if ours else 0,
+            extension_oldest=EXTENSION_OLDEST if ours else 0,
+            numbers=numbers,
         )
         self._send_pack(refusal.to_pack(_pencore()))
         self.connection.close("refused")

@@ -100,6 +100,12 @@ class Connection:
             return
         self._flush()
 
+    def say_plainly(self, line: bytes) -> None:
+        """For a peer that has not said one byte; nothing to any other: what began as TLS stays TLS."""
+        if self._tls is None and self.is_open:
+            with suppress(OSError):
+                self._socket.send(line, socket.MSG_NOSIGNAL)
+
     def pause(self) -> None:
         """Read nothing more until `resume` (the front door waits for somebody's answer)."""
         self._reading = False

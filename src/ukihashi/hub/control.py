@@ -32,7 +32,9 @@ from ukihashi.hub.messages import (
     LoginRefused,
     Ready,
     SessionClosed,
+    SessionCut,
     SessionOpened,
+    SessionResumed,
 )
 from ukihashi.hub.people import People
 from ukihashi.hub.pipes import PipeBroken, send_with_fd
@@ -220,6 +222,10 @@ class _Control:
                     group.create_task(self._note_login(message))
                 elif isinstance(message, SessionClosed):
                     _log.info("session_closed", **_fields(message))
+                elif isinstance(message, SessionCut):
+                    _log.info("session_cut", **_fields(message))
+                elif isinstance(message, SessionResumed):
+                    _log.info("session_resumed", **_fields(message))
                 elif isinstance(message, LoginRefused):
                     _log.warning("login_refused", **_fields(message))
 
@@ -265,5 +271,5 @@ async def _first_end(tasks: list[asyncio.Task[None]], stopping: asyncio.Event) -
         stop.cancel()
 
 
-def _fields(message: SessionOpened | SessionClosed | LoginRefused) -> Row:
+def _fields(message: SessionOpened | SessionClosed | SessionCut | SessionResumed | LoginRefused) -> Row:
     return {name: getattr(message, name) for name in message.__struct_fields__ if name != "at"}

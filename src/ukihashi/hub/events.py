@@ -9,6 +9,8 @@ EVENTS: Final = {
     "hub_stopped": N_("the hub has ended"),
     "session_opened": N_("a session began"),
     "session_closed": N_("a session ended"),
+    "session_cut": N_("a session lost its link and waits for its card"),
+    "session_resumed": N_("a session goes on over a new link"),
     "login_refused": N_("a login was refused"),
     "login_delayed": N_("many wrong logins; the next answer is delayed"),
     "invite_made": N_("a join link was made"),

@@ -12,8 +12,10 @@ import socket
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from ukihashi import __version__
 from ukihashi.hub.caller import Caller
 from ukihashi.hub.connection import Connection, Wiring
+from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import Deadlines
 from ukihashi.hub.messages import LoginAnswered, LoginAsked, LoginRefused
 from ukihashi.hub.sessions import Sessions
@@ -21,6 +23,9 @@ from ukihashi.net.listen import address_text
 from ukihashi.wire.constants import Code
 from ukihashi.wire.http import Request
 
+SILENT_HINT: Final = (
+    b"ukihashi hub %s: on this port the client speaks first, and it speaks HTTPS.\r\n" % __version__.encode()
+)
 ACCEPTS_A_TURN: Final = 64  # connections; established sessions are served in between
 
 
@@ -59,6 +64,11 @@ class FrontDoor:
         self._last_ask = 0
         self._asks: dict[int, Caller] = {}
         self._tick()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Other bounds and times. A step that is under way keeps its deadline."""
+        self.wiring.limits = limits
+        self._opening.span_s = limits.opening_s
 
     @property
     def half_open(self) -> int:
@@ -149,6 +159,7 @@ class FrontDoor:
     def _tick(self) -> None:
         now = self._now
         for caller in self._opening.pop_expired(now):
+            caller.connection.say_plainly(SILENT_HINT)
             caller.connection.close("too slow")
         for caller in self._asking.pop_expired(now):
             self.answered(LoginAnswered(ask=caller.ask, error=Code.INTERNAL_ERROR))

@@ -1,11 +1,19 @@
 """How long the hub's worker waits and how much it holds. All are options; the defaults are decisions D7, D8 and D12."""
 
-from dataclasses import dataclass
-from typing import Final
+import os
+from dataclasses import dataclass, field
+from typing import Final, Self
 
+from ukihashi.config.hub import HubConfig
 from ukihashi.hub.messages import LOGIN_DEADLINE
 
-DEFAULT_QUEUE: Final = 1024 * 1024
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+
+def an_eighth_of_ram() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +30,24 @@ class Limits:
 
     half_open: int = 4096  # connections that are no tunnel yet; beyond it the one that stood still longest is closed
     relays: int = 128  # page requests at once; more get 503
-    queue_bytes: int = DEFAULT_QUEUE  # plaintext that waits for one port; beyond it the newest frames are dropped
-    batch_bytes: int = 256 * 1024  # plaintext of one TLS write
+    queue_bytes: int = 512 * KIB  # plaintext that waits for one port; beyond it the newest frames are dropped
+    batch_bytes: int = 256 * KIB  # plaintext of one TLS write
     max_connections: int = 8  # TCP connections granted to one session
+
+    grace_s: float = 300.0  # a session with exact resume waits so long for its card
+    resume_buffer: int = 8 * MIB  # bytes toward one card, records not acknowledged and frames that wait for a link
+    resume_memory: int = field(default_factory=an_eighth_of_ram)  # bytes, the same of all sessions together
+
+    @classmethod
+    def of(cls, config: HubConfig) -> Self:
+        """As `hub.toml` says."""
+        return cls(
+            opening_s=config.limits.opening_s,
+            half_open=config.limits.half_open,
+            idle_s=config.times.keepalive_s,
+            dead_s=config.times.dead_s,
+            first_s=config.times.keepalive_s / 2,
+            grace_s=config.resume.grace_s,
+            resume_buffer=config.resume.buffer_kib * KIB,
+            resume_memory=config.resume.memory_mib * MIB or an_eighth_of_ram(),
+        )

@@ -1,7 +1,8 @@
 """The worker's event loop: one epoll, one heap of timers, one list of things to do at the end of each turn.
 
 A turn: wait, handle what is ready, run due timers, then the end-of-turn calls. Data that arrives in one turn for one
-destination is therefore written in one piece (docs/performance.md: cost is per write, not per frame).
+destination is therefore written in one piece (docs/performance.md: cost is per write, not per frame). Before timers run
+everything that is ready has been handled: one that judges by silence never overlooks what is already here.
 """
 
 import heapq
@@ -88,15 +89,32 @@ class Loop:
             wait = min(wait, max(0.0, self._timers[0][0] - self._clock()))
         ready = self._epoll.poll(wait, EVENTS_A_TURN)
         self.now = self._clock()
+        self._handle(ready)
+        if self._timers and self._timers[0][0] <= self.now:
+            self._handle_all_ready()
+            while self._timers and self._timers[0][0] <= self.now:
+                self._guarded(heapq.heappop(self._timers)[2].fire)
+        self._hurry = False
+        for turn_end in self._turn_ends:
+            self._hurry |= turn_end()
+
+    def _handle_all_ready(self) -> None:
+        """Whatever came before `now` is handled before a timer may judge by it that nothing came.
+
+        A process that stood still (SIGSTOP, a suspended machine) wakes anywhere, also between the wait and the look at
+        the clock. x.
+        """
+        for _ in range(len(self._handlers) // EVENTS_A_TURN + 1):
+            ready = self._epoll.poll(0, EVENTS_A_TURN)
+            self._handle(ready)
+            if len(ready) < EVENTS_A_TURN:
+                return
+
+    def _handle(self, ready: list[tuple[int, int]]) -> None:
         for fd, events in ready:
             handler = self._handlers.get(fd)  # an earlier handler of this turn may have closed it
             if handler is not None:
                 self._guarded(lambda handler=handler, events=events: handler(events))  # type: ignore[misc]
-        while self._timers and self._timers[0][0] <= self.now:
-            self._guarded(heapq.heappop(self._timers)[2].fire)
-        self._hurry = False
-        for turn_end in self._turn_ends:
-            self._hurry |= turn_end()
 
     def close(self) -> None:
         """Let go of the epoll descriptor."""
@@ -115,7 +133,7 @@ class Deadlines(Generic[Item]):
     """Items that must each move on within the same span; oldest first. One coarse look instead of a timer each."""
 
     def __init__(self, span_s: float) -> None:
-        self._span = span_s
+        self.span_s = span_s  # another value holds for those restarted from then on
         self._items: OrderedDict[Item, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -126,7 +144,7 @@ class Deadlines(Generic[Item]):
 
     def restart(self, item: Item, now: float) -> None:
         """Put `item` in, or give it its whole span again."""
-        self._items[item] = now + self._span
+        self._items[item] = now + self.span_s
         self._items.move_to_end(item)
 
     def drop(self, item: Item) -> None:

@@ -76,6 +76,29 @@ class SessionClosed(Message, frozen=True):
     bytes_out: int
     dropped: int
     at: float
+    lost: int = 0  # records sent to the member that it never acknowledged
+
+
+class SessionCut(Message, frozen=True):
+    """A session with exact resume has no link any more and waits for its card."""
+
+    session: str
+    hub: str
+    user: str
+    reason: str
+    at: float
+
+
+class SessionResumed(Message, frozen=True):
+    """Its card is back."""
+
+    session: str
+    hub: str
+    user: str
+    peer: str
+    cut_s: float
+    again: int  # records that it gets, once more or at last
+    at: float
 
 
 class Answered(Message, frozen=True):
@@ -249,6 +272,8 @@ AnyMessage = (
     | LoginRefused
     | SessionOpened
     | SessionClosed
+    | SessionCut
+    | SessionResumed
     | Answered
     | LoginAnswered
     | HubPut

@@ -22,8 +22,7 @@ from ukihashi.wire.blocks import encode_frames
 SHARED_FRAMES: Final = 64  # longest run that is looked up for an encoding made for another port in this turn
 HOST: Final = "host"  # name of a hub's own port in listings
 
-# Reasons of drops at the way out; those at the way in are in `switch.forward`.
-QUEUE_FULL: Final = "queue_full"
+# A reason of drops at the way out, beside those of the queue; those at the way in are in `switch.forward`.
 REFUSED: Final = "interface_refused"
 
 
@@ -91,7 +90,7 @@ class VirtualHub:
     ports: dict[PortId, Port] = field(default_factory=dict)
     host: "HostPort | None" = None
     _last_port: int = 0
-    _last_session: int = 0
+    sessions_so_far: int = 0
 
     def __post_init__(self) -> None:
         self.switch = Switch(ageing=self.settings.ageing_s)
@@ -116,8 +115,8 @@ class VirtualHub:
 
     def next_session(self) -> int:
         """The n of the next SID-USER-n."""
-        self._last_session += 1
-        return self._last_session
+        self.sessions_so_far += 1
+        return self.sessions_so_far
 
     def forward(self, frames: Sequence[bytes], source: PortId, now: float) -> None:
         """Send frames that came in at `source` on their way: into queues now, onto the wire at the turn's end."""
@@ -161,7 +160,8 @@ class HostPort:
     def drops(self) -> Counter[str]:
         """Frames dropped at this port, by reason."""
         drops = Counter(self._hub.switch.drops.get(self.port, {}))
-        drops.update({QUEUE_FULL: self.queue.dropped_frames, REFUSED: self._tap.dropped})
+        drops.update(self.queue.dropped)
+        drops[REFUSED] += self._tap.dropped
         return +drops
 
     def flush(self, encodings: Encodings) -> bool:  # noqa: ARG002 - a TAP takes frames, not batches

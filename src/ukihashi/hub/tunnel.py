@@ -18,7 +18,7 @@ from ukihashi.wire.blocks import BlockDecoder, encode_keepalive
 from ukihashi.wire.constants import SENT_KEEPALIVE
 
 if TYPE_CHECKING:
-    from ukihashi.hub.sessions import Session
+    from ukihashi.hub.session import Session
 
 TCP_USER_TIMEOUT: Final[int] = getattr(socket, "TCP_USER_TIMEOUT", 18)
 
@@ -35,19 +35,27 @@ class Tunnel:
         self._decoder = BlockDecoder()
         self._keepalives = 0  # as counted by the decoder when we looked last
         now = loop.now
-        law: KeepAliveLaw
-        if session.extension:
-            law = KeepAlive(now, interval=limits.idle_s, first_after=limits.first_s)
-            self._liveness = Liveness(now, dead=limits.dead_s)
-            connection.set_socket_option(TCP_USER_TIMEOUT, int(limits.dead_s * 1000))
+        self._law: KeepAliveLaw
+        if session.member.extension:
+            self._law = KeepAlive(now, interval=limits.idle_s, first_after=limits.first_s)
+            self._set_dead(limits.dead_s, now)
         else:
-            law = StandardKeepAlive(now, timeout=session.timeout_s)
-            self._liveness = Liveness(now, dead=session.timeout_s)
-            connection.set_socket_option(TCP_USER_TIMEOUT, int(session.timeout_s * 1000))
-        self._law = law
+            self._law = StandardKeepAlive(now, timeout=session.member.timeout_s)
+            self._set_dead(session.member.timeout_s, now)
         self._timer: Timer | None = None
-        connection.set_stage(self)
+
+    def start(self) -> None:
+        """Take the connection over."""
+        self.connection.set_stage(self)
         self._on_timer()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Other times, between two ukihashi ends."""
+        if self._session.member.extension:
+            now = self._loop.now
+            self._law = KeepAlive(now, interval=limits.idle_s, first_after=limits.idle_s)
+            self._set_dead(limits.dead_s, now - self._liveness.silent_for(now))
+            self._arm()
 
     @property
     def is_writable(self) -> bool:
@@ -71,23 +79,28 @@ class Tunnel:
         if frames:
             self._heard(now)
             self._session.take(frames, now)
-        if self._decoder.keepalives != self._keepalives:
-            self._keepalives = self._decoder.keepalives
+        elif self._decoder.keepalives != self._keepalives or self._session.member.extension:
             self._heard(now)
+        self._keepalives = self._decoder.keepalives
 
     def writable(self, now: float) -> None:  # noqa: ARG002 - part of Stage
         """The kernel took everything."""
         self._session.can_write()
 
-    def ended(self, reason: str) -> None:  # noqa: ARG002 - part of Stage
+    def ended(self, reason: str) -> None:
         """The connection is gone; its session is told."""
         if self._timer is not None:
             self._timer.cancel()
-        self._session.detach(self)
+        self._session.detach(self, reason)
 
     def _heard(self, now: float) -> None:
         self._liveness.heard(now)
         self._session.heard = now
+
+    def _set_dead(self, after_s: float, heard: float) -> None:
+        """Silence that ends it; the kernel's patience for what we sent is the same."""
+        self._liveness = Liveness(heard, dead=after_s)
+        self.connection.set_socket_option(TCP_USER_TIMEOUT, int(after_s * 1000))
 
     def _on_timer(self) -> None:
         now = self._loop.now
@@ -97,7 +110,14 @@ class Tunnel:
         if self._law.is_due(now):
             self._law.sent(now, random.random())  # noqa: S311 - as above
             if self.is_writable:  # else data is on its way, which says as much
-                body = os.urandom(secrets.randbelow(SENT_KEEPALIVE + 1))
-                self.connection.send(encode_keepalive(body))
+                self.connection.send(self._keepalive())
         if self.connection.is_open:
-            self._timer = self._loop.at(min(self._law.due_at, self._liveness.dead_at), self._on_timer)
+            self._arm()
+
+    def _keepalive(self) -> bytes:
+        return encode_keepalive(os.urandom(secrets.randbelow(SENT_KEEPALIVE + 1)))
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.at(min(self._law.due_at, self._liveness.dead_at), self._on_timer)

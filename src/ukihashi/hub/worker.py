@@ -3,21 +3,28 @@
 It parses hostile bytes; whatever needs a file, a secret store or a slow computation is asked of control (`messages`).
 Parts: `connection` (socket and TLS), `front` (openings), `relay` (pages), `sessions` and `tunnel` (members), `ports`
 (switch and queues). Here they are put together, and here control's and the supervisor's messages arrive.
+At `hub upgrade` the sessions go from one worker to the next (`handover`).
 """
 
 import os
+import resource
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
+from ukihashi.errors import UkihashiError
 from ukihashi.hub.connection import Wiring
 from ukihashi.hub.front import FrontDoor
+from ukihashi.hub.handover import StateUnusable, restore, save
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import READ, WRITE, Loop
 from ukihashi.hub.messages import (
@@ -25,10 +32,14 @@ from ukihashi.hub.messages import (
     Answered,
     AnyMessage,
     Asked,
+    CertificatePut,
+    HandedOver,
+    HandOver,
     HostPort,
     HostPortGone,
     HubPut,
     HubRemoved,
+    LimitsPut,
     LoginAnswered,
     LoginAsked,
     LoginRefused,
@@ -36,18 +47,24 @@ from ukihashi.hub.messages import (
     PeerLink,
     Ready,
     Stop,
+    TakeOver,
 )
 from ukihashi.hub.pipes import Pipe, PipeBroken, receive_with_fds, send_with_fd
 from ukihashi.hub.ports import HostPort as HostPlug
 from ukihashi.hub.ports import Outbox, VirtualHub
 from ukihashi.hub.relay import Relay
 from ukihashi.hub.sessions import Sessions
+from ukihashi.net.suites import NO_PICK, Pick
+from ukihashi.net.tls import server_context
 from ukihashi.tap.device import adopt_tap
+from ukihashi.wire.extension import Reason
 
 NO_SUCH_HUB: Final = "no such hub"  # `Answered.error`
 REFUSALS_WAITING: Final = 1 << 20  # bytes; beyond it refused logins are no longer told, so a flood can't fill the pipe
 NO_ROOM_S: Final = 0.25  # pause of a listener when there is no descriptor left and nobody to send away
 LEAVING_S: Final = STOP_DEADLINE - 2.0  # for the peers; the rest is the supervisor's
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,8 @@ class WorkerStart:
     context: ssl.SSLContext
     web: Path | None  # the page server's Unix socket
     limits: Limits = field(default_factory=Limits)
+    pick: Pick = NO_PICK  # cipher suites of `context`
+    waits: bool = False  # as an heir: lets nobody in before `TakeOver`
 
 
 class Worker:
@@ -67,14 +86,17 @@ class Worker:
 
     def __init__(self, start: WorkerStart) -> None:
         self.loop = Loop()
+        limits = _capped(start.limits)
         self._supervisor = start.supervisor
         self._listeners = list(start.listeners)
         self._control: Pipe | None = None
         self._outbox = Outbox()
-        self._wiring = Wiring(self.loop, start.context, start.limits)
-        self._sessions = Sessions(self.loop, start.limits, self._outbox, self._tell)
-        self._door = FrontDoor(self._wiring, self._sessions, Relay(self.loop, start.web, start.limits), control=self)
-        self._limits = start.limits
+        self._wiring = Wiring(self.loop, start.context, limits)
+        self._sessions = Sessions(self.loop, limits, self._outbox, self._tell)
+        self._door = FrontDoor(self._wiring, self._sessions, Relay(self.loop, start.web, limits), control=self)
+        self._limits = limits
+        self._pick = start.pick
+        self._waits = start.waits
         self._started = self.loop.now
         self._leaving_until: float | None = None
         self._orders: dict[str, Callable[[Asked], list[dict[str, Any]]]] = {
@@ -86,13 +108,13 @@ class Worker:
         self._set_control(start.control)
         self._supervisor.setblocking(False)
         self.loop.watch(self._supervisor.fileno(), READ, self._on_supervisor)
-        for listener in self._listeners:
-            self.loop.watch(listener.fileno(), READ, partial(self._on_listener, listener))
         self.loop.at_turn_end(self._outbox.flush)
+        if not self._waits:
+            self._open_door()
 
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
-        send_with_fd(self._supervisor, Ready(who="worker"))
+        send_with_fd(self._supervisor, Ready(who="heir" if self._waits else "worker"))
         while self._leaving_until is None or self._is_leaving():
             self.loop.turn(0.05 if self._leaving_until is not None else 60.0)
         for connection in self._wiring.lingering.items():
@@ -112,11 +134,19 @@ class Worker:
         if self._leaving_until is not None:
             return
         self._leaving_until = self.loop.now + LEAVING_S
+        self._close_door()
+        for session in self._sessions:
+            session.close("the hub stops", Reason.STOPPING)
+
+    def _open_door(self) -> None:
+        for listener in self._listeners:
+            self.loop.watch(listener.fileno(), READ, partial(self._on_listener, listener))
+
+    def _close_door(self) -> None:
+        """Nobody else gets in, and who is at the door is sent away."""
         for listener in self._listeners:
             self.loop.forget(listener.fileno())
             listener.close()
-        for session in self._sessions:
-            session.close("the hub stops")
         self._door.close()
 
     def _is_leaving(self) -> bool:
@@ -149,6 +179,14 @@ class Worker:
                 hub.host.close()
         elif isinstance(message, PeerLink) and fds:
             self._set_control(socket.socket(fileno=fds.pop()))
+        elif isinstance(message, LimitsPut):
+            self._set_limits(message.values)
+        elif isinstance(message, CertificatePut) and len(fds) == 2:
+            self._set_certificate(*fds)
+        elif isinstance(message, HandOver):
+            self._hand_over()
+        elif isinstance(message, TakeOver):
+            self._take_over(fds)
         elif isinstance(message, Stop):
             self.stop()
         for fd in fds:
@@ -161,6 +199,56 @@ class Worker:
         if hub.host is not None:
             hub.host.close()
         hub.host = HostPlug(hub, adopt_tap(fd, message.interface), self.loop, self._limits)
+
+    def _set_limits(self, values: dict[str, Any]) -> None:
+        self._limits = _capped(replace(self._limits, **values))
+        self._door.set_limits(self._limits)
+        self._sessions.set_limits(self._limits)
+
+    def _set_certificate(self, certificate: int, key: int) -> None:
+        """For connections from now on; those that are open keep what they began with."""
+        paths = (Path(f"/proc/self/fd/{fd}") for fd in (certificate, key))
+        try:
+            self._wiring.context = server_context(*paths, pick=self._pick)
+        except UkihashiError as error:
+            _log.error("internal_error", reason=str(error))
+
+    # -- hub upgrade ----------------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        """Let go of every link and save the sessions for the next worker; then only goodbyes are left."""
+        if self._leaving_until is not None:
+            return
+        self._leaving_until = self.loop.now + LEAVING_S
+        self._close_door()
+        for hub in self._sessions.hubs.values():
+            if hub.host is not None:
+                hub.host.close()  # what comes from now on waits in the kernel
+        try:
+            state = save(self._sessions)
+        except StateUnusable as error:
+            send_with_fd(self._supervisor, HandedOver(str(error)))
+        else:
+            send_with_fd(self._supervisor, HandedOver(), [state])
+            os.close(state)
+        self._flush_control()
+        self._lose_control()
+
+    def _take_over(self, fds: Sequence[int]) -> None:
+        """Go on with what the old worker saved; without it, with nothing: the cards log in afresh."""
+        if not self._waits:
+            return
+        self._waits = False
+        notes: dict[str, float] = {}
+        try:
+            if fds:
+                let_go_at = restore(self._sessions, fds[0])
+                notes = {"sessions": len(self._sessions), "pause_s": time.monotonic() - let_go_at}
+        except StateUnusable as error:
+            _log.error("state_lost", reason=str(error))
+        finally:  # whatever fault of ours there may be, the hub serves
+            self._open_door()
+            send_with_fd(self._supervisor, Ready(who="worker", notes=notes))
 
     # -- control --------------------------------------------------------------------------------------------------
 
@@ -225,7 +313,7 @@ class Worker:
         if isinstance(message, LoginAnswered):
             self._door.answered(message)
         elif isinstance(message, HubPut):
-            self._sessions.put_hub(message)
+            self._sessions.put_hub(message).switch.set_ageing(message.ageing_s)
         elif isinstance(message, HubRemoved):
             self._sessions.remove_hub(message.hub)
         elif isinstance(message, Asked):
@@ -271,8 +359,13 @@ class Worker:
         session = self._sessions.named(asked.hub, asked.name)
         if session is None:
             return []
-        session.close("ended by the admin")
+        session.close("ended by the admin", Reason.REMOVED)
         return [{"session": session.name, "hub": session.hub.name}]
+
+
+def _capped(limits: Limits) -> Limits:
+    """Strangers get a third of the descriptors that there are."""
+    return replace(limits, half_open=min(limits.half_open, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
 
 
 def run_worker(start: WorkerStart) -> int:

@@ -1,22 +1,42 @@
 """Frames that wait for one port: bounded in bytes, newest dropped, every drop counted (docs/decisions.md, D8, D12)."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+QUEUE_FULL: Final = "queue_full"
 
 
 class PortQueue:
     """First in, first out. When a frame does not fit it is dropped; a later, smaller one may still fit."""
 
-    __slots__ = ("_frames", "_limit", "bytes", "dropped_bytes", "dropped_frames")
+    __slots__ = ("_frames", "_limit", "_reason", "bytes", "dropped", "dropped_bytes")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
+        self._reason = QUEUE_FULL
         self._frames: list[bytes] = []
         self.bytes = 0  # waiting
-        self.dropped_frames = 0
+        self.dropped: Counter[str] = Counter()  # frames by reason
         self.dropped_bytes = 0
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    @property
+    def frames(self) -> list[bytes]:
+        """What waits, oldest first."""
+        return list(self._frames)
+
+    @property
+    def dropped_frames(self) -> int:
+        """For all reasons."""
+        return self.dropped.total()
+
+    def bound(self, limit_bytes: int, reason: str = QUEUE_FULL) -> None:
+        """From now on at most `limit_bytes` wait, and what does not fit counts as `reason`. What waits stays."""
+        self._limit = limit_bytes
+        self._reason = reason
 
     def put(self, frames: Sequence[bytes]) -> int:
         """Let `frames` wait, as many as fit; give how many were dropped."""
@@ -33,7 +53,7 @@ class PortQueue:
             else:
                 dropped += 1
                 self.dropped_bytes += len(frame)
-        self.dropped_frames += dropped
+        self.dropped[self._reason] += dropped
         return dropped
 
     def take(self, limit_bytes: int | None = None) -> list[bytes]:
@@ -51,3 +71,14 @@ class PortQueue:
         del self._frames[:count]
         self.bytes -= size
         return frames
+
+    def put_back(self, frames: Sequence[bytes], dropped: Mapping[str, int]) -> None:
+        """Go on as another queue was: its frames wait whatever the bound, its drops are counted."""
+        self._frames.extend(frames)
+        self.bytes += sum(map(len, frames))
+        self.dropped.update(dropped)
+
+    def clear(self, reason: str) -> None:
+        """Drop everything that waits, counted as `reason`."""
+        self.dropped_bytes += self.bytes
+        self.dropped[reason] += len(self.take())

@@ -1,0 +1,380 @@
+"""A session between two ukihashi ends that loses nothing when its link is cut (docs/protocol.md, "Exact resume").
+
+Frames wait in the port's queue until they become records; records are kept in `machine` until the card has them. One
+connection carries it at a time. Without one it waits `grace_s` for the card, and at most `resume_buffer` bytes wait in
+queue and machine together; what comes beyond that is dropped and counted.
+"""
+
+import math
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
+
+from ukihashi.hub.connection import Connection
+from ukihashi.hub.limits import Limits
+from ukihashi.hub.loop import Loop
+from ukihashi.hub.messages import SessionCut, SessionResumed
+from ukihashi.hub.ports import Encodings, VirtualHub
+from ukihashi.hub.saved import Member, SavedResume, SavedSession
+from ukihashi.hub.session import Session
+from ukihashi.hub.tunnel import Tunnel
+from ukihashi.session.machine import HUB_MOVES, Machine, State
+from ukihashi.session.timers import KEEPALIVE_S
+from ukihashi.wire.blocks import BlockDecoder
+from ukihashi.wire.extension import (
+    MAX_PADDING,
+    Bye,
+    ControlRecord,
+    Have,
+    Numbers,
+    PeerOptions,
+    Reason,
+    Resume,
+    encode_bye,
+    encode_have,
+    encode_have_keepalive,
+    encode_options,
+)
+
+if TYPE_CHECKING:
+    from ukihashi.hub.sessions import Sessions
+
+# Reasons of drops at the way out, beside those of the queue.
+RESUME_BUFFER: Final = "resume_buffer"  # all that may wait for this card waits already
+RESUME_MEMORY: Final = "resume_memory"  # the sessions of this hub together hold all they may
+ENDED: Final = "session_ended"
+
+FRAME_COST: Final = 48  # bytes of memory that a waiting frame costs beside its own
+
+
+class ResumableSession(Session):
+    """See the module."""
+
+    def __init__(self, owner: "Sessions", hub: VirtualHub, member: Member) -> None:
+        super().__init__(owner, hub, member)
+        self._watch.cancel()  # it runs while there is no link
+        self._link = 1  # number of the newest link
+        self.machine = Machine(HUB_MOVES, self._link)
+        self._was_heard = False  # something came over some link
+        self._catches_up = False  # what waited during a cut has not gone out yet
+        self._acks = False  # a timer for an acknowledgement runs
+
+    def set_limits(self) -> None:
+        super().set_limits()
+        if self.tunnels:
+            self._bound_queue()
+        else:
+            self._wait_for_card()
+
+    # -- connections ----------------------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """Never for a connection beside the one it has: `resume` puts another in its place."""
+        return False
+
+    def resume(self, resume: Resume) -> int:
+        """The card goes on over another connection, to be attached next. Gives our `have`, for the answer before.
+
+        Raises:
+            Stale: nothing has changed.
+            CannotResume: nothing has changed either, but it never can.
+        """
+        self.machine.check(resume)
+        for tunnel in list(self.tunnels):  # before any number is said: what it still brings is nobody's
+            tunnel.close("replaced by a newer connection")
+        self._link += 1
+        return self.machine.asked(self._link, resume)
+
+    def numbers(self) -> Numbers:
+        """For a card whose resume is refused."""
+        machine = self.machine
+        return Numbers(machine.attempt, machine.have, machine.out.first, machine.out.high)
+
+    def attach(self, connection: Connection, unread: bytes) -> None:
+        cut_s, resumed = self._loop.now - self._cut_at, self.machine.attempt > 0
+        if not connection.is_open:  # it broke under our answer
+            self._cut(self._link, "connection lost")
+            return
+        self._watch.cancel()
+        self._owner.memory.linked(self)
+        self._bound_queue()
+        if resumed:
+            self._owner.tell(
+                SessionResumed(
+                    session=self.name,
+                    hub=self.hub.name,
+                    user=self.member.user,
+                    peer=connection.peer,
+                    cut_s=round(cut_s, 3),
+                    again=self.machine.out.waiting,
+                    at=time.time(),
+                )
+            )
+        super().attach(connection, unread)
+
+    def _tunnel(self, connection: Connection) -> Tunnel:
+        return RecordTunnel(self, connection, self._loop, self.limits, self._link)
+
+    def detach(self, tunnel: Tunnel, reason: str) -> None:
+        """`tunnel` is gone; the session waits for the card."""
+        super().detach(tunnel, reason)
+        assert isinstance(tunnel, RecordTunnel)
+        self._cut(tunnel.link, reason)
+
+    def _cut(self, link: int, reason: str) -> None:
+        if not self.machine.lost(link) or not self.is_open:
+            return
+        self._wait_for_card()
+        self._owner.tell(
+            SessionCut(session=self.name, hub=self.hub.name, user=self.member.user, reason=reason, at=time.time())
+        )
+
+    def _wait_for_card(self) -> None:
+        self._catches_up = True
+        self._bound_queue()
+        self._owner.memory.cut(self)
+        self._owner.outbox.mark(self)  # for what it holds
+        self._watch.cancel()
+        self._watch = self._loop.at(self._ends_at, self._on_watch)
+
+    @property
+    def _ends_at(self) -> float:
+        """When a cut session is over. One that never brought anything gets no more than a standard one."""
+        return self._cut_at + (self.limits.grace_s if self._was_heard else self.member.timeout_s)
+
+    def _on_watch(self) -> None:
+        self.close("its card did not come back")
+
+    # -- from the card --------------------------------------------------------------------------------------------
+
+    def carries(self, link: int) -> bool:
+        """What comes over `link` belongs to it."""
+        return self.machine.carries(link)
+
+    def arrived(self, frames: Sequence[bytes], size: int, now: float) -> None:
+        """Complete records, `size` bytes on the wire."""
+        self.machine.received(len(frames), size, now)
+        if not self._acks:
+            self._acks = True
+            self._loop.at(self.machine.ack_at or now, self._on_ack)
+        self._owner.outbox.mark(self)
+        self.take(frames, now)
+
+    def heard_first(self) -> None:
+        """Something came over a link."""
+        self._was_heard = True
+
+    def acknowledged(self, have: int) -> None:
+        """The card holds every record before `have`. Raises: PeerViolation."""
+        self.machine.acknowledged(have)
+        self._owner.outbox.mark(self)  # there is room again, and memory
+
+    def left(self, bye: Bye) -> None:
+        """The card says goodbye."""
+        self.machine.bye()
+        self.close("the card left" + (f": {bye.text}" if bye.text else ""))
+
+    # -- to the card ----------------------------------------------------------------------------------------------
+
+    def can_write(self) -> None:
+        self._owner.outbox.mark(self)
+
+    def flush(self, encodings: Encodings) -> bool:
+        """One write of records and acknowledgement. True if more could go at once."""
+        if not self.is_open:  # it was marked, then ended
+            return False
+        tunnel = self._writable()
+        more = tunnel is not None and self._write(tunnel, encodings)
+        self._owner.memory.hold(self, self.held)
+        return more
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept for the card."""
+        return self.machine.out.bytes + self.queue.bytes + FRAME_COST * len(self.queue)
+
+    def keepalive(self) -> bytes:
+        """A keep-alive, which acknowledges too."""
+        return encode_have_keepalive(self.machine.acknowledge(), os.urandom(secrets.randbelow(MAX_PADDING + 1)))
+
+    def _write(self, tunnel: Tunnel, encodings: Encodings) -> bool:
+        machine, now = self.machine, self._loop.now
+        if self._has_new_records():
+            machine.send(*self._next_batch(encodings))
+        if self._catches_up:
+            self._bound_queue()
+        data = machine.take(self.limits.batch_bytes)
+        have = machine.ack(now)
+        if have is not None:
+            data = encode_have(have) + data
+        if not data:
+            return False
+        self.count.tls_writes += 1
+        tunnel.write(data, now)
+        return tunnel.is_writable and (machine.out.waiting > 0 or self._has_new_records())
+
+    def _has_new_records(self) -> bool:
+        """Frames may become records: when all older records are under way, and there is room to keep more."""
+        out = self.machine.out
+        return (
+            len(self.queue) > 0
+            and not out.waiting
+            and (not out.bytes or (out.bytes < self.limits.resume_buffer and self._owner.memory.has_room))
+        )
+
+    def _bound_queue(self) -> None:
+        """While there is no link, and until what waited meanwhile has gone out, more may wait than usual."""
+        limits, out = self.limits, self.machine.out
+        if not self.tunnels and self.machine.state is State.CUT:
+            self.queue.bound(max(0, limits.resume_buffer - out.bytes), RESUME_BUFFER)
+            return
+        self._catches_up &= bool(out.waiting) or self.queue.bytes > limits.queue_bytes
+        if self._catches_up:
+            self.queue.bound(max(limits.queue_bytes, limits.resume_buffer - out.bytes), RESUME_BUFFER)
+        else:
+            self.queue.bound(limits.queue_bytes)
+
+    def _on_ack(self) -> None:
+        """The one timer for acknowledgements; most go out earlier, beside other data or for their bytes."""
+        at = self.machine.ack_at
+        self._acks = at is not None
+        if at is not None and at > self._loop.now:
+            self._loop.at(at, self._on_ack)
+        elif at is not None:
+            self._acks = False
+            self._owner.outbox.mark(self)
+
+    def shed(self) -> int:
+        """There is no memory: first what waits in the queue goes, then every record."""
+        self.queue.bound(0, RESUME_MEMORY)
+        if self.queue:
+            self.queue.clear(RESUME_MEMORY)
+        else:
+            self.machine.lose(RESUME_MEMORY)
+        return self.held
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def close(self, reason: str, why: Reason = Reason.LEFT) -> None:
+        """As any session; a card that has a link hears why, and will not try to resume."""
+        if not self.is_open:
+            return
+        if self.machine.state is not State.ENDED:
+            for tunnel in self.tunnels:
+                tunnel.write(encode_have(self.machine.acknowledge()) + encode_bye(Bye(why, reason)), self._loop.now)
+            self.queue.clear(ENDED)
+            self.machine.lose(ENDED)
+            self.machine.bye()
+        super().close(reason, why)
+
+    def _leave(self, reason: str) -> None:
+        super()._leave(reason)
+        self._owner.memory.forget(self)
+
+    # -- another process ------------------------------------------------------------------------------------------
+
+    def save(self) -> SavedSession:
+        cut_s = 0.0 if self.tunnels else self._loop.now - self._cut_at
+        saved = super().save()
+        return replace(saved, resume=SavedResume(self.machine.save(), cut_s, self._was_heard))
+
+    def go_on(self, saved: SavedSession) -> None:
+        assert saved.resume is not None
+        self.machine = Machine.restore(HUB_MOVES, saved.resume.machine)
+        self._was_heard = saved.resume.heard
+        self._cut_at = self._loop.now - saved.resume.cut_s
+        self._wait_for_card()
+        super().go_on(saved)
+
+    # -- what is told of it ---------------------------------------------------------------------------------------
+
+    @property
+    def drops(self) -> Counter[str]:
+        return super().drops + self.machine.ledger.dropped
+
+    @property
+    def lost(self) -> int:
+        return self.machine.ledger.lost
+
+    def row(self, now: float) -> dict[str, Any]:
+        out = self.machine.out
+        return {
+            **super().row(now),
+            "resumes": self.machine.ledger.resumes,
+            "waiting_bytes": out.bytes + self.queue.bytes,
+            "ledger": {**self.machine.ledger.row(out.end - out.first), "dropped": dict(self.drops)},
+        }
+
+    @property
+    def granted_s(self) -> int:
+        """The grace as the welcome says it."""
+        return math.ceil(self.limits.grace_s)
+
+
+class RecordTunnel(Tunnel):
+    """The stage of the connection that carries a session with exact resume."""
+
+    __slots__ = ("_interval", "_peer_interval", "link")
+
+    _session: ResumableSession
+
+    def __init__(
+        self, session: ResumableSession, connection: Connection, loop: Loop, limits: Limits, link: int
+    ) -> None:
+        self._interval = KEEPALIVE_S  # of our keep-alives, as the card knows it
+        self._peer_interval = 0.0  # of the card's, if it has told one
+        self.link = link
+        super().__init__(session, connection, loop, limits)
+        self._decoder = BlockDecoder(extended=True)
+
+    def start(self) -> None:
+        super().start()
+        self._tell_interval()
+
+    def set_limits(self, limits: Limits) -> None:
+        super().set_limits(limits)
+        self._tell_interval()
+
+    def received(self, plain: bytes, now: float) -> None:
+        """Records of the card, split anywhere."""
+        session = self._session
+        if not session.carries(self.link):
+            return
+        self._heard(now)
+        session.heard_first()
+        frames = self._decoder.feed(plain)
+        if frames:
+            session.arrived(frames, len(plain), now)
+        if self._decoder.controls:
+            controls, self._decoder.controls = self._decoder.controls, []
+            for control in controls:
+                self._obey(control)
+
+    def _obey(self, control: ControlRecord) -> None:
+        if isinstance(control, Have):
+            self._session.acknowledged(control.number)
+        elif isinstance(control, PeerOptions):
+            self._peer_interval = control.keepalive_ms / 1000
+            self._set_dead(self._session.limits.dead_s, self._loop.now)
+            self._arm()
+        else:
+            self._session.left(control)
+
+    def _set_dead(self, after_s: float, heard: float) -> None:
+        """A card that says less often that it lives is given more time."""
+        super()._set_dead(max(after_s, 3 * self._peer_interval), heard)
+
+    def _tell_interval(self) -> None:
+        interval = self._session.limits.idle_s
+        if interval != self._interval and self.connection.is_open:
+            self._interval = interval
+            self.write(encode_options(PeerOptions(round(interval * 1000))), self._loop.now)
+
+    def _keepalive(self) -> bytes:
+        return self._session.keepalive()

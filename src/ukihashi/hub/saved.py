@@ -1,0 +1,62 @@
+"""A session as a value: what another process needs to go on with it. Plain, so that it can travel as MessagePack."""
+
+import msgspec
+
+from ukihashi.session.machine import Saved
+
+
+class Member(msgspec.Struct, frozen=True):
+    """What was settled at the login."""
+
+    session: str  # SID-USER-n
+    connection: str  # CID-n
+    key: bytes  # secret: whoever has it can go on with the session
+    user: str
+    peer: str  # of the connection that logged in
+    client: str  # product string
+    extension: int  # ukihashi version spoken; 0 = a standard peer
+    bridges: bool  # may use any number of stations
+    timeout_s: float  # T
+    max_connections: int
+    since: float  # seconds since 1970
+
+
+class Counters(msgspec.Struct):
+    """Frames and bytes so far, from the member (in) and to it (out)."""
+
+    frames_in: int = 0
+    bytes_in: int = 0
+    frames_out: int = 0
+    bytes_out: int = 0
+    tls_writes: int = 0
+
+
+class SavedStation(msgspec.Struct, frozen=True, array_like=True):
+    """A station behind the session's port; ages in seconds."""
+
+    key: bytes  # as in `switch.mac_table`
+    created: float
+    seen: float
+
+
+class SavedResume(msgspec.Struct, frozen=True):
+    """What a session with exact resume has beside."""
+
+    machine: Saved
+    cut_s: float  # seconds without a link so far
+    heard: bool  # something came over some link
+
+
+class SavedSession(msgspec.Struct, frozen=True):
+    """See the module."""
+
+    hub: str
+    hub_sessions: int  # numbers that the virtual hub has given to sessions so far
+    member: Member
+    peer: str  # of the newest connection
+    count: Counters
+    stations: list[SavedStation]
+    drops: dict[str, int]  # frames at the port's way in, by reason
+    queue: list[bytes]  # frames that wait for a connection
+    queue_drops: dict[str, int]
+    resume: SavedResume | None = None

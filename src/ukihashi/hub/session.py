@@ -1,0 +1,260 @@
+"""A session: a member's place in a virtual hub, and the connections that carry it (sections 9 to 14).
+
+It outlives its connections: with none left it keeps its port, queue and key for the session timeout T, and
+`additional_connect` with the key goes on with it. `hub/resumable.py` is the kind that loses nothing meanwhile.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ukihashi.errors import PeerViolation
+from ukihashi.hub.connection import Connection
+from ukihashi.hub.limits import Limits
+from ukihashi.hub.messages import SessionClosed
+from ukihashi.hub.ports import Encodings, VirtualHub
+from ukihashi.hub.saved import Counters, Member, SavedSession, SavedStation
+from ukihashi.hub.tunnel import Tunnel
+from ukihashi.switch.mac_table import Station
+from ukihashi.switch.queue import PortQueue
+from ukihashi.wire.extension import Reason
+
+if TYPE_CHECKING:
+    from ukihashi.hub.sessions import Sessions
+
+STATIONS_WITHOUT_BRIDGE: Final = 3  # source addresses of a session that is no bridge (section 18.2)
+
+
+class Session:
+    """One member: a port of the switch. `close` ends it for good."""
+
+    def __init__(self, owner: "Sessions", hub: VirtualHub, member: Member) -> None:
+        self._owner = owner
+        self._loop = owner.loop
+        self.hub = hub
+        self.member = member
+        self.name = member.session
+        self.peer = member.peer  # of the newest connection
+        self.queue = PortQueue(owner.limits.queue_bytes)
+        self.tunnels: list[Tunnel] = []  # the newest last
+        self.heard = self._loop.now  # when any connection delivered something
+        self.count = Counters()
+        self._cut_at = self.heard  # when the last connection went, if there is none
+        self.port = hub.plug(self, max_stations=0 if member.bridges else STATIONS_WITHOUT_BRIDGE)
+        self._watch = self._loop.at(self.heard + member.timeout_s, self._on_watch)
+        self.is_open = True
+
+    @property
+    def limits(self) -> Limits:
+        """Those of the worker."""
+        return self._owner.limits
+
+    def set_limits(self) -> None:
+        """The worker's limits have changed."""
+        self.queue.bound(self.limits.queue_bytes)
+        for tunnel in self.tunnels:
+            tunnel.set_limits(self.limits)
+
+    # -- connections ----------------------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """Takes one more connection: one above what was granted, as the protocol's own servers do (13.2, trap T9)."""
+        return len(self.tunnels) <= self.member.max_connections
+
+    def attach(self, connection: Connection, unread: bytes) -> None:
+        """`connection` carries this session from now on; `unread`: tunnel bytes that came with its last request."""
+        if not connection.is_open:  # it broke under our answer
+            return
+        tunnel = self._tunnel(connection)
+        self.tunnels.append(tunnel)
+        self.peer = connection.peer
+        tunnel.start()
+        self._owner.outbox.mark(self)  # what waited for a connection goes out now
+        if unread and connection.is_open:
+            try:
+                tunnel.received(unread, self._loop.now)
+            except PeerViolation as violation:
+                connection.close(str(violation))
+
+    def _tunnel(self, connection: Connection) -> Tunnel:
+        return Tunnel(self, connection, self._loop, self.limits)
+
+    def detach(self, tunnel: Tunnel, reason: str) -> None:  # noqa: ARG002 - for those who need it
+        """`tunnel` is gone; the session waits for another until T has passed."""
+        self.tunnels.remove(tunnel)
+        self._cut_at = self._loop.now
+
+    def cut_since(self) -> float:
+        """When the last connection went; later than any such moment while there is one."""
+        return math.inf if self.tunnels else self._cut_at
+
+    @property
+    def granted_s(self) -> int:
+        """Exact resume for so many seconds after a cut, as the welcome says it; 0 = not granted."""
+        return 0
+
+    # -- frames ---------------------------------------------------------------------------------------------------
+
+    def take(self, frames: Sequence[bytes], now: float) -> None:
+        """Frames from the member."""
+        if self.is_open:
+            self.count.frames_in += len(frames)
+            self.count.bytes_in += sum(map(len, frames))
+            self.hub.forward(frames, self.port, now)
+
+    def can_write(self) -> None:
+        """A connection can take something again."""
+        if self.queue:
+            self._owner.outbox.mark(self)
+
+    def flush(self, encodings: Encodings) -> bool:
+        """One batch on one connection: the newest that waits for nothing (12.5). True if more could go at once."""
+        if not self.queue or (tunnel := self._writable()) is None:
+            return False
+        batch, _ = self._next_batch(encodings)
+        self.count.tls_writes += 1
+        tunnel.write(batch, self._loop.now)
+        return bool(self.queue) and self._writable() is not None
+
+    def _next_batch(self, encodings: Encodings) -> tuple[bytes, int]:
+        """The oldest frames of the queue, encoded, and their number."""
+        frames = self.queue.take(self.limits.batch_bytes)
+        self.count.frames_out += len(frames)
+        self.count.bytes_out += sum(map(len, frames))
+        return encodings.batch(frames), len(frames)
+
+    def _writable(self) -> Tunnel | None:
+        for tunnel in reversed(self.tunnels):
+            if tunnel.is_writable:
+                return tunnel
+        return None
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _on_watch(self) -> None:
+        """No timer a frame: looked at once per T, and then again when T after the last delivery has come."""
+        if self._loop.now >= self._ends_at:
+            self.close("nothing heard" if self.tunnels else "no connection left")
+        else:
+            self._watch = self._loop.at(self._ends_at, self._on_watch)
+
+    def close(self, reason: str, why: Reason = Reason.LEFT) -> None:  # noqa: ARG002 - for the kind that says it
+        """End it: port, addresses, key and connections go. A second call does nothing. `why` is for the member."""
+        if not self.is_open:
+            return
+        drops = self.drops.total()
+        self._leave(reason)
+        self._owner.tell(
+            SessionClosed(
+                session=self.name,
+                hub=self.hub.name,
+                user=self.member.user,
+                reason=reason,
+                frames_in=self.count.frames_in,
+                bytes_in=self.count.bytes_in,
+                frames_out=self.count.frames_out,
+                bytes_out=self.count.bytes_out,
+                dropped=drops,
+                lost=self.lost,
+                at=time.time(),
+            )
+        )
+
+    def _leave(self, reason: str) -> None:
+        """Nothing of it is left in this process."""
+        self.is_open = False
+        self._watch.cancel()
+        self._owner.forget(self)
+        self.hub.unplug(self.port)
+        for tunnel in list(self.tunnels):
+            tunnel.close(reason)
+
+    # -- another process ------------------------------------------------------------------------------------------
+
+    def save(self) -> SavedSession:
+        """Its value, for `Sessions.restore` in another process. It ends here, untold, its connections in good order."""
+        now = self._loop.now
+        self.is_open = False
+        for tunnel in list(self.tunnels):  # first of all: what is counted from here on must not change any more
+            tunnel.close("the hub goes on in another process")
+        saved = SavedSession(
+            hub=self.hub.name,
+            hub_sessions=self.hub.sessions_so_far,
+            member=self.member,
+            peer=self.peer,
+            count=self.count,
+            stations=[
+                SavedStation(station.key, now - station.created, now - station.seen)
+                for station in self.hub.switch.stations(self.port)
+            ],
+            drops=dict(self.hub.switch.drops[self.port]),
+            queue=self.queue.frames,
+            queue_drops=dict(self.queue.dropped),
+        )
+        self._leave("the hub goes on in another process")
+        return saved
+
+    def go_on(self, saved: SavedSession) -> None:
+        """Have what `saved` has; just made, with no connection yet."""
+        now = self._loop.now
+        self.peer = saved.peer
+        self.count = saved.count
+        switch = self.hub.switch
+        switch.put_back(self.port, [Station(one.key, now - one.created, now - one.seen) for one in saved.stations])
+        switch.drops[self.port].update(saved.drops)
+        self.queue.put_back(saved.queue, saved.queue_drops)
+
+    # -- what is told of it ---------------------------------------------------------------------------------------
+
+    @property
+    def drops(self) -> Counter[str]:
+        """Frames dropped by reason: at this port's way in (as `switch.forward` names them) and at its queue."""
+        drops = Counter(self.hub.switch.drops.get(self.port, {}))
+        drops.update(self.queue.dropped)
+        return +drops
+
+    @property
+    def lost(self) -> int:
+        """Records sent of which nobody knows whether they came; a standard peer can't even tell that there are any."""
+        return 0
+
+    @property
+    def _ends_at(self) -> float:
+        """When it is over if it stays without a connection."""
+        return self.heard + self.member.timeout_s
+
+    def row(self, now: float) -> dict[str, Any]:
+        """For listings."""
+        tls = self.tunnels[-1].connection.tls if self.tunnels else None
+        count = self.count
+        return {
+            "session": self.name,
+            "hub": self.hub.name,
+            "user": self.member.user,
+            "peer": self.peer,
+            "client": self.member.client,
+            "extension": self.member.extension,
+            "state": "online" if self.tunnels else "cut",
+            "cut_s": 0.0 if self.tunnels else round(now - self._cut_at, 1),
+            "grace_left_s": 0.0 if self.tunnels else round(max(0.0, self._ends_at - now), 1),
+            "resumes": 0,
+            "tls_version": tls.version if tls else "",
+            "tls_cipher": tls.cipher if tls else "",
+            "connections": len(self.tunnels),
+            "since": self.member.since,
+            "frames_in": count.frames_in,
+            "bytes_in": count.bytes_in,
+            "frames_out": count.frames_out,
+            "bytes_out": count.bytes_out,
+            "tls_writes": count.tls_writes,
+            "frames_written": count.frames_out,
+            "frames_per_tls_write": round(count.frames_out / count.tls_writes, 2) if count.tls_writes else 0.0,
+            "drops": dict(self.drops),
+            "ledger": {"dropped": dict(self.drops)},
+            "waiting_bytes": self.queue.bytes,
+            "queued_bytes": self.queue.bytes,
+            "idle_s": round(now - self.heard, 1),
+        }
