@@ -64,7 +64,8 @@ class Plan:
     def __str__(self) -> str:
         return (
             f"seed {self.seed}: buffer {self.buffer_bytes // 1024} KiB, {self.rate:.0f} frames/s each way, "
-            f"path away for {self.outage_most_s:.2f} s at most, worst outage {self.worst_s:.1f} s = {self.share:.0%} of the buffer"
+            f"path away for {self.outage_most_s:.2f} s at most, "
+            f"worst outage {self.worst_s:.1f} s = {self.share:.0%} of the buffer"
         )
 
 

@@ -1,15 +1,20 @@
 """Every bench runs by its name and writes the figures it promises; none of them is judged here."""
 
 import importlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from bench import cuts
 from bench.__main__ import names
+from bench.cuts import Segment, detected, longest_gap
 from bench.machine import Median, Watch
+from lab.cuts import KEPT_BYTES, KINDS, SHARE_MOST, draw, draw_cuts
 
 
 @pytest.mark.parametrize("name", names())
@@ -77,3 +82,61 @@ def test_the_watch_sees_the_cpu_of_a_process_and_of_children_it_waited_for() -> 
     assert 0.3 <= usage.cpu_s["it"] <= 5
     assert usage.total_s == usage.cpu_s["it"]
     assert 0 <= usage.steal <= 1
+
+
+def test_a_dead_path_was_noticed_when_the_first_new_syn_went_out() -> None:
+    card = ["10.0.0.2"]
+    heard = Segment(100.0, "10.0.0.1", syn=False, ack=True, payload=40)
+    bare = Segment(100.2, "10.0.0.1", syn=False, ack=True, payload=0)  # an acknowledgement alone is no byte
+    mine = Segment(101.0, "10.0.0.2", syn=False, ack=True, payload=40)
+    syn = Segment(110.5, "10.0.0.2", syn=True, ack=False, payload=0)
+    late = syn._replace(at=121.0)
+    assert detected([heard, bare, mine, syn, late], card=card, since=100.1, until=120.1) == 10.5
+    assert detected([heard, bare, mine, late], card=card, since=100.1, until=120.1) is None
+    assert detected([heard, syn._replace(ack=True)], card=card, since=100.1, until=120.1) is None
+
+
+def test_the_gap_around_a_reset_is_the_longest_that_ends_after_it() -> None:
+    assert longest_gap([0.0, 5.0, 5.1, 5.4, 5.5], since=5.05) == pytest.approx(0.3)
+    assert longest_gap([], since=0.0) == 0.0
+
+
+def test_the_same_seed_draws_the_same_load_and_cuts_within_the_buffer() -> None:
+    for seed in range(200):
+        plan = draw(seed=seed, buffer=1 << 20, blind_s=1.5)
+        assert plan == draw(seed=seed, buffer=1 << 20, blind_s=1.5)
+        assert plan.rate * KEPT_BYTES * plan.worst_s <= SHARE_MOST * plan.buffer_bytes * 1.000001
+        assert draw_cuts(plan, 50) == draw_cuts(plan, 50)
+    assert {cut.kind for cut in draw_cuts(draw(seed=1, buffer=1 << 20, blind_s=1.5), 1000)} == set(KINDS)
+
+
+@pytest.mark.slow
+@pytest.mark.netns
+@pytest.mark.peer("tcpdump", "tshark", "nft")
+def test_cuts_are_measured_with_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuts, "QUICK", cuts.Extent(resets=2, holes=1, cuts=3, fast=True))
+    file = tmp_path / "cuts.json"
+    assert cuts.main(["--quick", "--seed", "3", "--only", "ours", "--json", str(file)]) == 0
+    row = json.loads(file.read_text())["ours"]
+    assert (row["cuts"], row["resets"], row["drawn"]["seed"]) == (3, 2, 3)
+    assert 0 < row["reset_gap_s_median"] <= row["reset_gap_s_worst"]
+    assert len(row["blackhole_detect_s"]) == len(row["recover_s"]) == 1
+    assert {"lost", "doubled", "reordered"} <= set(row)
+    assert row["sent"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.netns
+@pytest.mark.peer("openvpn", "vpnserver", "vpnclient")
+@pytest.mark.parametrize("name", ["softether", "openvpn"])
+def test_cuts_are_measured_with_the_others_and_what_they_lose_is_seen(name: str) -> None:
+    extent = cuts.Extent(resets=1, holes=0, cuts=1, fast=True)
+    row = cuts.as_json(cuts.measure(name, extent, 2, 1024, Console(file=io.StringIO())))
+    assert row["cuts"] == row["resets"] == 1
+    assert row["lost"] > 0
+    assert row["damaged"] == row["uncounted"] == 0
+
+
+def test_cuts_of_an_unknown_product_are_refused() -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cuts.main(["--only", "nonsense"])

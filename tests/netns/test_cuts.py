@@ -1,0 +1,139 @@
+"""Whatever cuts the connection, every frame arrives once and in order; what did not fit is counted (A16 to A36).
+
+Frames are numbered by the test and counted by it where they come out; the ledgers of card and hub must say the same.
+"""
+
+import random
+from typing import Any
+
+import pytest
+
+from lab.cuts import Report, random_cuts
+from lab.net import Net
+from lab.numbered import End, Numbered, Result
+from lab.pairs import Pair, ours
+from lab.wait import TimeOver, pause, until
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.peer("nft")]
+
+UP, DOWN = ("card c", "hub to b", "card b", "hub to c"), ("card b", "hub to c", "card c", "hub to b")
+
+
+def buffer_kib(seed: int) -> int:
+    return random.Random(seed).randint(1024, 8192)
+
+
+def settled(pair: Pair) -> dict[str, dict[str, Any]]:
+    """The ledgers when every record is acknowledged."""
+
+    def look() -> dict[str, dict[str, Any]] | None:
+        found = pair.ledgers()
+        return found if found and all(row["waiting"] == 0 for row in found.values()) else None
+
+    try:
+        return until(look, seconds=10.0, what="every record being acknowledged", step_s=0.2)
+    except TimeOver as late:
+        raise AssertionError(f"{late}: {pair.ledgers()}") from None
+
+
+def moved(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]], where: str, name: str) -> int:
+    """By how much a figure of a ledger has grown; `dropped` is all reasons together."""
+
+    def figure(ledgers: dict[str, dict[str, Any]]) -> int:
+        value = ledgers[where][name]
+        return sum(value.values()) if isinstance(value, dict) else int(value)
+
+    return figure(after) - figure(before)
+
+
+def agree(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]], result: Result) -> None:
+    """What was counted at the ends is what the ledgers say. Beside ours only what learning needs is on the LAN."""
+    assert set(after) == {"card c", "card b", "hub to c", "hub to b"}
+    for (near, out, far, into), counts in ((UP, result.up), (DOWN, result.down)):
+        sent, delivered = moved(before, after, near, "sent"), moved(before, after, far, "received")
+        hub_took, hub_sent = moved(before, after, into, "received"), moved(before, after, out, "sent")
+        dropped_near, dropped_out = moved(before, after, near, "dropped"), moved(before, after, out, "dropped")
+        assert sent == moved(before, after, near, "acknowledged") == hub_took
+        assert hub_sent == moved(before, after, out, "acknowledged") == delivered
+        assert counts.sent == sent + dropped_near
+        assert hub_took == hub_sent + dropped_out
+        assert counts.received == delivered
+    assert all(row["lost"] == 0 for row in after.values())
+
+
+def exact(net: Net, *, cuts: int, seed: int) -> Report:
+    """A run of random cuts with nothing lost, doubled or reordered, and ledgers that say so."""
+    with ours(net, buffer_kib=buffer_kib(seed), fast=True, seed=seed) as pair:
+        with Numbered(pair.one, pair.other, rate=1, seed=seed):
+            pass  # every switch on the way has learned both stations
+        before = settled(pair)
+        report = random_cuts(pair, cuts=cuts, seed=seed, buffer=pair.buffer_bytes)
+        print(report.plan)
+        print(
+            f"{report.count} cuts in {report.seconds:.0f} s, back after {report.worst_s:.2f} s at most: {report.cuts}"
+        )
+        print(report.result)
+        after = settled(pair)
+        print(after)
+        assert (report.count, report.stuck) == (cuts, 0)
+        assert report.worst_s <= report.plan.worst_s, "the machine was too slow for the load that was drawn"
+        for counts in (report.result.up, report.result.down):
+            assert (counts.lost, counts.doubled, counts.reordered) == (0, 0, 0)
+            assert (counts.damaged, counts.missed) == (0, 0)
+            assert counts.sent == counts.received > 0
+        agree(before, after, report.result)
+        assert moved(before, after, "card c", "cuts") >= cuts // 2  # a short black hole is none
+        assert moved(before, after, "card c", "resumes") == moved(before, after, "card c", "cuts")
+        assert moved(before, after, "card b", "cuts") == 0
+    return report
+
+
+@pytest.mark.timeout(240)
+def test_no_cut_loses_doubles_or_reorders_a_frame(net: Net) -> None:
+    exact(net, cuts=70, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_thousand_cuts_lose_nothing(net: Net) -> None:
+    exact(net, cuts=1000, seed=random.SystemRandom().randrange(1 << 20))
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_what_does_not_fit_into_the_buffers_is_counted_to_the_last_frame(net: Net, seed: int) -> None:
+    kib = random.Random(seed).randint(64, 256)
+    with ours(net, buffer_kib=kib, fast=True, seed=seed) as pair:
+        with Numbered(pair.one, pair.other, rate=1, seed=seed):
+            pass
+        before = settled(pair)
+        with Numbered(pair.one, pair.other, rate=600, seed=seed) as frames:
+            pause(1.0)
+            pair.relay.refuse(3.0)
+            pair.relay.reset()
+            pause(3.0)
+            frames.flows_again(frames.began + 4.0, seconds=20.0)
+            pause(1.0)
+            result = frames.finish()
+        after = settled(pair)
+        print(kib, result, after)
+        for counts in (result.up, result.down):
+            assert counts.lost > 0
+            assert (counts.doubled, counts.reordered, counts.damaged, counts.missed) == (0, 0, 0, 0)
+        agree(before, after, result)
+        assert moved(before, after, "card c", "dropped") == result.up.lost
+        assert moved(before, after, "hub to c", "dropped") == result.down.lost
+
+
+def test_the_ends_of_a_pair_are_where_they_say(net: Net) -> None:
+    """So that what the others find is not said of an empty line."""
+    with ours(net, fast=True) as pair:
+        assert pair.one == End(pair.hosts["c"], "uklan")
+        with Numbered(pair.one, pair.other, rate=100, seed=1) as frames:
+            pause(0.5)
+            pair.relay.black_hole("both")
+            pause(0.5)
+            held = frames.result()
+            assert 0 < held.up.received < held.up.sent
+            pair.relay.heal()
+            frames.flows_again(frames.began + 1.0, seconds=10.0)
+        assert {one.how for one in pair.relay.connections} <= {"", "closed", "stop", "reset by the card"}
