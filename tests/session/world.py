@@ -224,9 +224,8 @@ class World:
             machine.check(resume)
         except Stale:
             self.seen["stale"] += 1
-            link.to_card.write(
-                _message(ErrorAnswer(Code.PROTOCOL_ERROR, numbers=Numbers(machine.attempt, 0, 0, 0)).to_pack(b""))
-            )
+            numbers = Numbers(machine.attempt, machine.have, machine.out.first, machine.out.high)
+            link.to_card.write(_message(ErrorAnswer(Code.INVALID_PROTOCOL, numbers=numbers).to_pack(b"")))
             return
         except CannotResume as over:
             machine.bye()
