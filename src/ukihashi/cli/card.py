@@ -19,6 +19,7 @@ from ukihashi.card.dialler import Card
 from ukihashi.card.link import fingerprint
 from ukihashi.cli import background
 from ukihashi.cli.card_clean import clean
+from ukihashi.cli.card_page import card_page
 from ukihashi.cli.ciphers import card_ciphers
 from ukihashi.cli.options import CARD_COMMANDS
 from ukihashi.cli.output import Column, cell, print_json, say_aside, show, write
@@ -77,7 +78,7 @@ def card(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | No
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
-for _command in (card_ciphers, clean, *CARD_COMMANDS):
+for _command in (card_ciphers, clean, card_page, *CARD_COMMANDS):
     card.add_command(_command)
 
 

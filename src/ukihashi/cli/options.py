@@ -168,20 +168,31 @@ def route_remove(name: str, to: str, as_json: bool) -> None:
 
 def change(name: str, changes: Mapping[str, Any], *, as_json: bool) -> None:
     """Write an account's options, let its card know if it is up, and show what changed and when it is heeded."""
+    found, problem = written(name, changes)
+    show_changes(found, as_json=as_json)
+    if isinstance(problem, DaemonUnreachable):
+        if found:
+            say_aside(_("the card is not up: all of it holds from its next start"))
+    elif problem is not None:
+        say_aside(say(not_taken(problem)))
+
+
+def written(name: str, changes: Mapping[str, Any]) -> tuple[list[dict[str, Any]], UkihashiError | None]:
+    """Rows of what changed, and why the card did not take it over (DaemonUnreachable: it is not up).
+
+    Raises: UsageError, EnvironmentLacks: nothing is written.
+    """
     old = account.read(name)
     new = account.edit(name, {_split(key): value for key, value in changes.items()})
     try:
-        found = card_client(name).ask("reload")
-    except DaemonUnreachable:
-        found = change_rows("card", changed(old, new))
-        show_changes(found, as_json=as_json)
-        if found:
-            say_aside(_("the card is not up: all of it holds from its next start"))
-        return
+        return card_client(name).ask("reload"), None
     except UkihashiError as error:
-        say_aside(_("the account is changed, but its card could not take it: {reason}").format(reason=say(error)))
-        found = change_rows("card", changed(old, new))
-    show_changes(found, as_json=as_json)
+        return change_rows("card", changed(old, new)), error
+
+
+def not_taken(problem: UkihashiError) -> UsageError:
+    """The file is changed, the running card is not."""
+    return UsageError(N_("the account is changed, but its card could not take it: {reason}"), reason=problem)
 
 
 def _split(key: str) -> tuple[str, str]:
