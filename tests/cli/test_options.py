@@ -259,3 +259,11 @@ def test_the_running_hub_is_asked_to_change(do: Do, serve: Serve) -> None:
     assert do("hub", "set", "times.dead_s", "soon").status == 2
     assert len(daemon.asked) == 3
     assert not places.hub_config().exists()
+
+
+def test_what_waits_for_a_new_start_goes_into_the_file_and_the_hub_reads_it(do: Do, serve: Serve) -> None:
+    daemon = Daemon([{"option": "listen", "old": ["443"], "new": ["8443"], "effect": "next start"}])
+    serve(places.hub_socket(), daemon.verbs())
+    assert do("hub", "set", "listen", "8443").out == "listen: 443 → 8443 (at the next start)\n"
+    assert daemon.asked == [("reload",)]
+    assert load_hub(places.hub_config()).listen == ("8443",)

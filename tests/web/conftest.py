@@ -159,3 +159,8 @@ def visitor(hub: FakeHub) -> Visitor:
 @pytest.fixture
 def own_visitor(hub: FakeHub, page_dir: Path) -> Visitor:
     return Visitor(build_app(hub, page_dir=page_dir, version=VERSION))
+
+
+@pytest.fixture
+def new_visitor() -> type[Visitor]:
+    return Visitor

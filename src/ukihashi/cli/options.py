@@ -18,7 +18,7 @@ from ukihashi.config import places
 from ukihashi.config.card import Route
 from ukihashi.config.edit import edit
 from ukihashi.config.hub import HubConfig, load_hub
-from ukihashi.config.option_texts import ROUTE
+from ukihashi.config.option_texts import ROUTE, Effect
 from ukihashi.config.options import (
     Kind,
     change_rows,
@@ -223,12 +223,17 @@ def hub_options(as_json: bool) -> None:
 
 
 def set_hub_options(words: Sequence[str], *, as_json: bool) -> None:
-    """`hub set KEY VALUE ...`: the running hub writes hub.toml; if none runs, we do."""
+    """`hub set KEY VALUE ...`: what is heeded at once the running hub changes itself; else hub.toml is changed here."""
     values = {key: parse("hub", key, text) for key, text in _paired("hub", words, None).items()}
     found: list[dict[str, Any]] = []
     try:
-        for key, value in values.items():
-            found += user.client().ask("set_option", key=key, value=value_text(value))
+        if all(option("hub", key).effect is Effect.NOW for key in values):
+            for key, value in values.items():
+                found += user.client().ask("set_option", key=key, value=value_text(value))
+        else:
+            user.client().ask("options")  # is there a hub?
+            edit(places.hub_config(), HubConfig, values)
+            found = user.client().ask("reload")
     except DaemonUnreachable:
         old = load_hub(places.hub_config())
         found = change_rows("hub", changed(old, edit(places.hub_config(), HubConfig, values)))
