@@ -30,7 +30,8 @@ from ukihashi.hub.messages import (
     Stop,
 )
 from ukihashi.hub.pipes import AsyncPipe, PipeBroken, receive_with_fds, send_with_fd
-from ukihashi.hub.supervisor import ControlStart, Supervisor, run
+from ukihashi.hub.start import ControlStart, Supervisor
+from ukihashi.hub.supervisor import run
 
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
 

@@ -159,7 +159,7 @@ def test_both_families_at_once(launch: Callable[..., Supervised]) -> None:
         socket.create_connection((host, port), timeout=DEADLINE).close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_processes_in_good_order(launch: Callable[..., Supervised], number: signal.Signals) -> None:
     hub = launch()
     pids = children(hub.process.pid)

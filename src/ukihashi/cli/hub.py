@@ -11,6 +11,7 @@ import click
 from ukihashi.cli.ciphers import hub_ciphers
 from ukihashi.cli.options import HUB_COMMANDS, set_hub_options
 from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write, yes_no
+from ukihashi.cli.upgrade import upgrade
 from ukihashi.cli.user import client, json_option, user
 from ukihashi.config import places
 from ukihashi.errors import N_, UsageError
@@ -30,7 +31,7 @@ def hub(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | Non
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
-for _command in (user, hub_ciphers, *HUB_COMMANDS):
+for _command in (user, hub_ciphers, upgrade, *HUB_COMMANDS):
     hub.add_command(_command)
 
 
@@ -49,13 +50,29 @@ for _command in (user, hub_ciphers, *HUB_COMMANDS):
 @click.option("--state-dir", type=_folder, metavar="DIR", help=_("Where the hub keeps its keys and database."))
 @click.option("--runtime-dir", type=_folder, metavar="DIR", help=_("Where the control socket is."))
 @click.option("--log-format", type=click.Choice(FORMATS), help=_("Form of the log on standard error [text]."))
+@click.option("--check", is_flag=True, help=_("Only read configuration, key and certificate, and say what is wrong."))
+@json_option
 def serve(
-    listen: tuple[str, ...], first: bool, state_dir: Path | None, runtime_dir: Path | None, log_format: str | None
+    listen: tuple[str, ...],
+    first: bool,
+    state_dir: Path | None,
+    runtime_dir: Path | None,
+    log_format: str | None,
+    check: bool,
+    as_json: bool,
 ) -> int:
     """Exit status: 0 ended in order, 2 wrong configuration, 3 no right, port taken, no room."""
     places.override(state=state_dir, runtime=runtime_dir)
-    from ukihashi.cli.serving import serve_hub
+    from ukihashi.cli.serving import check_hub, serve_hub
 
+    if check:
+        row = check_hub(listen=listen, log_format=log_format or "")
+        if as_json:
+            print_json(row)
+        else:
+            found = _("version {version} could serve on {listen}")
+            write(found.format(version=row["version"], listen=", ".join(row["listen"])))
+        return 0
     return serve_hub(listen=listen, first=first, log_format=log_format or "")
 
 
@@ -82,6 +99,8 @@ def status(as_json: bool) -> None:
     }
     for name, value in lines.items():
         write(f"{name}: {value}")
+    if done := row.get("upgrade"):
+        write(_("Upgraded: {number} times, last from version {old}").format(number=done["number"], old=done["from"]))
     if problem := worker.get("error"):
         say_aside(problem)
 

@@ -1,7 +1,7 @@
 """`ukihashi hub serve`: puts the hub together from configuration, key, supervisor, control process and web page.
 
 Everything is imported and read before the supervisor forks: its children give up their rights at once and may reach no
-file of ours afterwards.
+file of ours afterwards. With `--check` it ends there: what a person, or a hub before its upgrade, wants to know first.
 """
 
 import asyncio
@@ -12,8 +12,9 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ukihashi import __version__
 from ukihashi.cli.output import moment, say_aside, write
@@ -23,15 +24,18 @@ from ukihashi.errors import N_, EnvironmentLacks
 from ukihashi.hub import control, supervisor
 from ukihashi.hub.backstage import Facts
 from ukihashi.hub.events import EVENTS
+from ukihashi.hub.handover import FORM
 from ukihashi.hub.limits import Limits
+from ukihashi.hub.live_options import LiveOptions
+from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.locale import LANGUAGES, _, catalogue
 from ukihashi.net.host import own_address
 from ukihashi.net.privileges import identity, is_root
-from ukihashi.net.suites import NO_PICK, check_key, check_pick
+from ukihashi.net.suites import NO_PICK, Pick, check_key, check_pick
 from ukihashi.net.tls import server_context
 from ukihashi.ops import log
 from ukihashi.pki import ca
-from ukihashi.store.db import migrations
+from ukihashi.store.db import check_form, migrations
 from ukihashi.web import render
 from ukihashi.web.app import build_app
 from ukihashi.web.serve import serve
@@ -55,6 +59,46 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
     Raises:
         UkihashiError: it can't start. The sentence says why; nothing is left running.
     """
+    ready = _prepare(listen, log_format)
+    serving = _Serving(ready.options, first=first)
+    settings = Supervisor(
+        listen=[(one.address, one.port) for one in _bindable(ready.endpoints)],
+        state_dir=ready.state / "hub",
+        runtime_dir=places.runtime_dir(),
+        certificate=ready.options.identity.certificate,
+        key=ready.options.identity.key,
+        program=(sys.executable, *sys.orig_argv[1:]),
+        options=ready.options,
+        limits=Limits.of(ready.options.config),
+        pick=ready.pick,
+        ready=serving.both_are_ready,
+    )
+    return supervisor.run(settings, control=serving.live_as_control)
+
+
+def check_hub(*, listen: Sequence[str], log_format: str) -> dict[str, Any]:
+    """Everything of `serve_hub` before anything is opened; what the hub would be. Raises: UkihashiError."""
+    ready = _prepare(listen, log_format)
+    check_form(ready.state / "hub" / DATABASE)
+    return {
+        "version": __version__,
+        "form": FORM,
+        "pin": ready.options.identity.pin.hex(),
+        "listen": [str(one) for one in ready.endpoints],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """All that a hub needs, read and found good."""
+
+    options: LiveOptions
+    endpoints: Sequence[Endpoint]
+    state: Path
+    pick: Pick
+
+
+def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
     config = load_hub(places.hub_config())
     log.configure(log_format or config.log_format, EVENTS)
     endpoints = parse_listen(listen) if listen else config.endpoints()
@@ -65,26 +109,15 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
     check_key(pick, identity_.kind)
     server_context(identity_.certificate, identity_.key, pick=pick)  # what is wrong is said here, before anything opens
     _warm_up()
-    serving = _Serving(config, identity_, first=first)
-    settings = supervisor.Supervisor(
-        listen=[(one.address, one.port) for one in _bindable(endpoints)],
-        state_dir=state / "hub",
-        runtime_dir=places.runtime_dir(),
-        certificate=identity_.certificate,
-        key=identity_.key,
-        limits=Limits.of(config),
-        pick=pick,
-        ready=serving.both_are_ready,
-    )
-    return supervisor.run(settings, control=serving.live_as_control)
+    options = LiveOptions(places.hub_config(), config, identity_, lambda: _key(config, state))
+    return _Ready(options, endpoints, state, pick)
 
 
 class _Serving:
     """What the supervisor calls back."""
 
-    def __init__(self, config: HubConfig, key: ca.Identity, *, first: bool) -> None:
-        self._config = config
-        self._key = key
+    def __init__(self, options: LiveOptions, *, first: bool) -> None:
+        self._options = options
         self._first = first
         self._serves = False  # set in the supervisor: a control process started anew inherits it
 
@@ -92,17 +125,18 @@ class _Serving:
         """In the supervisor, once."""
         self._serves = True
 
-    def live_as_control(self, start: supervisor.ControlStart) -> int:
+    def live_as_control(self, start: ControlStart) -> int:
         """The control process's life."""
-        config = self._config
+        config, key = self._options.config, self._options.identity
         facts = Facts(
             version=__version__,
             endpoints=tuple(Endpoint(*one) for one in start.endpoints),
-            pin=self._key.pin,
+            pin=key.pin,
             public_address=config.public_address,
             session_timeout_s=config.session_timeout_s,
             mac_ageing_s=config.mac_ageing_s,
             host_ports=start.host_ports,
+            upgrades=start.upgrades,
         )
         page_dir = Path(config.page_dir) if config.page_dir else None
 
@@ -114,7 +148,7 @@ class _Serving:
             facts,
             Path(DATABASE),
             web=web,
-            announce=None if self._serves else lambda birth: _announce(birth, facts, self._key),
+            announce=None if self._serves else lambda birth: _announce(birth, facts, key),
             first=self._first and not self._serves,
         )
 

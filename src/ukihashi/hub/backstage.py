@@ -14,9 +14,9 @@ from ukihashi.store.hubs import Hub
 MAX_PASSWORD: Final = 256  # characters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Facts:
-    """What the process was started with and tells on request."""
+    """What the process was started with and tells on request; options change while it runs."""
 
     version: str
     endpoints: tuple[Endpoint, ...]
@@ -25,6 +25,7 @@ class Facts:
     session_timeout_s: float = 20.0
     mac_ageing_s: float = 600.0
     host_ports: bool = True  # whether the supervisor may make interfaces (root)
+    upgrades: int = 0  # since the hub's first start
 
 
 class Live(Protocol):
@@ -37,7 +38,10 @@ class Live(Protocol):
         """Send a setting; silently nothing while there is no worker (it gets all when it comes)."""
 
     async def tell_supervisor(self, message: Message) -> None:
-        """Send a wish."""
+        """Send a message that has no answer."""
+
+    async def wish(self, what: str, *, key: str = "", value: str = "") -> list[Row]:
+        """Rows of the supervisor's answer; UkihashiError: its no."""
 
 
 async def pick_hub(storage: Storage, name: str) -> Hub:

@@ -5,15 +5,36 @@ import signal
 import socket
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from ukihashi.errors import UkihashiError
 from ukihashi.hub.messages import Failed
 from ukihashi.hub.pipes import PipeBroken, send_with_fd
 from ukihashi.locale import say
+
+RESTARTS: Final = 5  # of one child within RESTARTS_S seconds
+RESTARTS_S: Final = 60.0
+
+
+class Starts:
+    """When a child was started: one that keeps ending is not started for ever."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+
+    def note(self, now: float) -> None:
+        """It was started."""
+        self._times.append(now)
+
+    def too_many(self, now: float) -> bool:
+        """More than RESTARTS within RESTARTS_S."""
+        while self._times and now - self._times[0] > RESTARTS_S:
+            self._times.popleft()
+        return len(self._times) > RESTARTS
 
 
 @dataclass(eq=False)
@@ -26,6 +47,7 @@ class Child:
     link: socket.socket  # our end
     is_ready: bool = False
     last_words: bool = False  # it has said itself why it ends
+    is_old: bool = False  # of the program that was here before an upgrade
 
     def reap(self) -> int:
         """Take the ended child's status: its exit status, or minus the signal that killed it. Waits if need be."""

@@ -19,7 +19,7 @@ import structlog
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.hub.administrator import Administrator
 from ukihashi.hub.backstage import Facts
-from ukihashi.hub.desk import Desk
+from ukihashi.hub.desk import Desk, upgrade_row
 from ukihashi.hub.hashing import Hasher
 from ukihashi.hub.live import Links
 from ukihashi.hub.logins import Logins
@@ -30,11 +30,13 @@ from ukihashi.hub.messages import (
     LoginAnswered,
     LoginAsked,
     LoginRefused,
+    OptionsPut,
     Ready,
     SessionClosed,
     SessionCut,
     SessionOpened,
     SessionResumed,
+    Upgraded,
 )
 from ukihashi.hub.people import People
 from ukihashi.hub.pipes import PipeBroken, send_with_fd
@@ -55,7 +57,7 @@ _log = structlog.get_logger()
 
 
 class Start(Protocol):
-    """What the supervisor hands over (`supervisor.ControlStart`)."""
+    """What the supervisor hands over (`start.ControlStart`)."""
 
     @property
     def supervisor(self) -> socket.socket:
@@ -164,7 +166,7 @@ class _Control:
         administrator = Administrator(storage, self._hasher)
         verbs = Verbs({**self._desk.verbs(), **people.verbs(), **administrator.verbs()})
         tasks = [
-            asyncio.create_task(links.follow_supervisor(), name="supervisor"),
+            asyncio.create_task(links.follow_supervisor(self._heed), name="supervisor"),
             asyncio.create_task(self._follow_worker(), name="worker"),
         ]
         if web is not None:
@@ -178,9 +180,10 @@ class _Control:
             await links.tell_supervisor(Ready("control"))
             _log.info("hub_started", version=self._facts.version, listen=[str(one) for one in self._facts.endpoints])
             await _first_end(tasks, links.stopping)
-            with contextlib.suppress(TimeoutError):  # the worker's last words: sessions that end now are logged too
-                async with asyncio.timeout(LAST_WORDS_S):
-                    await links.worker_ended.wait()
+            if not links.worker_stays:
+                with contextlib.suppress(TimeoutError):  # its last words: sessions that end now are logged too
+                    async with asyncio.timeout(LAST_WORDS_S):
+                        await links.worker_ended.wait()
         finally:
             for task in tasks:
                 task.cancel()
@@ -230,6 +233,23 @@ class _Control:
                     _log.warning("login_refused", **_fields(message))
 
             await self._links.follow_worker(handle, self._worker_is_new)
+
+    async def _heed(self, message: OptionsPut | Upgraded) -> None:
+        """The supervisor's news."""
+        if isinstance(message, OptionsPut):
+            self._facts.public_address = message.public_address
+            self._facts.session_timeout_s = message.session_timeout_s
+            self._facts.mac_ageing_s = message.mac_ageing_s
+            for row in message.changes:
+                _log.info("option_changed", **row)
+            try:
+                await self._desk.announce_all(worker_only=True)
+            except UkihashiError as error:  # a damaged disk: what is known already goes on
+                _log.warning("internal_error", reason=str(error))
+            return
+        self._desk.upgraded = message
+        tell = _log.warning if message.sessions is None else _log.info
+        tell("hub_upgraded", new=self._facts.version, **upgrade_row(message))
 
     async def _worker_is_new(self) -> None:
         await self._desk.announce_all(worker_only=True)

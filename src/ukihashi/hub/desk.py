@@ -17,7 +17,7 @@ from ukihashi.auth.names import check_hub_name, name_key
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError, UsageError
 from ukihashi.hub.addresses import HOST_PORT_NUMBER, addresses, choose_subnets, host_port_name
 from ukihashi.hub.backstage import Facts, Live, pick_hub
-from ukihashi.hub.messages import HostPortGone, HostPortWanted, HubPut, HubRemoved
+from ukihashi.hub.messages import HostPortGone, HostPortWanted, HubPut, HubRemoved, Upgraded
 from ukihashi.hub.storage import Storage
 from ukihashi.net import host
 from ukihashi.net.control_socket import Handler, Row, asker
@@ -37,6 +37,7 @@ class Desk:
         self._live = live
         self._clock = clock
         self._started = clock()
+        self.upgraded: Upgraded | None = None  # how the last upgrade went, once all of it is done
 
     def verbs(self) -> dict[str, Handler]:
         """Every verb by its name on the control socket."""
@@ -49,6 +50,10 @@ class Desk:
             "create": self.create,
             "set": self.set_hub,
             "delete": self.delete,
+            "options": self.options,
+            "set_option": self.set_option,
+            "reload": self.reload,
+            "upgrade": self.upgrade,
         }
 
     # -- live state -----------------------------------------------------------------------------------------------
@@ -69,6 +74,7 @@ class Desk:
                 "pin": self.facts.pin.hex(),
                 "hubs": len(await self._storage.read(hubs.all_hubs)),
                 "sessions": sessions,
+                "upgrade": upgrade_row(self.upgraded) if self.upgraded is not None else None,
                 "worker": worker,
             }
         ]
@@ -91,6 +97,28 @@ class Desk:
         if not rows:
             raise UsageError(N_("there is no session “{session}”; `ukihashi hub sessions` lists them"), session=session)
         _log.info("session_disconnected", session=session, by=asker.get())
+        return rows
+
+    # -- options and upgrade: the supervisor's -------------------------------------------------------------------
+
+    async def options(self) -> list[Row]:
+        """Every option of hub.toml."""
+        return await self._live.wish("options")
+
+    async def set_option(self, key: str, value: str) -> list[Row]:
+        """Change one that is heeded at once, here and in hub.toml; what has changed."""
+        rows = await self._live.wish("set_option", key=key, value=value)
+        _log.info("option_set", option=key, value=value, by=asker.get())
+        return rows
+
+    async def reload(self) -> list[Row]:
+        """Read hub.toml again; what has changed."""
+        return await self._live.wish("reload")
+
+    async def upgrade(self) -> list[Row]:
+        """Let the hub become the program that is installed now. The answer comes before it begins."""
+        rows = await self._live.wish("upgrade")
+        _log.info("hub_upgrades", by=asker.get(), **rows[0])
         return rows
 
     # -- virtual hubs ---------------------------------------------------------------------------------------------
@@ -188,6 +216,16 @@ class Desk:
 
     async def _pick(self, name: str) -> Hub:
         return await pick_hub(self._storage, name)
+
+
+def upgrade_row(done: Upgraded) -> Row:
+    """How an upgrade went."""
+    return {
+        "number": done.number,
+        "from": done.old_version,
+        "sessions": done.sessions,
+        "pause_s": done.pause_s,
+    }
 
 
 def _networks(hub: Hub) -> tuple[Any, Any]:

@@ -30,6 +30,11 @@ EVENTS: Final = {
     "supervisor_lost": N_("the supervisor is gone"),
     "worker_replaced": N_("the switch worker was started anew"),
     "web_ended": N_("the page server ended; the tunnels go on without it"),
+    "option_changed": N_("an option was changed"),
+    "option_set": N_("an option was set by the administrator"),
+    "hub_upgrades": N_("the hub is being upgraded"),
+    "hub_upgraded": N_("the hub was upgraded"),
+    "state_lost": N_("the saved sessions could not be restored"),
     "internal_error": N_("internal error"),
     "internal error": N_("internal error"),  # the worker's loop
 }

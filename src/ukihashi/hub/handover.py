@@ -10,12 +10,16 @@ change any more. Times are the machine's monotonic ones, which both processes sh
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
 
 from ukihashi.errors import N_, UkihashiError
+from ukihashi.hub.messages import HubPut
+from ukihashi.hub.saved import SavedSession
+from ukihashi.hub.sessions import Sessions
 
 FORM: Final = 1  # of the state, and of what a supervisor leaves to the next one
 CHUNK: Final = 1 << 20  # bytes of one write
@@ -28,9 +32,15 @@ class Heading(msgspec.Struct, frozen=True):
     """Value 0 of a state."""
 
     form: int
-    let_go_at: float  # monotonic: when the last link was let go
-    hubs: int  # values that follow, one each
-    sessions: int
+    let_go_at: float  # monotonic: when the first link was let go
+    hubs: int  # values that follow; the rest are sessions
+
+
+class SavedHub(msgspec.Struct, frozen=True):
+    """A virtual hub."""
+
+    settings: HubPut
+    sessions_so_far: int  # numbers given to sessions
 
 
 class StateUnusable(UkihashiError):
@@ -73,17 +83,39 @@ def read_state(state: int) -> Iterator[bytes]:
         yield bytes(data)
 
 
-def read_heading(state: Iterator[bytes]) -> Heading:
-    """Value 0. Raises: StateUnusable: none, or of another form."""
+def save(sessions: Sessions) -> int:
+    """All virtual hubs and sessions, which end here, as a state; the caller owns it. Raises: StateUnusable."""
+    hubs = [SavedHub(hub.settings, hub.sessions_so_far) for hub in sessions.hubs.values()]
+
+    def values() -> Iterator[Any]:
+        yield Heading(FORM, time.monotonic(), len(hubs))
+        yield from hubs
+        yield from sessions.save()
+
+    return write_state(values())
+
+
+def restore(sessions: Sessions, state: int) -> float:
+    """Go on with a state; gives the monotonic time at which the old worker let go.
+
+    Raises: StateUnusable: nothing, or not everything, could be restored.
+    """
+    values = read_state(state)
     try:
-        heading = msgspec.msgpack.decode(next(state), type=Heading)
-    except (StopIteration, msgspec.DecodeError) as error:
-        raise StateUnusable(N_("the saved sessions are cut short")) from error
-    if heading.form != FORM:
-        raise StateUnusable(
-            N_("the saved sessions have form {form}, this hub reads form {known}"), form=heading.form, known=FORM
-        )
-    return heading
+        heading = msgspec.msgpack.decode(next(values, b""), type=Heading)
+        if heading.form != FORM:
+            raise StateUnusable(
+                N_("the saved sessions have form {form}, this hub reads form {known}"), form=heading.form, known=FORM
+            )
+        for _ in range(heading.hubs):
+            hub = msgspec.msgpack.decode(next(values, b""), type=SavedHub)
+            sessions.put_hub(hub.settings).sessions_so_far = hub.sessions_so_far
+        decode = msgspec.msgpack.Decoder(SavedSession).decode
+        for value in values:
+            sessions.restore(decode(value))
+    except msgspec.DecodeError as error:
+        raise StateUnusable(N_("the saved sessions can't be read: {reason}"), reason=error) from error
+    return heading.let_go_at
 
 
 def _write(state: int, data: bytes) -> None:

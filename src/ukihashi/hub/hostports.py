@@ -8,14 +8,16 @@ import hashlib
 import ipaddress
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from ukihashi.errors import N_, EnvironmentLacks, UsageError
 from ukihashi.hub.messages import HostPort, HostPortWanted
+from ukihashi.hub.upgrade import InheritedPort
 from ukihashi.net.privileges import is_root
 from ukihashi.tap import netlink
-from ukihashi.tap.device import Tap, open_tap
+from ukihashi.tap.device import Tap, adopt_tap, open_tap
 
 NAME: Final = re.compile(r"uk[A-Za-z0-9_-]{1,13}")
 MAX_HOST_PORTS: Final = 256
@@ -90,6 +92,17 @@ class HostPorts:
     def all(self) -> list[Made]:
         """Every one, for a new worker."""
         return [Made(HostPort(hub, entry.tap.name), [entry.tap.fileno()]) for hub, entry in self._taps.items()]
+
+    def leave(self) -> list[InheritedPort]:
+        """For the program that takes our place."""
+        return [
+            InheritedPort(hub, entry.tap.name, entry.addresses, entry.tap.fileno()) for hub, entry in self._taps.items()
+        ]
+
+    def adopt(self, ports: Sequence[InheritedPort]) -> None:
+        """Take them over as they are: up, with their addresses."""
+        for port in ports:
+            self._taps[port.hub] = _Entry(adopt_tap(port.fd, port.interface), port.addresses)
 
     def close(self) -> None:
         """Remove all."""

@@ -39,6 +39,9 @@ class House(Protocol):
     def kill(self, child: Child) -> None:
         """End it now."""
 
+    def succeeded(self) -> None:
+        """Everything of the old program has been replaced."""
+
     def tell(self, error: UkihashiError) -> None:
         """A sentence for the log."""
 
@@ -48,7 +51,6 @@ class _Step(enum.Enum):
     HEIR = enum.auto()  # the heir gets ready
     HANDOVER = enum.auto()  # the old worker saves
     RESTORE = enum.auto()  # the heir takes over
-    DONE = enum.auto()
 
 
 class Succession:
@@ -59,12 +61,6 @@ class Succession:
         self._left = left
         self._step = _Step.CONTROL
         self._due: float | None = None
-        self._began = time.monotonic()
-
-    @property
-    def is_done(self) -> bool:
-        """Nothing of the old program is left, but for goodbyes."""
-        return self._step is _Step.DONE
 
     def begin(self) -> None:
         """Control first: it is quickly replaced, and members don't need it."""
@@ -80,7 +76,7 @@ class Succession:
                 self._house.kill(control)
                 self._due = None
             elif control is not None and not control.is_old and control.is_ready:
-                self._step = _Step.HEIR
+                self._step, self._due = _Step.HEIR, None
         if self._step is _Step.HEIR and heir is None:
             if worker is not None and worker.is_old:
                 self._house.start_heir()
@@ -106,9 +102,16 @@ class Succession:
             self._house.tell(UkihashiError(N_("the old worker could not hand over: {reason}"), reason=message.problem))
         self._promote(fds)
 
+    def heir_ended(self) -> None:
+        """It died before its time. The old worker goes on until another is ready; if it can't any more, it ends too."""
+        worker = self._house.child("worker")
+        if self._step is _Step.HANDOVER and worker is not None:
+            self._house.kill(worker)
+        self._step, self._due = _Step.HEIR, None
+
     def worker_ended(self) -> bool:
         """The old worker is gone. True: the heir takes its place."""
-        if self._step in {_Step.CONTROL, _Step.HEIR} and self._house.child("heir") is None:
+        if self._house.child("heir") is None:
             return False
         self._house.tell(UkihashiError(N_("the old worker ended without handing over; cards log in afresh")))
         self._promote(())
@@ -126,5 +129,5 @@ class Succession:
             self._finish(None if sessions is None else int(sessions), ready.notes.get("pause_s", 0.0))
 
     def _finish(self, sessions: int | None, pause_s: float) -> None:
-        self._step, self._due = _Step.DONE, None
         self._house.send("control", Upgraded(self._left.number, self._left.version, sessions, round(pause_s, 3)))
+        self._house.succeeded()

@@ -5,6 +5,7 @@
 
 It reads nothing from the network and keeps no secret. A child that ends is started anew: a control process while
 sessions go on, a worker while control and the host ports stay. More than RESTARTS a minute end the hub with a sentence.
+SIGHUP reads hub.toml again. `hub upgrade` makes this process another program without closing anything (`upgrade`).
 """
 
 import os
@@ -13,73 +14,43 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
+from ukihashi import __version__
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
-from ukihashi.hub.children import Child, fork
+from ukihashi.hub.children import Child, Starts, fork
+from ukihashi.hub.doors import WEB_SOCKET, Doors, make_folder
 from ukihashi.hub.hostports import HostPorts
-from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import (
     STOP_DEADLINE,
     Failed,
+    HandedOver,
     HostPortGone,
     HostPortWanted,
     Message,
     PeerLink,
     Ready,
     Stop,
+    Wish,
 )
 from ukihashi.hub.pipes import PipeBroken, receive_with_fds, send_with_fd
+from ukihashi.hub.start import ControlStart, Supervisor
+from ukihashi.hub.succession import Succession
+from ukihashi.hub.upgrade import Inherited, InheritedChild, become, inherited
+from ukihashi.hub.wishes import Wishes
 from ukihashi.hub.worker import WorkerStart, run_worker
 from ukihashi.locale import say
-from ukihashi.net.listen import listen_tcp, listen_unix
-from ukihashi.net.privileges import Identity, die_with, drop, identity, is_root, raise_descriptor_limit
-from ukihashi.net.suites import NO_PICK, Pick
+from ukihashi.net.privileges import die_with, drop, identity, is_root, raise_descriptor_limit
+from ukihashi.net.terminal import Terminal
 from ukihashi.net.tls import server_context
 
-ADMIN_SOCKET: Final = "hub.sock"
-WEB_SOCKET: Final = "web.sock"
-RESTARTS: Final = 5  # of one child within RESTARTS_S seconds
-RESTARTS_S: Final = 60.0
 KILL_AFTER_S: Final = STOP_DEADLINE + 1.0  # a child that has not ended by then is killed
-ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+HEEDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STATUS_LACKS: Final = EnvironmentLacks.exit_status
-
-
-@dataclass(frozen=True, slots=True)
-class ControlStart:
-    """What the control process is given, already open. Its working folder is the state folder."""
-
-    supervisor: socket.socket  # SEQPACKET
-    worker: socket.socket  # stream; a new one comes as `PeerLink` when the worker was started anew
-    web: socket.socket  # listening, Unix: page requests from the worker
-    admin: socket.socket  # listening, Unix: commands
-    state_dir: Path
-    endpoints: tuple[tuple[str, int], ...]  # what the hub really listens on
-    host_ports: bool  # may ask for host ports (we are root)
-
-
-@dataclass(frozen=True, slots=True)
-class Supervisor:
-    """How a hub is to run."""
-
-    listen: Sequence[tuple[str, int]]  # literal address and port; port 0 takes a free one
-    state_dir: Path  # of the control process
-    runtime_dir: Path  # for the sockets
-    certificate: Path
-    key: Path
-    control_user: str = "ukihashi"
-    worker_user: str = "ukihashi-worker"
-    limits: Limits = field(default_factory=Limits)
-    pick: Pick = NO_PICK  # cipher suites
-    tell: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr, flush=True)  # noqa: T201
-    ready: Callable[[Sequence[tuple[str, int]]], object] = lambda _endpoints: None  # both serve; the real addresses
 
 
 def run(settings: Supervisor, *, control: Callable[[ControlStart], int]) -> int:
@@ -99,11 +70,10 @@ class _Hub:
         self._settings = settings
         self._control = control
         self._owned: set[socket.socket] = set()  # what a child must not inherit unless it is handed to it
-        self._listeners: list[socket.socket] = []
-        self._fronts: list[socket.socket] = []  # page socket, admin socket
-        self._paths: list[Path] = []  # of the two
+        self._doors = Doors()
         self._children: dict[str, Child] = {}
-        self._starts: dict[str, deque[float]] = {"control": deque(), "worker": deque()}
+        self._retired: list[Child] = []  # old workers that only say goodbye
+        self._starts = {"control": Starts(), "worker": Starts()}
         self._status = 0
         self._stopping_since: float | None = None
         self._announced = False
@@ -111,14 +81,24 @@ class _Hub:
         self._host_ports = HostPorts()
         self._control_identity = identity(settings.control_user)
         self._worker_identity = identity(settings.worker_user)
+        self._terminal = Terminal()
+        self._heirs_link: socket.socket | None = None  # control's end of the stream to the heir
+        self._succession: Succession | None = None
+        self._wishes = Wishes(self, settings.options, settings.program, self._poll)
+        self.limits = settings.limits
+        self.number = 0
         self._wake, self._waker = socket.socketpair()
         self._own(self._wake, self._waker)
         self._waker.setblocking(False)
         self._wake.setblocking(False)
 
     def __enter__(self) -> Self:
+        left = inherited()
         try:
-            self._open()
+            if left is None:
+                self._open()
+            else:
+                self._adopt(left)
         except BaseException:
             self._close()
             raise
@@ -131,39 +111,71 @@ class _Hub:
 
     def _open(self) -> None:
         settings = self._settings
-        _make_folder(settings.runtime_dir, 0o755, None)
-        _make_folder(settings.state_dir, 0o700, self._control_identity)
-        for host, port in settings.listen:
-            self._listeners.append(listen_tcp(host, port))
-            self._own(self._listeners[-1])
-        for name, mode, owner in (
-            (WEB_SOCKET, 0o600, {"uid": self._worker_identity.uid}),  # only the worker may connect
-            (ADMIN_SOCKET, 0o660, {"gid": self._control_identity.gid}),
-        ):
-            path = settings.runtime_dir / name
-            self._fronts.append(listen_unix(path, mode=mode, **(owner if is_root() else {})))
-            self._own(self._fronts[-1])
-            self._paths.append(path)
+        make_folder(settings.runtime_dir, 0o755, None)
+        make_folder(settings.state_dir, 0o700, self._control_identity)
+        control, worker = self._control_identity, self._worker_identity
+        self._doors.open(settings.listen, settings.runtime_dir, control=control, worker=worker)
         if not is_root():
-            self._tell(
+            self.tell(
                 EnvironmentLacks(
                     N_("not root: the hub runs with this account's rights, and virtual hubs get no host port")
                 )
             )
 
+    def _adopt(self, left: Inherited) -> None:
+        """Go on with what the program before us had: nothing is opened that is open, and nobody is sent away."""
+        self.number = left.number
+        self._doors.adopt(left, self._settings.listen, self._settings.runtime_dir, self.tell)
+        self._host_ports.adopt(left.host_ports)
+        for one in left.children:
+            link = socket.socket(fileno=one.fd)
+            link.setblocking(False)
+            self._own(link)
+            child = Child(one.name, one.pid, os.pidfd_open(one.pid), link, is_ready=True, is_old=True)
+            if one.name in self._starts:
+                self._children[one.name] = child
+            else:
+                self._retired.append(child)
+            self._watch(child)
+        self._succession = Succession(self, left)
+        self._announced = True
+        self._settings.ready(self._doors.endpoints)
+
+    def become_new(self) -> None:
+        """For `Wishes`: only a failure returns."""
+        listeners, fronts = self._doors.leave()
+        children = [*self._children.values(), *self._retired]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        become(
+            self._settings.program,
+            Inherited(
+                version=__version__,
+                number=self.number + 1,
+                listeners=listeners,
+                fronts=fronts,
+                host_ports=self._host_ports.leave(),
+                children=[InheritedChild(one.name, one.pid, one.link.fileno()) for one in children],
+            ),
+        )
+
+    def is_upgrading(self) -> bool:
+        """For `Wishes`."""
+        return self._succession is not None
+
     def _own(self, *socks: socket.socket) -> None:
         self._owned.update(socks)
 
     def _close(self) -> None:
-        for child in list(self._children.values()):  # only after an error of ours: `run` waits for them
-            os.kill(child.pid, signal.SIGKILL)
+        for child in [*self._children.values(), *self._retired]:  # only after an error of ours: `run` waits for them
+            self.kill(child)
             self._reap(child)
+        self._wishes.stop()
         self._host_ports.close()
+        self._doors.close()
         for sock in self._owned:
             sock.close()
         self._owned.clear()
-        for path in self._paths:
-            path.unlink(missing_ok=True)
 
     # -- children -------------------------------------------------------------------------------------------------
 
@@ -172,43 +184,58 @@ class _Hub:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._own(ours, theirs, peer)
-        life = self._live_as_worker if name == "worker" else self._live_as_control
+        life = self._live_as_control if name == "control" else partial(self._live_as_worker, name)
         child = fork(name, ours, theirs, partial(life, os.getpid(), theirs, peer))
         self._disown(theirs)
         self._disown(peer)
         self._children[name] = child
-        self._starts[name].append(time.monotonic())
-        self._poll.register(ours.fileno(), select.POLLIN)
+        self._starts[_role(name)].note(time.monotonic())
+        self._watch(child)
+
+    def _watch(self, child: Child) -> None:
+        self._poll.register(child.link.fileno(), select.POLLIN)
         self._poll.register(child.pidfd, select.POLLIN)
 
-    def _live_as_worker(self, parent: int, link: socket.socket, peer: socket.socket) -> int:
+    def _live_as_worker(self, name: str, parent: int, link: socket.socket, peer: socket.socket) -> int:
         settings = self._settings
-        self._keep_only(link, peer, *self._listeners)
-        descriptors = raise_descriptor_limit()
+        self._keep_only(link, peer, *self._doors.listeners)
+        raise_descriptor_limit()
         context = server_context(settings.certificate, settings.key, pick=settings.pick)
         # A relative path needs no right to the folders above; and there is nothing else to find in there.
         os.chdir(settings.runtime_dir)
         drop(self._worker_identity)
         die_with(parent, signal.SIGTERM)
-        limits = replace(settings.limits, half_open=min(settings.limits.half_open, descriptors // 3))
-        return run_worker(WorkerStart(link, peer, self._listeners, context, Path(WEB_SOCKET), limits))
+        return run_worker(
+            WorkerStart(
+                link,
+                peer,
+                self._doors.listeners,
+                context,
+                Path(WEB_SOCKET),
+                self.limits,
+                pick=settings.pick,
+                waits=name == "heir",
+            )
+        )
 
     def _live_as_control(self, parent: int, link: socket.socket, peer: socket.socket) -> int:
         settings = self._settings
-        endpoints, may_make_ports = self._endpoints(), is_root()
-        self._keep_only(link, peer, *self._fronts)
+        endpoints, may_make_ports = self._doors.endpoints, is_root()
+        self._keep_only(link, peer, *self._doors.fronts)
         os.chdir(settings.state_dir)
         drop(self._control_identity)
         die_with(parent, signal.SIGKILL)
-        web, admin = self._fronts
-        return self._control(ControlStart(link, peer, web, admin, settings.state_dir, endpoints, may_make_ports))
+        web, admin = self._doors.fronts
+        return self._control(
+            ControlStart(link, peer, web, admin, settings.state_dir, endpoints, may_make_ports, self.number)
+        )
 
     def _keep_only(self, *kept: socket.socket) -> None:
         """Close, in a child, what belongs to the supervisor and the other child."""
         self._host_ports.forget()
-        for child in self._children.values():
+        for child in [*self._children.values(), *self._retired]:
             os.close(child.pidfd)
-        for sock in self._owned - set(kept):
+        for sock in {*self._owned, *self._doors.sockets} - set(kept):
             sock.close()
 
     def _disown(self, sock: socket.socket) -> None:
@@ -221,30 +248,34 @@ class _Hub:
         with suppress(KeyError):
             self._poll.unregister(child.link.fileno())
         self._disown(child.link)
-        del self._children[child.name]
+        if child in self._retired:
+            self._retired.remove(child)
+        else:
+            del self._children[child.name]
         return child.reap()
-
-    def _endpoints(self) -> tuple[tuple[str, int], ...]:
-        return tuple((host, port) for host, port, *_ in (sock.getsockname() for sock in self._listeners))
 
     # -- the supervisor's life ------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        control_end, worker_end = socket.socketpair()
         self._poll.register(self._wake.fileno(), select.POLLIN)
         with self._signals():
-            self._own(worker_end)
-            self._start("control", control_end)
-            self._start("worker", worker_end)
-            while self._children:
+            if self._succession is not None:
+                self._succession.begin()
+            else:
+                control_end, worker_end = socket.socketpair()
+                self._own(worker_end)
+                self._start("control", control_end)
+                self._start("worker", worker_end)
+            while self._children or self._retired:
                 self._turn()
         return self._status
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """The signals that end us become a byte to read; everything happens in the loop."""
+        """The signals that we heed become a byte to read, their number; everything happens in the loop."""
         old_fd = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        old = {number: signal.signal(number, lambda *_: None) for number in ENDING}
+        old = {number: signal.signal(number, lambda *_: None) for number in HEEDED}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)  # an upgrade held them back until somebody would hear them
         try:
             yield
         finally:
@@ -255,21 +286,35 @@ class _Hub:
     def _turn(self) -> None:
         ready = {fd for fd, _ in self._poll.poll(self._patience_ms())}
         if self._wake.fileno() in ready:
-            with suppress(BlockingIOError):
-                self._wake.recv(4096)
-            self._stop(0)
-        for child in list(self._children.values()):
+            self._signalled()
+        for child in [*self._children.values(), *self._retired]:
             if child.link.fileno() in ready:
                 self._listen_to(child)
-        for child in list(self._children.values()):
+        for child in [*self._children.values(), *self._retired]:
             if child.pidfd in ready:
                 self._ended(child)
-        if self._stopping_since is not None and time.monotonic() - self._stopping_since > KILL_AFTER_S:
-            for child in self._children.values():
-                os.kill(child.pid, signal.SIGKILL)
+        if self._stopping_since is None:
+            self._wishes.look(ready)
+            if self._succession is not None:
+                self._succession.look()
+        elif time.monotonic() - self._stopping_since > KILL_AFTER_S:
+            for child in [*self._children.values(), *self._retired]:
+                self.kill(child)
+
+    def _signalled(self) -> None:
+        numbers = set[int]()
+        with suppress(BlockingIOError):
+            numbers |= set(self._wake.recv(4096))
+        if numbers == {signal.SIGHUP} and not self._terminal.is_gone():
+            self._wishes.reload()
+        elif numbers:
+            self._stop(0)
 
     def _patience_ms(self) -> int | None:
-        return None if self._stopping_since is None else 250
+        if self._stopping_since is not None:
+            return 250
+        dues = [self._wishes.patience_s, self._succession.patience_s if self._succession is not None else None]
+        return min((int(due * 1000) + 1 for due in dues if due is not None), default=None)
 
     def _stop(self, status: int) -> None:
         """Begin the end; the first status given wins."""
@@ -277,12 +322,46 @@ class _Hub:
             return
         self._stopping_since = time.monotonic()
         self._status = status
-        for listener in self._listeners:
-            self._disown(listener)
+        self._wishes.stop()
+        self._succession = None
+        self._doors.close_ports()
         for name in list(self._children):
-            self._send(name, Stop())
+            self.send(name, Stop())
 
-    def _send(self, name: str, message: Message, fds: Sequence[int] = ()) -> None:
+    # -- for `Wishes` and `Succession` ----------------------------------------------------------------------------
+
+    def child(self, name: str) -> Child | None:
+        """The process of that name."""
+        return self._children.get(name)
+
+    def kill(self, child: Child) -> None:
+        """End it now; its end is noticed as any other."""
+        os.kill(child.pid, signal.SIGKILL)
+
+    def start_heir(self) -> None:
+        """Start a worker that waits for `TakeOver`."""
+        self._heirs_link, its_end = socket.socketpair()
+        self._own(self._heirs_link)
+        self._start("heir", its_end)
+
+    def promote_heir(self) -> None:
+        """The heir is the worker from now on."""
+        old = self._children.pop("worker", None)
+        if old is not None:
+            self._retired.append(old)
+        heir = self._children["worker"] = self._children.pop("heir")
+        heir.name = "worker"
+        assert self._heirs_link is not None
+        self.send("control", PeerLink("worker"), [self._heirs_link.fileno()])
+        self._disown(self._heirs_link)
+        self._give_host_ports()
+
+    def succeeded(self) -> None:
+        """The upgrade is finished."""
+        self._succession = None
+
+    def send(self, name: str, message: Message, fds: Sequence[int] = ()) -> None:
+        """To a process; nothing if there is none."""
         child = self._children.get(name)
         if child is not None:
             with suppress(PipeBroken):  # it has ended; we learn that by its pidfd
@@ -303,11 +382,15 @@ class _Hub:
                     self._poll.unregister(child.link.fileno())
                 return
             message, fds = received
+            if isinstance(message, HandedOver) and child is self._children.get("worker") and self._succession:
+                self._succession.handed_over(message, fds)
             for fd in fds:
                 os.close(fd)
             if isinstance(message, Ready):
                 child.is_ready = True
                 self._announce()
+                if self._succession is not None and child is self._children.get("worker"):
+                    self._succession.serves(message)
             elif isinstance(message, Failed):
                 child.last_words = True
                 self._settings.tell(message.sentence)
@@ -321,24 +404,27 @@ class _Hub:
             if isinstance(message, HostPortWanted):
                 made = self._host_ports.want(message)
                 if made is not None:
-                    self._send("worker", *made)
+                    self.send("worker", *made)
             elif isinstance(message, HostPortGone):
                 if self._host_ports.remove(message.hub):
-                    self._send("worker", message)
+                    self.send("worker", message)
             elif isinstance(message, Stop):
                 self._stop(0)
+            elif isinstance(message, Wish):
+                self._wishes.hear(message)
         except UkihashiError as error:
-            self._tell(error)
+            self.tell(error)
 
     def _announce(self) -> None:
         if not self._announced and len(self._children) == 2 and all(c.is_ready for c in self._children.values()):
             self._announced = True
-            self._settings.ready(self._endpoints())
+            self._settings.ready(self._doors.endpoints)
 
     def _ended(self, child: Child) -> None:
         self._listen_to(child)  # its last words may have come in the same turn
+        goodbye = child in self._retired
         status = self._reap(child)
-        if self._stopping_since is not None:
+        if self._stopping_since is not None or goodbye or self._was_expected(child):
             return
         if status in {0, -signal.SIGTERM}:  # in good order, unasked: the signal went to our whole group
             self._stop(0)
@@ -347,11 +433,8 @@ class _Hub:
         how = UkihashiError(
             N_("killed by signal {number}") if killed else N_("exit status {number}"), number=abs(status)
         )
-        starts = self._starts[child.name]
-        while starts and time.monotonic() - starts[0] > RESTARTS_S:
-            starts.popleft()
-        if child.last_words or len(starts) > RESTARTS:
-            self._tell(
+        if child.last_words or self._starts[_role(child.name)].too_many(time.monotonic()):
+            self.tell(
                 EnvironmentLacks(
                     N_("the hub's {name} process keeps ending ({how}), so the hub stops; the log says why"),
                     name=child.name,
@@ -360,12 +443,24 @@ class _Hub:
             )
             self._stop(1)
             return
-        self._tell(
+        self.tell(
             EnvironmentLacks(
                 N_("the hub's {name} process ended ({how}); it is started again"), name=child.name, how=how
             )
         )
-        self._restart(child.name)
+        if child.name != "heir":
+            self._restart(child.name)
+        elif self._succession is not None:
+            self._succession.heir_ended()
+
+    def _was_expected(self, child: Child) -> bool:
+        """In an upgrade the old control makes room, and for an old worker that dies the heir stands ready."""
+        if self._succession is None or not child.is_old:
+            return False
+        if child.name == "control":
+            self._restart("control")
+            return True
+        return self._succession.worker_ended()
 
     def _restart(self, name: str) -> None:
         """A new `name`, linked to the other child; a new worker gets the host ports again."""
@@ -373,24 +468,19 @@ class _Hub:
         its_end, others_end = socket.socketpair()
         self._own(others_end)
         self._start(name, its_end)
-        self._send(other, PeerLink(name), [others_end.fileno()])
+        self.send(other, PeerLink(name), [others_end.fileno()])
         self._disown(others_end)
         if name == "worker":
-            for host_port in self._host_ports.all():
-                self._send("worker", *host_port)
+            self._give_host_ports()
 
-    def _tell(self, error: UkihashiError) -> None:
+    def _give_host_ports(self) -> None:
+        for host_port in self._host_ports.all():
+            self.send("worker", *host_port)
+
+    def tell(self, error: UkihashiError) -> None:
+        """A sentence for the log."""
         self._settings.tell(say(error))
 
 
-def _make_folder(path: Path, mode: int, owner: Identity | None) -> None:
-    try:
-        if not path.is_dir():
-            path.mkdir(mode=mode, parents=True)
-        if owner is not None and is_root():
-            os.chown(path, owner.uid, owner.gid)
-            path.chmod(mode)
-    except OSError as error:
-        raise EnvironmentLacks(
-            N_("the folder {path} can't be used: {reason}"), path=path, reason=error.strerror or error
-        ) from error
+def _role(name: str) -> str:
+    return "control" if name == "control" else "worker"

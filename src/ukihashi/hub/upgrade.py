@@ -1,4 +1,4 @@
-"""`hub upgrade`, the supervisor's side: the same process becomes the new program and keeps its children and descriptors.
+"""`hub upgrade`, the supervisor's side: this process becomes the new program and keeps its children and descriptors.
 
     old program   a child tries the new program out (`--check`); what it says decides
                   exec: listening sockets, TAPs and the children's links stay open, a note says which is which
@@ -7,7 +7,6 @@
 What is executed is this process's own command line; nothing comes from outside.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -42,7 +41,7 @@ class Check:
     def __init__(self, program: Sequence[str], asked_by: int) -> None:
         """Raises: EnvironmentLacks: it can't even be started."""
         self.asked_by: Final = asked_by  # number of the wish
-        self.due: Final = time.monotonic() + CHECK_S
+        self._due = time.monotonic() + CHECK_S
         self._said = os.memfd_create("said"), os.memfd_create("complained")
         try:
             self._process = subprocess.Popen(
@@ -57,6 +56,11 @@ class Check:
         """Readable when it has ended."""
         return self._pidfd
 
+    @property
+    def left_s(self) -> float:
+        """Seconds that it may still take."""
+        return max(0.0, self._due - time.monotonic())
+
     def result(self) -> Checked:
         """What it says of itself; it has ended, or is ended now. Raises: EnvironmentLacks: why it can't be used."""
         late = self._process.poll() is None
@@ -64,7 +68,8 @@ class Check:
             self._process.kill()
         status = self._process.wait()
         said, complained = (os.pread(fd, MAX_WORDS, 0).decode(errors="replace") for fd in self._said)
-        self.forget()
+        os.close(self._pidfd)
+        self._forget_words()
         if late:
             raise EnvironmentLacks(
                 N_("the new program did not finish its check within {seconds:g} s; the hub goes on as it was"),
@@ -77,11 +82,6 @@ class Check:
             return msgspec.json.decode(said, type=Checked)
         except msgspec.DecodeError as error:
             raise _refusal(str(error)) from error
-
-    def forget(self) -> None:
-        """Let go of the descriptors."""
-        os.close(self._pidfd)
-        self._forget_words()
 
     def _forget_words(self) -> None:
         for fd in self._said:
@@ -107,8 +107,8 @@ def agree(checked: Checked, pin: bytes) -> None:
     if pin and checked.pin != pin.hex():
         raise EnvironmentLacks(
             N_(
-                "the hub's key has changed, from {old} to {new}: cards and join links know the hub by it. The hub goes on"
-                " as it was; put the old key back, or start the hub anew to really change it"
+                "the hub's key has changed, from {old} to {new}: cards and join links know the hub by it. The hub goes"
+                " on as it was; put the old key back, or start the hub anew to really change it"
             ),
             old=pin.hex(":").upper(),
             new=bytes.fromhex(checked.pin).hex(":").upper(),
@@ -155,8 +155,12 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
 
     def descriptors(self) -> list[int]:
         """Every one."""
-        parts = [*self.listeners, *self.host_ports, *self.children]
-        return [*self.fronts, *(part.fd for part in parts)]
+        return [
+            *self.fronts,
+            *(one.fd for one in self.listeners),
+            *(one.fd for one in self.host_ports),
+            *(one.fd for one in self.children),
+        ]
 
 
 def become(program: Sequence[str], inherited: Inherited) -> NoReturn:
@@ -168,7 +172,7 @@ def become(program: Sequence[str], inherited: Inherited) -> NoReturn:
         for fd in descriptors:
             os.set_inheritable(fd, True)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        os.execve(program[0], program, {**os.environ, INHERITED: f"{os.getpid()}:{note}"})
+        os.execve(program[0], list(program), {**os.environ, INHERITED: f"{os.getpid()}:{note}"})  # noqa: S606 - our own command line
     except OSError as error:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for fd in descriptors:

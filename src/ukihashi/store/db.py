@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from ukihashi.errors import N_, EnvironmentLacks
 
@@ -79,15 +80,8 @@ class Database:
 
     def _migrate(self) -> None:
         have = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-        steps = migrations()
-        if have > len(steps):
-            raise EnvironmentLacks(
-                N_("{path} has form {have}, this ukihashi knows up to {known}; upgrade ukihashi, or restore a backup"),
-                path=self.path,
-                have=have,
-                known=len(steps),
-            )
-        for number, script in enumerate(steps[have:], have + 1):
+        _check_form(self.path, have)
+        for number, script in enumerate(migrations()[have:], have + 1):
             self._connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 
     @contextlib.contextmanager
@@ -97,9 +91,32 @@ class Database:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
-            raise EnvironmentLacks(
-                N_("the database {path} can't be used: {reason}"), path=self.path, reason=error
-            ) from error
+            raise _unusable(self.path, error) from error
+
+
+def check_form(path: Path) -> None:
+    """Refuse a database of a newer version, without touching it; an absent one is well. Raises: EnvironmentLacks."""
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)) as connection:
+            _check_form(path, int(connection.execute("PRAGMA user_version").fetchone()[0]))
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from error
+
+
+def _check_form(path: Path, have: int) -> None:
+    if have > len(migrations()):
+        raise EnvironmentLacks(
+            N_("{path} has form {have}, this ukihashi knows up to {known}; upgrade ukihashi, or restore a backup"),
+            path=path,
+            have=have,
+            known=len(migrations()),
+        )
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> EnvironmentLacks:
+    return EnvironmentLacks(N_("the database {path} can't be used: {reason}"), path=path, reason=error)
 
 
 def migrations() -> list[str]:

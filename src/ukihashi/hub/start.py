@@ -1,0 +1,44 @@
+"""How a hub is to run, and what its control process is given."""
+
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ukihashi.hub.limits import Limits
+from ukihashi.hub.live_options import LiveOptions
+from ukihashi.net.suites import NO_PICK, Pick
+
+
+@dataclass(frozen=True, slots=True)
+class ControlStart:
+    """What the control process is given, already open. Its working folder is the state folder."""
+
+    supervisor: socket.socket  # SEQPACKET
+    worker: socket.socket  # stream; a new one comes as `PeerLink` when the worker was started anew
+    web: socket.socket  # listening, Unix: page requests from the worker
+    admin: socket.socket  # listening, Unix: commands
+    state_dir: Path
+    endpoints: tuple[tuple[str, int], ...]  # what the hub really listens on
+    host_ports: bool  # may ask for host ports (we are root)
+    upgrades: int = 0  # since the hub's first start
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """How a hub is to run."""
+
+    listen: Sequence[tuple[str, int]]  # literal address and port; port 0 takes a free one
+    state_dir: Path  # of the control process
+    runtime_dir: Path  # for the sockets
+    certificate: Path
+    key: Path
+    program: Sequence[str] = ()  # what an upgrade executes: this very command; empty: there are no upgrades
+    options: LiveOptions | None = None  # None: nothing can be changed while it runs
+    control_user: str = "ukihashi"
+    worker_user: str = "ukihashi-worker"
+    limits: Limits = field(default_factory=Limits)
+    pick: Pick = NO_PICK  # cipher suites
+    tell: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+    ready: Callable[[Sequence[tuple[str, int]]], object] = lambda _endpoints: None  # both serve; the real addresses
