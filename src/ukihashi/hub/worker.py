@@ -221,6 +221,7 @@ class Worker:
             return
         self._leaving_until = self.loop.now + LEAVING_S
         self._close_door()
+        self._outbox.flush()  # what this turn brought for a host port is acknowledged to its card and nowhere else
         for hub in self._sessions.hubs.values():
             if hub.host is not None:
                 hub.host.close()  # what comes from now on waits in the kernel
