@@ -257,7 +257,7 @@ def test_the_running_hub_is_asked_to_change(do: Do, serve: Serve) -> None:
     assert "nothing has changed" in do("hub", "reload").err
     assert "/nowhere is not a folder" in do("hub", "set", "page_dir", "/nowhere").err
     assert do("hub", "set", "times.dead_s", "soon").status == 2
-    assert len(daemon.asked) == 3
+    assert len(daemon.asked) == 2
     assert not places.hub_config().exists()
 
 
