@@ -82,6 +82,7 @@ class End:
     decoder: BlockDecoder
     offered: int = 0  # frames given to this end, numbered from 0
     got: list[int] = field(default_factory=list)
+    checked: int = 0  # of them
     full: int = 0  # frames that found no room
     earlier: list[Ledger] = field(default_factory=list)  # of sessions that ended (the hub's; a card's goes on)
 
@@ -282,9 +283,11 @@ class World:
             accounted = end.total("sent") + (end.machine.out.end - end.machine.out.high) + sum(end.dropped().values())
             assert end.offered == end.full + accounted
             assert peer.total("received") == len(peer.got)
-            assert all(first < second for first, second in pairwise(peer.got)), "doubled or out of order"
+            news = peer.got[max(peer.checked - 1, 0) :]
+            assert all(first < second for first, second in pairwise(news)), "doubled or out of order"
+            peer.checked = len(peer.got)
             if not self.lossy and not end.full:
-                assert peer.got == list(range(len(peer.got))), "a gap"
+                assert not news or news[-1] == len(peer.got) - 1, "a gap"
                 assert len(peer.got) <= end.total("sent")
                 assert end.total("acknowledged") <= len(peer.got)
 
