@@ -50,6 +50,7 @@ class Extent(NamedTuple):
     holes: int
     cuts: int
     fast: bool  # our times divided by ten, and so the black holes; the others' times can't be
+    give_up_s: float = GIVE_UP_S  # a product that is not back by then is started anew
 
 
 FULL: Final = Extent(resets=50, holes=3, cuts=100, fast=False)
@@ -73,18 +74,18 @@ class Found:
 # -- measuring --------------------------------------------------------------------------------------------------------
 
 
-def resets(pair: Pair, count: int, seed: int, found: Found) -> None:
-    """Fill in the gaps after `count` resets."""
+def resets(pair: Pair, extent: Extent, seed: int, found: Found) -> None:
+    """Fill in the gaps after resets."""
     chance = random.Random(seed)
     c, b = pair.hosts["c"], pair.hosts["b"]
     c.pings(pair.addresses[1])
     with Probe(c, b, pair.addresses[1]) as probe:
-        for _ in range(count):
+        for _ in range(extent.resets):
             pause(chance.uniform(0.3, 0.8))
             at = time.monotonic()
             pair.relay.reset()
             try:
-                probe.flows_again(at, seconds=GIVE_UP_S)
+                probe.flows_again(at, seconds=extent.give_up_s)
             except TimeOver:
                 found.reset_stuck += 1
                 if found.reset_stuck >= STUCK_MOST:
@@ -101,10 +102,10 @@ def longest_gap(arrivals: Sequence[float], *, since: float) -> float:
     return max((b - a for a, b in itertools.pairwise(arrivals) if b > since), default=0.0)
 
 
-def black_holes(pair: Pair, count: int, seconds: float, seed: int, found: Found) -> None:
+def black_holes(pair: Pair, extent: Extent, seconds: float, seed: int, found: Found) -> None:
     """Fill in how soon a dead path is noticed, and how soon frames pass when it is back."""
     found.hole_s = seconds
-    for number in range(count):
+    for number in range(extent.holes):
         expression = f"tcp port {pair.relay.address[1]}"
         path = pair.hosts["c"].folder / f"hole-{number}.pcap"
         capture = Capture(pair.hosts["c"], pair.outer_interface, expression=expression, snap_bytes=128, path=path)
@@ -116,7 +117,7 @@ def black_holes(pair: Pair, count: int, seconds: float, seed: int, found: Found)
             pair.relay.heal()
             back = time.monotonic()
             try:
-                found.recover_s.append(frames.flows_again(back, seconds=GIVE_UP_S))
+                found.recover_s.append(frames.flows_again(back, seconds=extent.give_up_s))
             except TimeOver:
                 found.recover_s.append(None)
                 pair.revive()
@@ -178,18 +179,18 @@ def measure(name: str, extent: Extent, seed: int, buffer_kib: int, console: Cons
         found = Found(pair.title)
         say: Callable[[str], None] = lambda what: console.print(f"{pair.title}: {what}", highlight=False)  # noqa: E731
         say(f"{extent.resets} resets")
-        resets(pair, extent.resets, seed, found)
+        resets(pair, extent, seed, found)
         if found.reset_stuck:
             pair.revive()  # whatever it suffered, the next phase begins with a sound one
         hole_s = HOLE_S / pairs.FAST_PART if extent.fast and name == "ours" else HOLE_S
         say(f"{extent.holes} black hole(s) of {hole_s:g} s")
-        black_holes(pair, extent.holes, hole_s, seed, found)
+        black_holes(pair, extent, hole_s, seed, found)
         if None in found.recover_s:
             pair.revive()
         say(f"{extent.cuts} random cuts")
         blind_s = 1.5 if extent.fast else 15.0  # ours, for all: the same load, the same cuts
         found.report = random_cuts(
-            pair, cuts=extent.cuts, seed=seed, buffer=buffer_kib * 1024, blind_s=blind_s,
+            pair, cuts=extent.cuts, seed=seed, buffer=buffer_kib * 1024, blind_s=blind_s, give_up_s=extent.give_up_s,
             told=lambda what: console.print(f"  cut {what}", highlight=False),
         )  # fmt: skip
         found.ledgers = pair.ledgers()

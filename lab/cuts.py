@@ -132,6 +132,7 @@ def random_cuts(
     seed: int,
     buffer: int,
     blind_s: float | None = None,
+    give_up_s: float = GIVE_UP_S,
     told: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Numbered frames both ways through a drawn sequence of cuts; each time frames pass again before the next cut.
@@ -139,6 +140,7 @@ def random_cuts(
     Args:
         buffer: bytes that are kept over a cut, each way.
         blind_s: of the product that the load is chosen for; default is the pair's own.
+        give_up_s: after so long without frames both ways it is started anew.
         told: gets a line before each cut.
     Raises:
         LabError: the product did not even come back when started anew.
@@ -156,7 +158,7 @@ def random_cuts(
             _carry_out(cut, pair.relay, blind_s)
             done[cut.kind] += 1
             try:
-                frames.flows_again(monotonic(), seconds=GIVE_UP_S)
+                frames.flows_again(monotonic(), seconds=give_up_s)
                 worst = max(worst, monotonic() - at)
             except TimeOver:
                 stuck += 1

@@ -113,6 +113,7 @@ def test_the_same_seed_draws_the_same_load_and_cuts_within_the_buffer() -> None:
 @pytest.mark.slow
 @pytest.mark.netns
 @pytest.mark.peer("tcpdump", "tshark", "nft")
+@pytest.mark.timeout(240)
 def test_cuts_are_measured_with_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuts, "QUICK", cuts.Extent(resets=2, holes=1, cuts=3, fast=True))
     file = tmp_path / "cuts.json"
@@ -128,9 +129,10 @@ def test_cuts_are_measured_with_our_own(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 @pytest.mark.netns
 @pytest.mark.peer("openvpn", "vpnserver", "vpnclient")
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["softether", "openvpn"])
 def test_cuts_are_measured_with_the_others_and_what_they_lose_is_seen(name: str) -> None:
-    extent = cuts.Extent(resets=1, holes=0, cuts=1, fast=True)
+    extent = cuts.Extent(resets=1, holes=0, cuts=1, fast=True, give_up_s=3.0)
     row = cuts.as_json(cuts.measure(name, extent, 2, 1024, Console(file=io.StringIO())))
     assert row["cuts"] == row["resets"] == 1
     assert row["lost"] > 0
