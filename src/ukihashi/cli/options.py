@@ -4,6 +4,7 @@ Exit status: 0 done, 2 no such account or option, or a value that can't be, 3 a 
 """
 
 import ipaddress
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
@@ -12,13 +13,13 @@ import click
 from ukihashi.card import account
 from ukihashi.card.control import client as card_client
 from ukihashi.cli import user
-from ukihashi.cli.output import DASH, Column, say_aside, show, write
+from ukihashi.cli.output import DASH, WIDE, cell, say_aside, show, write
 from ukihashi.cli.user import json_option
 from ukihashi.config import places
 from ukihashi.config.card import Route
 from ukihashi.config.edit import edit
 from ukihashi.config.hub import HubConfig, load_hub
-from ukihashi.config.option_texts import ROUTE, Effect
+from ukihashi.config.option_texts import ROUTE, SECTIONS, Effect
 from ukihashi.config.options import (
     Kind,
     change_rows,
@@ -36,6 +37,7 @@ from ukihashi.locale import _, current_language, say
 from ukihashi.tap.netlink import check_route
 
 ROUTES: Final = "interface.routes"
+INDENT: Final = "    "
 
 _pairs = click.argument("words", metavar="KEY VALUE [KEY VALUE ...]", nargs=-1, required=True)
 
@@ -43,23 +45,33 @@ _pairs = click.argument("words", metavar="KEY VALUE [KEY VALUE ...]", nargs=-1, 
 # -- showing ------------------------------------------------------------------------------------------------------
 
 
-def show_options(found: Sequence[Mapping[str, Any]], *, as_json: bool, with_values: bool = True) -> None:
-    """The table of options; without values it shows the defaults alone."""
-    columns = [Column("option", _("OPTION"))]
-    if with_values:
-        columns.append(Column("value", _("VALUE")))
-    columns += [
-        Column("default", _("DEFAULT")),
-        Column("effect", _("TAKES EFFECT"), lambda effect: effect_words(effect, _)),
-        Column("allowed", _("ALLOWED")),
-        Column("meaning", _("MEANING")),
-    ]
-    told = (
-        found
-        if as_json
-        else [{**row, "value": shown(row, "value", _), "default": shown(row, "default", _)} for row in found]
-    )
-    show(told, columns, as_json=as_json, empty="")
+def show_options(kind: Kind, found: Sequence[Mapping[str, Any]], *, as_json: bool, with_values: bool = True) -> None:
+    """Section by section: each option with its value (or default), and below it what it means, takes and when it holds.
+
+    Not a table: its last column would be a strip on a terminal of 80 columns.
+    """
+    if as_json:
+        show(found, [], as_json=True, empty="")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    room = console.width - len(INDENT)
+    section = None
+    for row in found:
+        key = str(row["option"])
+        if (this := key.rpartition(".")[0]) != section:
+            if section is not None:
+                write("")
+            section = this
+            write(" ".join(filter(None, (f"[{section}]" if section else "", _(SECTIONS[kind].get(section, ""))))))
+        write(f"{key} = {cell(shown(row, 'value', _))}" if with_values or not row.get("required") else key)
+        default = _("default {value}").format(value=cell(shown(row, "default", _)))
+        remarks = [default] if with_values and row.get("is_set") and not row.get("required") else []
+        remarks += filter(None, (str(row.get("allowed", "")), effect_words(str(row.get("effect", "")), _)))
+        for line in Text(f"{row.get('meaning', '')} [{'; '.join(remarks)}]").wrap(console, room):
+            write(f"{INDENT}{line.plain.rstrip()}")
 
 
 def show_changes(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -87,7 +99,7 @@ def show_changes(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 def card_options(name: str, as_json: bool) -> None:
     """Exit status: 0 listed, 2 no such account."""
     config = account.read(name) if name else None
-    show_options(rows("card", config, current_language()), as_json=as_json, with_values=bool(name))
+    show_options("card", rows("card", config, current_language()), as_json=as_json, with_values=bool(name))
 
 
 @click.command(
@@ -219,7 +231,7 @@ def hub_options(as_json: bool) -> None:
     except DaemonUnreachable:
         found = rows("hub", load_hub(places.hub_config()), current_language())
         say_aside(_("no hub is running; these are the values of {path}").format(path=places.hub_config()))
-    show_options(found, as_json=as_json)
+    show_options("hub", found, as_json=as_json)
 
 
 def set_hub_options(words: Sequence[str], *, as_json: bool) -> None:

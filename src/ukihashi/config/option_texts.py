@@ -159,7 +159,10 @@ HUB: Final[Mapping[str, About]] = {
     ),
     "mac_ageing_s": About(N_("The switch forgets a station so long after its last frame."), NOW, unit="s"),
     "tls.certificate": About(
-        N_("A PEM file, the hub's own certificate first. Empty: the hub makes one itself. Goes with tls.key."),
+        N_(
+            "A PEM file, the hub's own certificate first. Empty: the hub makes one itself. Goes with tls.key."
+            " `ukihashi hub reload` takes over a renewed one around the same key."
+        ),
         NEXT_START,
     ),
     "tls.key": About(
