@@ -15,7 +15,7 @@ import pkgutil
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
-_VECTORS: Final = Path(__file__).parents[2] / "tests" / "wire" / "softether-vectors.json"
+_VECTORS: Final = Path(__file__).parents[2] / "tests" / "wire"
 
 
 class Target(Protocol):
@@ -40,9 +40,9 @@ def load(name: str) -> Target:
     return cast(Target, importlib.import_module(f"{__name__}.{name}"))
 
 
-def vectors() -> list[dict[str, Any]]:
-    """The protocol's test vectors, to take seeds from."""
-    found: list[dict[str, Any]] = json.loads(_VECTORS.read_text())["vectors"]
+def vectors(of: str = "softether") -> list[dict[str, Any]]:
+    """Test vectors to take seeds from: the protocol's, or the "extension"'s."""
+    found: list[dict[str, Any]] = json.loads((_VECTORS / f"{of}-vectors.json").read_text())["vectors"]
     return found
 
 

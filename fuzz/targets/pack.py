@@ -13,6 +13,8 @@ TOKENS = [
     b"\0\0\0\1",
     b"\xff\xff\xff\xff",
     b"ukihashi_version",
+    b"ukihashi_have",
+    b"ukihashi_attempt",
     b"policy:",
     b"@ipv6_bool",
     b"Redirect",
@@ -27,9 +29,9 @@ def seeds() -> list[bytes]:
         messages.Login("LAN", "alice", 1, b"s" * 20, extension=1, extension_oldest=1, invite_token="t").to_pack(b"x"),
         messages.Welcome("SID-1", "CID-1", b"k" * 20, policy={"Access": 1}, extension=1).to_pack(b""),
     ]
-    return [bytes.fromhex(vector["pack_hex"]) for vector in vectors() if vector["kind"] == "pack"] + [
-        pack.encode() for pack in ours
-    ]
+    captured = [bytes.fromhex(vector["pack_hex"]) for vector in vectors() if vector["kind"] == "pack"]
+    resumes = [bytes.fromhex(vector["hex"]) for vector in vectors("extension") if vector["kind"] == "message"]
+    return [*captured, *resumes, *(pack.encode() for pack in ours)]
 
 
 def run(data: bytes) -> object:
