@@ -181,6 +181,19 @@ def test_a_secret_comes_from_a_file_and_is_not_shown(do: Do, lan: Path, tmp_path
     assert account.read("lan").login.password == "still hush"
 
 
+def test_a_secret_without_a_file_is_asked_for(do: Do, lan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def answer_it(text: str, **how: object) -> str:
+        asked.append((text, how["hide_input"]))
+        return "typed in the dark"
+
+    monkeypatch.setattr("click.prompt", answer_it)
+    assert "typed" not in do("card", "set", "lan", "login.password").out
+    assert asked == [("login.password", True)]
+    assert account.read("lan").login.password == "typed in the dark"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import inspect
 
 from ukihashi.config.card import CardConfig, Route
 from ukihashi.config.edit import edit, put
 from ukihashi.config.hub import HubConfig, load_hub
+from ukihashi.config.options import Kind, options
 from ukihashi.errors import ConfigError, EnvironmentLacks, InputUnreadable, UsageError
 
 CARD = """# mine
@@ -122,3 +124,18 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").write_text("")
     with pytest.raises(EnvironmentLacks, match="can't be written"):
         put(tmp_path / "in-the-way" / "it.toml", "")
+
+
+@pytest.mark.parametrize("name", ["hub", "card"])
+def test_an_edit_of_the_commented_example_changes_one_line(repository: Path, path: Path, name: Kind) -> None:
+    example = (repository / "packaging" / "config" / f"{name}.toml").read_text()
+    for one in options(name):
+        if isinstance(one.type, inspect.IntType | inspect.FloatType) and one.default:
+            value = type(one.default)(one.default * 0.99)
+            path.write_text(example)
+            if name == "hub":
+                edit(path, HubConfig, {one.key: value})
+            else:
+                edit(path, CardConfig, {one.key: value})
+            pairs = zip(example.splitlines(), path.read_text().splitlines(), strict=True)
+            assert [new for old, new in pairs if old != new] == [f"{one.key.rpartition('.')[2]} = {value}"]
