@@ -1,6 +1,7 @@
 """What two ukihashi ends say beyond the protocol: control records, resume; every vector of extension-vectors.json."""
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from itertools import pairwise
@@ -111,6 +112,23 @@ def test_the_vectors_are_all_there() -> None:
     assert {vector["kind"] for vector in VECTORS} == kinds
     assert set(ENCODED) <= {vector["id"] for vector in VECTORS if vector["kind"] == "stream"}
     assert set(MESSAGES) == {vector["message"] for vector in VECTORS if vector["kind"] in {"element", "message"}}
+
+
+def test_the_protocols_page_lists_every_vector_and_no_other() -> None:
+    def row(vector: Vector) -> str:
+        data = vector["hex"]
+        shown = f"`{data}`" if len(data) <= 80 else f"`{data[:40]}`… ({len(data) // 2} bytes)"
+        return f"| `{vector['id']}` | {'refused: ' * (vector['kind'] == 'refused stream')}{vector['what']} | {shown} |"
+
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text().partition("## 8. Vectors")[2]
+    assert [line for line in page.splitlines() if line.startswith("| `")] == [row(vector) for vector in VECTORS]
+
+
+def test_the_protocols_page_names_every_element() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text().partition("## 3.")[0]
+    assert {vector["name"] for vector in VECTORS if vector["kind"] == "element"} == set(
+        re.findall(r"`(ukihashi_\w+)`", page)
+    )
 
 
 def test_every_control_record_has_a_vector() -> None:

@@ -1,4 +1,4 @@
-"""Who is let into a virtual hub (protocol section 8.3; docs/protocol.md, section 5 for join links).
+"""Who is let into a virtual hub (protocol section 8.3; docs/protocol.md, "Joining by a link").
 
 Unknown users and wrong passwords look the same and take the same time. The true reason goes to the log only.
 """
