@@ -209,7 +209,7 @@ def test_a_hub_that_comes_back_later_is_found_again(hub: FakeHub, identity: ca.I
 
 
 def test_silence_longer_than_agreed_starts_a_reconnection(hub: FakeHub) -> None:
-    config = config_for(hub, times=Times(dead=3.0))
+    config = config_for(hub, times=Times(keepalive=1.0, dead=3.0))
 
     async def scenario(card: Card) -> None:
         await until(online, card)

@@ -368,6 +368,39 @@ def test_nothing_is_put_back_after_leaving(tap: Tap, before: dict[str, str]) -> 
     assert everything() == before
 
 
+# -- the echo guard -----------------------------------------------------------------------------------------------
+
+
+def test_the_echo_guard_asks_the_gateway_and_obeys_new_settings(tap: Tap) -> None:
+    fast = EchoGuard(period=0.5)
+    lan = Lan("lan", config(DEFAULTS[:1], echo_guard=fast))
+
+    def asked() -> list[str]:
+        """Whom the card's frames since the last look were Echo Requests to."""
+        frames = [frame for frame in tap.read_frames() if frame[12:14] == b"\x08\x00" and frame[34:35] == b"\x08"]
+        assert all(int.from_bytes(frame[16:18]) == 28 for frame in frames)
+        return [".".join(map(str, frame[30:34])) for frame in frames]
+
+    async def scenario() -> None:
+        await asyncio.to_thread(lan.set_up, "uklan")
+        for last in (1, 9):
+            ip(f"neigh add 10.9.0.{last} lladdr 02:00:00:00:00:01 dev uklan nud permanent")
+        await sees(lambda: asked()[:1] == ["10.9.0.1"])  # the gateway; nobody named a target
+        status = lan.status()["echo_guard"]
+        assert status["addresses"] == ["10.9.0.1", "fd09::1"]
+        named = EchoGuard(period=0.5, target="10.9.0.9")
+        assert await lan.apply(config(DEFAULTS[:1], echo_guard=named)) == Applied(["echo_guard"], redial=False)
+        await sees(lambda: asked()[:1] == ["10.9.0.9"])
+        await lan.apply(config(DEFAULTS[:1], echo_guard=EchoGuard(enabled=False)))
+        asked()
+        await asyncio.sleep(0.8)
+        assert asked() == []
+        assert lan.status()["echo_guard"]["sent"] >= 2
+
+    assert watched(lan, scenario) == []
+    lan.undo()
+
+
 # -- a killed card ------------------------------------------------------------------------------------------------
 
 KILLED = """

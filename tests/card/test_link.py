@@ -16,8 +16,11 @@ import trustme
 from lab.fake_hub import FakeHub
 from lab.wait import until
 from ukihashi.auth.password import hash_password
-from ukihashi.card.link import Link, Tally, fingerprint
+from ukihashi.card.link import Link, fingerprint
 from ukihashi.card.messages import Connect
+from ukihashi.card.opening import Outcome
+from ukihashi.card.tally import Tally
+from ukihashi.card.tunnel import StandardTunnel
 from ukihashi.errors import DialError, NotTrusted, PeerViolation, Refused, UkihashiError, UsageError, VersionMismatch
 from ukihashi.pki import ca
 from ukihashi.wire.constants import Code
@@ -52,11 +55,44 @@ class Driver:
         sock.setblocking(False)
         self.tally = Tally()
         try:
-            self.link = Link(order, sock, self.tally, time.monotonic())
+            self.link = Link(order, sock, time.monotonic())
         except UkihashiError:
             sock.close()
             raise
+        self.tunnel: StandardTunnel | None = None
         self.frames: list[bytes] = []
+
+    @property
+    def opened(self) -> Outcome:
+        """What the opening came to."""
+        assert self.link.outcome is not None
+        return self.link.outcome
+
+    def send(self, frames: list[bytes], now: float | None = None) -> None:
+        """As the loop does with what it read from the TAP."""
+        assert self.tunnel is not None
+        if fitting := self.tally.outward(frames):
+            self.tunnel.send(fitting, time.monotonic() if now is None else now)
+        self.link.flush()
+
+    def tick(self, now: float) -> None:
+        """What is due at `now`."""
+        self.link.check_opening(now)
+        if self.tunnel is not None:
+            self.tunnel.tick(now)
+
+    def read(self, now: float) -> None:
+        """What has come."""
+        plain = self.link.read(now)
+        outcome = self.link.outcome
+        if outcome is None:
+            return
+        if self.tunnel is None:
+            settings = self.link.order.settings if outcome.extension else None
+            timeout = outcome.timeout_ms / 1000
+            self.tunnel = StandardTunnel(self.link, self.tally, timeout=timeout, settings=settings, now=now)
+        self.tunnel.heard(now)
+        self.frames += self.tunnel.receive(plain, now)
 
     def until(self, done: Callable[[], bool], seconds: float = 10.0) -> None:
         """Run the link until `done`."""
@@ -65,16 +101,17 @@ class Driver:
             flushed = self.link.flush()
             if done():
                 return
-            wait = min(self.link.due_at, end) - time.monotonic()
+            due = self.tunnel.due_at if self.tunnel is not None else self.link.late_at
+            wait = min(due, end) - time.monotonic()
             ready, _, _ = select.select([self.link.sock], [] if flushed else [self.link.sock], [], max(0.0, wait))
             if ready:
-                self.frames += self.link.read(time.monotonic())
+                self.read(time.monotonic())
                 self.link.check_end()
-            self.link.tick(time.monotonic())
+            self.tick(time.monotonic())
             assert time.monotonic() < end, "nothing happened"
 
     def open(self) -> "Driver":
-        self.until(lambda: self.link.opened is not None)
+        self.until(lambda: self.link.outcome is not None)
         return self
 
     def close(self) -> None:
@@ -93,14 +130,12 @@ def driven(order: Connect, port: int) -> Iterator[Driver]:
 
 def test_a_session_opens_and_frames_cross_both_ways(hub: FakeHub) -> None:
     with driven(order(hub), hub.port) as card:
-        opened = card.open().link.opened
-        assert opened is not None
+        opened = card.open().opened
         assert opened.session == "SID-ALICE-1"
-        assert (opened.extension, opened.resumed, opened.timeout_ms) == (1, False, 20_000)
-        assert opened.pin == hub.pin
-        assert opened.tls.startswith("TLSv1.")
-        card.link.send([FRAME, FRAME + b"2"], time.monotonic())
-        card.link.flush()
+        assert (opened.extension, opened.timeout_ms, opened.grace_s) == (1, 20_000, 0)
+        assert card.link.pin == hub.pin
+        assert card.link.tls.startswith("TLSv1.")
+        card.send([FRAME, FRAME + b"2"])
         assert hub.frames.get(timeout=5) == FRAME
         assert hub.frames.get(timeout=5) == FRAME + b"2"
         hub.send([FRAME, FRAME])
@@ -145,9 +180,8 @@ def test_goodbye_is_said(hub: FakeHub) -> None:
 def test_frames_that_fit_no_block_are_counted_not_sent(hub: FakeHub) -> None:
     with driven(order(hub), hub.port) as card:
         card.open()
-        card.link.send([bytes(1601), FRAME, b"short"], time.monotonic())
-        card.link.send([bytes(1601)], time.monotonic())
-        card.link.flush()
+        card.send([bytes(1601), FRAME, b"short"])
+        card.send([bytes(1601)])
         assert hub.frames.get(timeout=5) == FRAME
         hub.send([bytes(1601), FRAME])
         card.until(lambda: bool(card.frames))
@@ -158,14 +192,14 @@ def test_frames_that_fit_no_block_are_counted_not_sent(hub: FakeHub) -> None:
 def test_keepalives_follow_silence(hub: FakeHub) -> None:
     with driven(order(hub), hub.port) as card:
         card.open()
-        card.link.tick(time.monotonic())  # the first at once
+        card.tick(time.monotonic())  # the first at once
         now = time.monotonic()
-        card.link.tick(now + 4.9)
+        card.tick(now + 4.9)
         assert card.tally.keepalives_out == 1
-        card.link.send([FRAME], now + 3)
-        card.link.tick(now + 7.9)
+        card.send([FRAME], now + 3)
+        card.tick(now + 7.9)
         assert card.tally.keepalives_out == 1
-        card.link.tick(now + 8.1)
+        card.tick(now + 8.1)
         assert card.tally.keepalives_out == 2
 
 
@@ -173,9 +207,9 @@ def test_a_silent_hub_is_held_to_be_cut_after_15_s(hub: FakeHub) -> None:
     with driven(order(hub), hub.port) as card:
         card.open()
         now = time.monotonic()
-        card.link.tick(now + 14.5)
+        card.tick(now + 14.5)
         with pytest.raises(DialError, match=r"nothing came from the hub for 1[56] s"):
-            card.link.tick(now + 15.1)
+            card.tick(now + 15.1)
 
 
 def test_with_a_standard_hub_its_timeout_counts(hub: FakeHub) -> None:
@@ -183,20 +217,17 @@ def test_with_a_standard_hub_its_timeout_counts(hub: FakeHub) -> None:
     with driven(order(hub), hub.port) as card:
         card.open()
         now = time.monotonic()
-        card.link.tick(now + 39)
+        card.tick(now + 39)
         with pytest.raises(DialError, match=r"4[01] s"):
-            card.link.tick(now + 40.5)
+            card.tick(now + 40.5)
 
 
 def test_a_resume_shows_only_the_key_of_the_session(hub: FakeHub) -> None:
     with driven(order(hub), hub.port) as card:
-        opened = card.open().link.opened
-        assert opened is not None
+        opened = card.open().opened
     with driven(order(hub, session_key=opened.session_key, timeout_ms=9000, extension=1), hub.port) as card:
-        again = card.open().link.opened
-        assert again is not None
-        assert again.resumed
-        assert again.timeout_ms == 9000
+        again = card.open().opened
+        assert (again.session_key, again.timeout_ms) == (opened.session_key, 9000)
     assert len(hub.logins) == 1
     assert hub.resumes == [opened.session_key]
 
@@ -222,9 +253,8 @@ def test_another_key_is_refused_with_both_fingerprints_before_anything_is_said(
 
 def test_first_use_takes_any_key_and_tells_it(hub: FakeHub) -> None:
     with driven(order(hub, trust="first-use", pin=b""), hub.port) as card:
-        opened = card.open().link.opened
-        assert opened is not None
-        assert opened.pin == hub.pin
+        card.open()
+        assert card.link.pin == hub.pin
 
 
 def test_authorities_must_vouch_for_key_and_name(hub: FakeHub, tmp_path: Path) -> None:
@@ -370,7 +400,7 @@ def test_a_port_that_says_nothing(hub: FakeHub) -> None:
     with driven(order(hub), hub.port) as card:
         card.link.flush()
         with pytest.raises(DialError, match="did not speak TLS within 5 s"):
-            card.link.tick(time.monotonic() + 5.1)
+            card.tick(time.monotonic() + 5.1)
 
 
 def test_a_tls_server_that_says_nothing(hub: FakeHub, identity: ca.Identity) -> None:
@@ -393,7 +423,7 @@ def test_a_tls_server_that_says_nothing(hub: FakeHub, identity: ca.Identity) -> 
         with driven(order(hub), server.getsockname()[1]) as card:
             card.until(asked.is_set)
             with pytest.raises(DialError, match="speaks TLS but did not answer"):
-                card.link.tick(time.monotonic() + 5.1)
+                card.tick(time.monotonic() + 5.1)
         thread.join()
 
 

@@ -43,8 +43,6 @@ def turns(padding: int, *, long: bool, invite: bool, resume: bool) -> tuple[int,
         host_name=2 * name,
         system="Linux",
         deadline=15.0,
-        keepalive=5.0,
-        dead=15.0,
     )
     card = Opening(order, random=lambda count: padding.to_bytes(2) if count == 2 else bytes(count))
     hub = ServerSide()

@@ -10,19 +10,26 @@ import msgspec
 
 from ukihashi.card.messages import (
     MAX_MESSAGE,
+    Apply,
     Ask,
+    Asked,
     Connect,
     Counters,
     Failed,
+    GiveUp,
     Lost,
     Message,
     Opened,
     Ready,
+    Recovered,
+    Settings,
     Stop,
+    Suspect,
+    Trouble,
     decode,
     encode,
 )
-from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.tap.device import Tap
 
 START_S: Final = 15.0  # seconds a new process may take to be ready
@@ -31,7 +38,7 @@ ANSWER_S: Final = 3.0
 SPARE_S: Final = 2.0  # seconds added to an attempt's own deadline before the process counts as stuck
 MAX_EVENTS: Final = 64  # waiting ones; more than a sane process ever has
 
-Event = Opened | Failed | Lost
+Event = Opened | Failed | Lost | Suspect | Recovered | Asked
 
 
 class DataChild:
@@ -86,6 +93,19 @@ class DataChild:
         """Hand a connected socket over; it is closed here. `Opened` or `Failed` will be among the events."""
         with sock:
             self._send(order, [sock.fileno()])
+
+    def give_up(self, attempt: int, error: UkihashiError) -> None:
+        """Close the link of an attempt, whatever it does; `Failed` or `Lost` will be among the events, if it lived."""
+        self._send(GiveUp(attempt, Trouble.of(error)))
+
+    def apply(self, settings: Settings) -> None:
+        """From now on these settings."""
+        self._send(Apply(settings))
+
+    def report(self, event: Event) -> None:
+        """Put something of the dialler's own among the events, e.g. a dial that came to nothing."""
+        if self.alive and not self.events.full():
+            self.events.put_nowait(event)
 
     async def counters(self) -> Counters:
         """What it has counted so far; zeros from a process that does not answer."""
@@ -144,7 +164,7 @@ class DataChild:
             case Counters():
                 if self._counters is not None and not self._counters.done():
                     self._counters.set_result(message)
-            case Opened() | Failed() | Lost():
+            case Opened() | Failed() | Lost() | Suspect() | Recovered() | Asked():
                 try:
                     self.events.put_nowait(message)
                 except asyncio.QueueFull:

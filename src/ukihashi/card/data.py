@@ -3,8 +3,12 @@
     python -m ukihashi.card.data CONTROL TAP NAME     (descriptors of the socket pair and of the open TAP, its name)
 
 Started by the dialler, which keeps the rights. A frame's way out: the TAP's queue in the kernel -> one batch of all
-that wait -> one encoding -> one TLS write. While the socket is full, or no session is open, the TAP is not read: the
-kernel's short queue holds what fits and drops the rest, counted there (D8, D12). Nothing queues here.
+that wait -> one encoding -> one TLS write. While the socket is full the TAP is not read: the kernel's short queue holds
+what fits and drops the rest, counted there (D8, D12). What waits here are the records of an exactly resumable session
+that the hub has not acknowledged, up to a bound; also while the link is cut.
+
+One link carries the session; links that shall take over from it are opened beside it. The order in a turn of the loop
+is what makes resume exact: what came over the old link is with the TAP before the new one is asked.
 """
 
 import codecs
@@ -12,30 +16,41 @@ import select
 import signal
 import socket
 import sys
-import time
 from typing import Final
 
 import msgspec
 
-from ukihashi.card.link import Link, Tally
+from ukihashi.card.clock import clock
+from ukihashi.card.link import Link
 from ukihashi.card.messages import (
+    FORGOTTEN,
     MAX_MESSAGE,
     AnyMessage,
+    Apply,
     Ask,
+    Asked,
     Connect,
-    Disconnect,
     Failed,
+    GiveUp,
     Lost,
     Message,
+    Opened,
     Ready,
+    Recovered,
+    Settings,
     Stop,
+    Suspect,
     Trouble,
     decode,
     encode,
 )
-from ukihashi.errors import N_, DialError, EnvironmentLacks, UkihashiError
+from ukihashi.card.session import ExactSession
+from ukihashi.card.tally import Tally
+from ukihashi.card.tunnel import StandardTunnel, Tunnel
+from ukihashi.errors import N_, DialError, EnvironmentLacks, PeerViolation, Refused, UkihashiError
 from ukihashi.net.link import tune
 from ukihashi.net.privileges import drop, identity
+from ukihashi.session.machine import CARD_MOVES, Machine, State
 from ukihashi.tap.device import Tap, adopt_tap
 
 # Python looks these up late; without rights their files may be unreadable.
@@ -55,15 +70,17 @@ class _ToldToEnd(Exception):
 
 
 class DataProcess:
-    """One TAP, one dialler, at most one link."""
+    """One TAP, one dialler, one session, and the links that carry it or want to."""
 
     def __init__(self, control: socket.socket, tap: Tap) -> None:
         self._control = control
         self._tap = tap
         self._tally = Tally()
         self._poll = select.epoll()
-        self._link: Link | None = None
-        self._full = False  # the link's socket takes no more at the moment
+        self._links: dict[int, Link] = {}  # by descriptor: opening, asked, or carrying
+        self._writing: set[int] = set()  # descriptors that are watched for room
+        self._tunnel: Tunnel | None = None
+        self._suspect = False  # what the dialler was told last
         self._tap_watched = False
         self._closing: dict[int, tuple[socket.socket, float]] = {}  # said goodbye, until when to wait for theirs
         self._running = True
@@ -75,34 +92,40 @@ class DataProcess:
         self._tell(Ready())
         try:
             while self._running:
-                self._turn(time.monotonic())
+                self._turn()
         except _ToldToEnd:
             pass
-        self._drop_link()
-        last = time.monotonic() + 2 * LINGER
-        while self._closing and time.monotonic() < last:
-            self._turn(time.monotonic())
+        if self._tunnel is not None:
+            self._tunnel.leave()
+        self._finish_all()
+        last = clock() + 2 * LINGER
+        while self._closing and clock() < last:
+            self._turn()
 
-    def _turn(self, now: float) -> None:
-        for fd, mask in self._poll.poll(self._patience(now)):
-            now = time.monotonic()
+    def _turn(self) -> None:
+        for fd, mask in self._poll.poll(self._patience(clock())):
+            now = clock()
             if fd == self._tap.fd:
                 self._from_tap(now)
-            elif self._link is not None and fd == self._link.sock.fileno():
-                self._from_link(mask, now)
+            elif fd in self._links:
+                self._from_link(self._links[fd], mask, now)
             elif fd == self._control.fileno():
                 self._from_dialler(now)
             elif fd in self._closing:
                 self._read_away(fd)
-        now = time.monotonic()
+        now = clock()
         self._tick(now)
+        self._watch()
         for fd in [fd for fd, (_, until) in self._closing.items() if now >= until]:
             self._close(fd)
 
     def _patience(self, now: float) -> float:
         due = now + FOREVER
-        if self._link is not None:
-            due = self._link.due_at
+        if self._tunnel is not None:
+            due = min(due, self._tunnel.due_at)
+        for link in self._links.values():
+            if link.outcome is None:
+                due = min(due, link.late_at)
         for _, until in self._closing.values():
             due = min(due, until)
         return max(0.0, due - now)
@@ -110,117 +133,231 @@ class DataProcess:
     # -- frames ---------------------------------------------------------------------------------------------------
 
     def _from_tap(self, now: float) -> None:
-        link = self._link
-        if link is None or not self._tap_watched:  # lost or full since the poll; the frames wait where they are
+        tunnel = self._tunnel
+        if tunnel is None or not tunnel.hungry:  # lost or full since the poll; the frames wait where they are
             return
-        frames = self._tap.read_frames()
+        frames = self._tally.outward(self._tap.read_frames())
         if frames:
-            try:
-                link.send(frames, now)
-                self._flush(link)
-            except UkihashiError as error:
-                self._lose(error)
+            tunnel.send(frames, now)
+            if tunnel.link is not None:
+                self._drive(tunnel.link, now)
 
-    def _from_link(self, mask: int, now: float) -> None:
-        link = self._link
-        assert link is not None
+    def _from_link(self, link: Link, mask: int, now: float) -> None:
         try:
             if mask & ~WRITE:  # readable, or an error that reading tells
-                was_open = link.opened is not None
-                frames = link.read(now)
-                if frames:
-                    self._tap.write_frames(frames)
-                if link.opened is not None and not was_open:
-                    self._tell(link.opened)
+                was_open = link.outcome is not None
+                plain = link.read(now)
+                if link.greeted:
+                    self._ask(link, now)
+                elif link.outcome is not None and not was_open:
+                    self._open(link, now)
+                if link.outcome is not None:
+                    self._take(link, plain, now)
                 link.check_end()
-            self._flush(link)
         except EnvironmentLacks:
             raise  # the TAP is gone, not the link
         except UkihashiError as error:
-            self._lose(error)
+            self._lose(link, error)
+            return
+        if link.sock.fileno() in self._links:
+            self._drive(link, now)
+
+    def _take(self, link: Link, plain: bytes, now: float) -> None:
+        """Bytes of the tunnel: to the TAP first, then what else they say."""
+        tunnel = self._tunnel
+        if tunnel is None or tunnel.link is not link:
+            return
+        if link.heard_at == now:
+            tunnel.heard(now)
+        if plain:
+            try:
+                frames = tunnel.receive(plain, now)
+                if frames:
+                    self._tap.write_frames(frames)
+                tunnel.obey(now)
+            except PeerViolation:
+                if isinstance(tunnel, ExactSession):
+                    tunnel.machine.bye()  # it would say the same after a resume
+                raise
+
+    def _drive(self, link: Link, now: float) -> None:
+        """Give the link what waits for it, and the network what the link has."""
+        try:
+            if self._tunnel is not None and self._tunnel.link is link:
+                self._tunnel.pump(now)
+            link.flush()
+        except UkihashiError as error:
+            self._lose(link, error)
 
     def _tick(self, now: float) -> None:
-        link = self._link
-        if link is None or now < link.due_at:
+        for opening in [link for link in self._links.values() if link.outcome is None and now >= link.late_at]:
+            try:
+                opening.check_opening(now)
+            except UkihashiError as error:
+                self._lose(opening, error)
+        tunnel = self._tunnel
+        link = tunnel.link if tunnel is not None else None
+        if tunnel is None or link is None or now < tunnel.due_at:
             return
+        if tunnel.looks_silent(now):  # if it was us who stood still, what came meanwhile lies in the socket
+            self._from_link(link, READ, now)
+            if link.sock.fileno() not in self._links:  # its end lay there
+                return
         try:
-            link.tick(now)
-            self._flush(link)
+            tunnel.tick(now)
         except UkihashiError as error:
-            self._lose(error)
+            self._lose(link, error)
+        else:
+            self._drive(link, now)
 
-    def _flush(self, link: Link) -> None:
-        """Write what waits; while the socket is full, watch for room and leave the TAP alone."""
-        full = not link.flush()
-        if full != self._full:
-            self._full = full
-            self._poll.modify(link.sock.fileno(), READ | WRITE if full else READ)
-        self._watch_tap(link.opened is not None and not full)
-
-    def _watch_tap(self, wanted: bool) -> None:
-        if wanted != self._tap_watched:
-            self._tap_watched = wanted
-            if wanted:
+    def _watch(self) -> None:
+        """At the end of a turn: what to wait for, and what the dialler should know."""
+        tunnel = self._tunnel
+        if isinstance(tunnel, ExactSession):
+            self._watch_state(tunnel)
+        for fd, link in self._links.items():
+            wanted = link.backlog > 0 or (tunnel is not None and tunnel.link is link and tunnel.pending)
+            if wanted != (fd in self._writing):
+                self._writing ^= {fd}
+                self._poll.modify(fd, READ | WRITE if wanted else READ)
+        hungry = tunnel is not None and tunnel.hungry
+        if hungry != self._tap_watched:
+            self._tap_watched = hungry
+            if hungry:
                 self._poll.register(self._tap.fd, READ)
             else:
                 self._poll.unregister(self._tap.fd)
 
-    # -- the dialler ----------------------------------------------------------------------------------------------
-
-    def _from_dialler(self, now: float) -> None:
-        try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
-        except BlockingIOError:
+    def _watch_state(self, session: ExactSession) -> None:
+        link = session.link
+        suspect = session.machine.state is State.SUSPECT
+        if link is None or suspect == self._suspect:
             return
-        except OSError:
-            data, descriptors = b"", []
-        sockets = [socket.socket(fileno=fd) for fd in descriptors]
-        message: AnyMessage = Stop() if not data else decode(data)  # no data: the dialler is gone
-        match message:
-            case Connect() if sockets:
-                self._connect(message, sockets.pop(), now)
-            case Disconnect():
-                self._drop_link()
-            case Ask():
-                backlog = self._link.backlog if self._link is not None else 0
-                self._tell(self._tally.message(refused=self._tap.dropped, backlog=backlog))
-            case Stop():
-                self._running = False
-        for unexpected in sockets:
-            unexpected.close()
+        self._suspect = suspect
+        if suspect:
+            self._tell(Suspect(link.number))
+        elif session.machine.state is State.ONLINE:
+            self._finish_all(but=link)
+            self._tell(Recovered(link.number))
+
+    # -- links ----------------------------------------------------------------------------------------------------
 
     def _connect(self, order: Connect, sock: socket.socket, now: float) -> None:
-        self._drop_link()
+        session = self._tunnel if isinstance(self._tunnel, ExactSession) else None
         try:
-            tune(sock, dead_after=order.dead)
-            link = Link(order, sock, self._tally, now)
+            if order.exact and (session is None or session.machine.state in {State.ONLINE, State.ENDED}):
+                raise DialError(N_("this connection is not needed any more"))
+            if not order.exact:
+                self._end_session()
+            tune(sock, dead_after=order.settings.dead)
+            link = Link(order, sock, now)
         except (UkihashiError, OSError) as error:
             sock.close()
             if isinstance(error, OSError):  # e.g. reset before we touched it
                 error = DialError(N_("the connection to the hub broke: {reason}"), reason=error.strerror)
             self._tell(Failed(order.attempt, Trouble.of(error)))
             return
-        self._link, self._full = link, False
+        self._links[sock.fileno()] = link
         self._poll.register(sock.fileno(), READ)
-        try:
-            self._flush(link)
-        except UkihashiError as error:
-            self._lose(error)
+        self._drive(link, now)
 
-    def _lose(self, error: UkihashiError) -> None:
-        link = self._link
-        assert link is not None
-        kind = Failed if link.opened is None else Lost
-        self._drop_link()
-        self._tell(kind(link.order.attempt, Trouble.of(error)))
+    def _end_session(self) -> None:
+        """What there was is given up; an exact session stays, to be succeeded by the next."""
+        self._finish_all()
+        if isinstance(self._tunnel, ExactSession):
+            self._tunnel.machine.bye()
+            self._tunnel.link = None
+        else:
+            self._tunnel = None
 
-    def _drop_link(self) -> None:
-        link, self._link = self._link, None
-        self._watch_tap(False)
-        if link is not None:
+    def _ask(self, link: Link, now: float) -> None:
+        """The hub has greeted us over a new link: let go of the old one, then ask."""
+        session = self._tunnel
+        assert isinstance(session, ExactSession)  # `_connect` takes care
+        if session.link is not None and session.machine.state is State.SUSPECT:
+            self._from_link(session.link, READ, now)  # a last look: does it live?
+        old = session.link
+        if not session.ask(link):
+            raise DialError(N_("this connection is not needed any more"))
+        if old is not None:
+            self._finish(old)  # read no more, so our number is final
+        self._suspect = False
+        self._tell(Asked(link.number))
+
+    def _open(self, link: Link, now: float) -> None:
+        """The tunnel begins."""
+        order, outcome, old = link.order, link.outcome, self._tunnel
+        assert outcome is not None
+        lost = carried = 0
+        if order.exact:
+            assert isinstance(old, ExactSession)
+            old.machine.answered(link.number, outcome.have)
+            old.go_on(link, now)
+            self._finish_all(but=link)
+        else:
+            past = old.machine if isinstance(old, ExactSession) else None
+            if past is not None:
+                lost = past.out.high - past.out.first
+                carried = past.out.end - past.out.high
+            if outcome.grace_s:
+                machine = past.succeed(link.number) if past else Machine(CARD_MOVES, link.number)
+                self._tunnel = ExactSession(machine, link, self._tally, order.settings, now)
+            else:
+                lost, carried = lost + carried, 0
+                settings = order.settings if outcome.extension else None
+                timeout = outcome.timeout_ms / 1000
+                self._tunnel = StandardTunnel(link, self._tally, timeout=timeout, settings=settings, now=now)
+        self._suspect = False
+        self._tell(
+            Opened(
+                attempt=order.attempt,
+                resumed=bool(order.session_key),
+                session=outcome.session,
+                session_key=outcome.session_key,
+                timeout_ms=outcome.timeout_ms,
+                extension=outcome.extension,
+                tls=link.tls,
+                cipher=link.cipher,
+                pin=link.pin,
+                product=outcome.product,
+                banner=outcome.banner[:1024],
+                grace_s=outcome.grace_s,
+                lost=lost,
+                carried=carried,
+            )
+        )
+
+    def _lose(self, link: Link, error: UkihashiError) -> None:
+        """A link is gone; what that means for the session, and what to tell."""
+        number, trouble, tunnel = link.number, Trouble.of(error), self._tunnel
+        self._finish(link)
+        if tunnel is None or tunnel.link is not link:
+            self._tell(Failed(number, trouble))
+            return
+        self._suspect = False
+        if not isinstance(tunnel, ExactSession):
+            self._tunnel = None
+            self._tell(Lost(number, trouble))
+            return
+        asked = link.outcome is None
+        if asked and isinstance(error, Refused) and error.code in FORGOTTEN:
+            tunnel.machine.refused(number)
+        tunnel.lost(link)
+        self._tell((Failed if asked else Lost)(number, trouble, over=tunnel.is_over))
+
+    def _finish(self, link: Link) -> None:
+        """Say goodbye, and hear no more of what it says."""
+        fd = link.sock.fileno()
+        if self._links.pop(fd, None) is not None:
             link.finish()
-            self._poll.modify(link.sock.fileno(), READ)
-            self._closing[link.sock.fileno()] = (link.sock, time.monotonic() + LINGER)
+            self._writing.discard(fd)
+            self._poll.modify(fd, READ)
+            self._closing[fd] = (link.sock, clock() + LINGER)
+
+    def _finish_all(self, *, but: Link | None = None) -> None:
+        for link in list(self._links.values()):
+            if link is not but:
+                self._finish(link)
 
     def _read_away(self, fd: int) -> None:
         sock, _ = self._closing[fd]
@@ -237,6 +374,49 @@ class DataProcess:
         sock, _ = self._closing.pop(fd)
         self._poll.unregister(fd)
         sock.close()
+
+    # -- the dialler ----------------------------------------------------------------------------------------------
+
+    def _from_dialler(self, now: float) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        sockets = [socket.socket(fileno=fd) for fd in descriptors]
+        message: AnyMessage = Stop() if not data else decode(data)  # no data: the dialler is gone
+        match message:
+            case Connect() if sockets:
+                self._connect(message, sockets.pop(), now)
+            case GiveUp(attempt, trouble):
+                for link in [link for link in self._links.values() if link.number == attempt]:
+                    self._lose(link, trouble.error())
+            case Apply(settings):
+                self._apply(settings, now)
+            case Ask():
+                self._tell(self._counters())
+            case Stop():
+                self._running = False
+        for unexpected in sockets:
+            unexpected.close()
+
+    def _apply(self, settings: Settings, now: float) -> None:
+        if self._tunnel is not None:
+            self._tunnel.apply(settings, now)
+        for link in self._links.values():
+            tune(link.sock, dead_after=settings.dead)
+
+    def _counters(self) -> Message:
+        tunnel = self._tunnel
+        link = tunnel.link if tunnel is not None else None
+        backlog = link.backlog if link is not None else 0
+        ledger, kept = {}, 0
+        if isinstance(tunnel, ExactSession):
+            out = tunnel.machine.out
+            ledger = tunnel.machine.ledger.row(out.end - out.first)
+            kept = out.bytes
+        return self._tally.message(refused=self._tap.dropped, backlog=backlog, ledger=ledger, waiting_bytes=kept)
 
     def _tell(self, message: Message) -> None:
         """A dialler that does not take its few messages is as good as gone."""

@@ -3,20 +3,19 @@
 It keeps CAP_NET_ADMIN, because what it set on this machine must be taken back later; so it parses nothing that a
 stranger sent. Connections go to the data process as soon as they are up (`child.py`).
 
-    connecting -> online -> reconnecting -> online ...      a new TCP connection each time, the same session (A25)
+    connecting -> online -> suspect, reconnecting -> online ...      a new TCP connection each time, the same session
          \\-> refused: the hub said no; tried again slowly, an admin may change that
 
-The interface stays up with its addresses and routes through all of it, so applications notice a pause at most.
+With a hub of ours a session goes on from the very record (`holder.py`); with a standard one by its key (A25). The
+interface stays up with its addresses and routes through all of it, so applications notice a pause at most.
 """
 
 import asyncio
-import enum
-import os
+import contextlib
 import platform
 import random
 import signal
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -24,14 +23,21 @@ from typing import Any, Final
 import structlog
 
 from ukihashi.auth.password import hash_password
-from ukihashi.card import account
+from ukihashi.card import account, lan, status
 from ukihashi.card.child import SPARE_S, DataChild
+from ukihashi.card.clock import clock
 from ukihashi.card.control import listener
-from ukihashi.card.messages import Connect, Counters, Failed, Lost, Opened, Trouble
+from ukihashi.card.holder import Holder, again, watch_way
+from ukihashi.card.lan import Lan
+from ukihashi.card.messages import FORGOTTEN, Connect, Counters, Failed, Lost, Opened, Settings, Trouble
+from ukihashi.card.redial import Redial
+from ukihashi.card.reload import Reloaded, reload
+from ukihashi.card.status import Loss, Standing, State
 from ukihashi.config import places
 from ukihashi.config.card import CardConfig
 from ukihashi.errors import (
     N_,
+    DialError,
     EnvironmentLacks,
     NotTrusted,
     Refused,
@@ -42,39 +48,34 @@ from ukihashi.errors import (
 from ukihashi.locale import say
 from ukihashi.net import control_socket
 from ukihashi.net.dial import direct
+from ukihashi.net.dial.names import KnownAddresses
+from ukihashi.net.route_watch import RouteWatch
 from ukihashi.session.timers import Backoff, retry_rule
 from ukihashi.tap import netlink
 from ukihashi.tap.device import Tap, open_tap
-from ukihashi.wire.constants import Code
 
 STABLE_S: Final = 10.0  # a session that lived that long is followed by an immediate new try
 STANDARD_PAUSE_S: Final = 5.0  # before a fresh login to a standard hub that forgot us (protocol section 20.1)
 RESTARTS: Final = 5  # of the data process within a minute, then something is really wrong
 
-_FORGOTTEN: Final = frozenset({Code.SESSION_TIMEOUT, Code.INVALID_PROTOCOL})
 _log = structlog.get_logger()
 
 LOG_TEXTS: Final = {
     "card_online": N_("online"),
     "card_left": N_("left the hub"),
     "link_lost": N_("the connection was lost"),
+    "link_silent": N_("the hub is silent; another connection is tried"),
+    "link_recovered": N_("the hub speaks again over the same connection"),
+    "way_not_watched": N_("changes of the network can't be watched"),
     "not_online": N_("not online"),
     "session_forgotten": N_("the hub no longer knows the session; logging in afresh"),
+    "session_lost": N_("a session ended with frames under way: of those sent (lost) each may or may not have arrived"),
+    "reloaded": N_("the account was read again"),
     "hub_says": N_("a word from the hub"),
-    "address_not_set": N_("an address could not be set"),
     "not_undone": N_("something could not be undone"),
     "account_not_written": N_("the account could not be written"),
+    **lan.LOG_TEXTS,
 }
-
-
-class State(enum.StrEnum):
-    """What `card status` shows."""
-
-    CONNECTING = "connecting"
-    ONLINE = "online"
-    RECONNECTING = "reconnecting"
-    REFUSED = "refused"
-    LEAVING = "leaving"
 
 
 class Card:
@@ -97,21 +98,17 @@ class Card:
         self._config = config
         self._keep_trying = keep_trying
         self._report: Callable[[UkihashiError | None], None] | None = report
-        self._state = State.CONNECTING
-        self._since = time.time()
-        self._reason: UkihashiError | None = None  # why not online, or why the last link ended
-        self._session: Opened | None = None  # what a resume needs
-        self._session_until = 0.0  # when the hub will have forgotten it
-        self._peer = ""
-        self._opened_in_s = 0.0  # from dialling to the welcome, the last time
-        self._attempt = 0
-        self._reconnects = 0  # new links for a session or after one
-        self._logins = 0
+        self._standing = Standing()
+        self._session_until = 0.0  # by `clock`: when a standard hub will have forgotten the session
         self._child: DataChild | None = None
         self._restarts: list[float] = []
-        self._changes = netlink.Changes()
+        self._lan = Lan(name, config, clock=clock)
+        self._redial = Redial(pace=config.times.redial, slowest=config.times.dial)
+        self._holder: Holder | None = None
+        self._known = KnownAddresses()
         self._set_up = False
         self._leave = asyncio.Event()
+        self._hurry = asyncio.Event()  # don't wait for the next try
         self._ids = account.installation_id()
 
     async def run(self) -> None:
@@ -125,18 +122,20 @@ class Card:
         with listener(places.card_socket(self.name), self.name) as sock:
             tap = open_tap(self._config.interface.name)
             try:
+                await asyncio.to_thread(self._lan.clean)
                 await asyncio.to_thread(netlink.set_mac, tap.name, self._config.mac)
                 await self._stay(tap, sock)
             finally:
                 await self._take_down(tap)
 
     async def _stay(self, tap: Tap, sock: socket.socket) -> None:
-        verbs = control_socket.Verbs({"status": self.status, "leave": self.leave})
+        verbs = control_socket.Verbs({"status": self.status, "leave": self.leave, "reload": self.reload})
         failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(control_socket.serve(sock, verbs)),
+                    group.create_task(self._lan.keep()),
                     group.create_task(self._keep(tap)),
                 ]
                 await self._leave.wait()
@@ -148,10 +147,10 @@ class Card:
             raise failure from None
 
     async def _take_down(self, tap: Tap) -> None:
-        self._become(State.LEAVING)
+        self._standing.become(State.LEAVING)
         if self._child is not None:
             await self._child.stop()
-        for error in await asyncio.to_thread(self._changes.undo):
+        for error in await asyncio.to_thread(self._lan.undo):
             _log.warning("not_undone", reason=say(error))
         tap.close()
         _log.info("card_left", account=self.name)
@@ -167,49 +166,33 @@ class Card:
         """Verb `status`: one row."""
         child = self._child
         counted = await child.counters() if child is not None else Counters()
-        kernel = await asyncio.to_thread(_kernel_counters, self._config.interface.name)
-        config, session = self._config, self._session  # of one moment: nothing is awaited from here on
-        writes = counted.tls_writes
-        row: dict[str, Any] = {
-            "account": self.name,
-            "state": str(self._state),
-            "since": self._since,
-            "reason": None if self._reason is None else _told(self._reason),
-            "hub": config.hub.hub,
-            "user": config.hub.user,
-            "address": direct.location(config.hub.host, config.hub.port),
-            "peer": self._peer,
-            "opened_in_s": round(self._opened_in_s, 3),
-            "session": session.session if session else "",
-            "extension": session.extension if session else 0,
-            "product": session.product if session else "",
-            "tls": session.tls if session else "",
-            "cipher": session.cipher if session else "",
-            "pin": session.pin.hex() if session else "",
-            "interface": config.interface.name,
-            "mac": config.interface.mac,
-            "addresses": list(config.interface.addresses),
-            "mtu": config.interface.mtu,
-            "frames_in": counted.frames_in,
-            "bytes_in": counted.bytes_in,
-            "frames_out": counted.frames_out,
-            "bytes_out": counted.bytes_out,
-            "tls_writes": writes,
-            "frames_written": counted.frames_written,
-            "frames_per_tls_write": round(counted.frames_written / writes, 2) if writes else 0.0,
-            "keepalives_in": counted.keepalives_in,
-            "keepalives_out": counted.keepalives_out,
-            "dropped_by_kernel": kernel.tx_dropped if kernel else 0,
-            "dropped_toward_kernel": counted.refused,
-            "dropped_oversized": counted.oversized,
-            "backlog": counted.backlog,
-            "attempts": self._attempt,
-            "logins": self._logins,
-            "reconnects": self._reconnects,
-            "pid": os.getpid(),
-            "data_pid": child.pid if child is not None else 0,
-        }
+        pid = child.pid if child is not None else 0
+        row = status.row(self.name, self._config, self._standing, counted, data_pid=pid, lan=self._lan.status())
+        await asyncio.to_thread(status.add_kernel, row)
         return [row]
+
+    async def reload(self) -> list[control_socket.Row]:
+        """Verb `reload`: read the account's file again and heed it; a row for each setting that differs.
+
+        Raises: ConfigError, UsageError: nothing has changed. EnvironmentLacks: the kernel refused a part.
+        """
+        new = reload(self.name, self._config)
+        applied = await self._lan.apply(new.config)
+        self._config = new.config
+        _log.info("reloaded", account=self.name, changed=[row["option"] for row in new.rows])
+        self._heed(new, applied)
+        return new.rows
+
+    def _heed(self, new: Reloaded, applied: lan.Applied) -> None:
+        config = new.config
+        self._redial.pace, self._redial.slowest = config.times.redial, config.times.dial
+        if self._child is not None:
+            self._child.apply(_settings(config))
+        if self._holder is not None and new.fresh_login:
+            self._holder.end_with_link()
+        if self._holder is not None and applied.redial:
+            self._holder.renew(DialError(N_("routes through the card were changed")))
+        self._hurry.set()
 
     # -- staying joined -------------------------------------------------------------------------------------------
 
@@ -217,45 +200,48 @@ class Card:
         backoff = Backoff(longest=self._config.times.retry_most)
         least = 0.0
         while True:
-            await asyncio.sleep(max(least, backoff.next(random.random())))  # noqa: S311 - spreads cards, no secret
+            await self._pause(max(least, backoff.next(random.random())))  # noqa: S311 - spreads cards, no secret
             try:
-                opened = await self._open(tap)
+                opened, way = await self._open(tap)
             except UkihashiError as error:
                 least = self._think_about(error, backoff)
                 continue
             await self._online(opened, tap.name)
-            began = time.monotonic()
-            self._reason = await self._wait_for_loss()
-            ended = time.monotonic()
-            self._session_until = ended + opened.timeout_ms / 1000
-            if ended - began >= STABLE_S:
-                backoff.reset()
+            began = clock()
+            ended = await self._hold(opened, way) if opened.grace_s else await self._wait_for_loss(way)
+            if ended.attempt == 0:  # somebody removed the interface
+                raise ended.trouble.error()
+            if clock() - began >= STABLE_S:
+                backoff = Backoff(longest=self._config.times.retry_most)
             elif opened.resumed:
-                self._session = None  # standard hubs may take a resume and then close it at once (trap T1)
-            least = 0.0
-            self._become(State.RECONNECTING)
-            _log.warning("link_lost", account=self.name, reason=say(self._reason))
+                self._standing.session = None  # standard hubs may take a resume and then close it at once (trap T1)
+            least = self._after(ended, opened, backoff)
 
-    async def _open(self, tap: Tap) -> Opened:
-        """One try: dial, then let the data process open or resume the session. Raises: UkihashiError."""
-        config = self._config
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless a reloaded account gives hope before."""
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+
+    async def _open(self, tap: Tap) -> tuple[Opened, RouteWatch | None]:
+        """One try: dial, then let the data process open the session, or resume it by its key. Raises: UkihashiError."""
+        config, standing = self._config, self._standing
         child = await self._data_process(tap)
-        self._attempt += 1
-        if self._session is not None and time.monotonic() >= self._session_until:
-            self._session = None
-        order = self._order()
-        begun = time.monotonic()
-        sock = await direct.dial(config.hub.host, config.hub.port, deadline=config.times.dial)
-        self._peer = _peer_text(sock)
-        child.connect(order, sock)
-        deadline = time.monotonic() + config.times.dial + SPARE_S
+        standing.attempts += 1
+        attempt = standing.attempts
+        if standing.session is not None and clock() >= self._session_until:
+            standing.session = None
+        begun = clock()
+        way = await self._dial(attempt)
+        deadline = clock() + config.times.dial + SPARE_S
         while True:
-            event = await child.next_event(max(0.0, deadline - time.monotonic()))
+            event = await child.next_event(max(0.0, deadline - clock()))
             match event:
-                case Opened(attempt=self._attempt):
-                    self._opened_in_s = time.monotonic() - begun
-                    return event
-                case Failed(attempt=self._attempt, trouble=trouble):
+                case Opened(attempt=number) if number == attempt:
+                    standing.opened_in_s = clock() - begun
+                    return event, way
+                case Failed(attempt=number, trouble=trouble) if number == attempt:
                     raise trouble.error()
                 case Lost(attempt=0, trouble=trouble):  # the TAP is gone
                     raise trouble.error()
@@ -263,18 +249,33 @@ class Card:
                     await self._end_child()
                     raise EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more"))
 
-    def _order(self) -> Connect:
-        config, session = self._config, self._session
+    async def _dial(self, attempt: int) -> RouteWatch | None:
+        """Connect and hand over; gives the way that the packets take. Raises: UkihashiError."""
+        config, child = self._config, self._child
+        assert child is not None
+        order, mark = self._order(attempt), self._lan.mark
+        sock = await direct.dial(
+            config.hub.host, config.hub.port, deadline=config.times.dial, mark=mark, known=self._known
+        )
+        way = None
+        with contextlib.suppress(OSError):  # broken already: the data process will say so
+            way = RouteWatch.of(sock, mark)
+            self._standing.peer = direct.location(*sock.getpeername()[:2])
+        child.connect(order, sock)
+        return way
+
+    def _order(self, attempt: int) -> Connect:
+        config, session = self._config, self._standing.session
         hub, login, trust = config.hub, config.login, config.trust
         hashed = login.method == "password"
         return Connect(
-            attempt=self._attempt,
+            attempt=attempt,
             location=direct.location(hub.host, hub.port),
             server_name=hub.host,
             hub=hub.hub,
             user=hub.user,
             trust=trust.mode,
-            pin=config.pin,
+            pin=session.pin if session else config.pin,
             authorities=_read_authorities(trust.ca_file) if trust.mode == "ca" and trust.ca_file else "",
             method=login.method,
             password_hash=hash_password(hub.user, login.password) if hashed else b"",
@@ -283,36 +284,38 @@ class Card:
             session_key=session.session_key if session else b"",
             timeout_ms=session.timeout_ms if session else 20_000,
             extension=session.extension if session else 0,
+            exact=bool(session and session.grace_s),
             unique_id=self._ids[:20],
             node_id=self._ids[20:],
             host_name=socket.gethostname(),
             system=platform.system(),
             deadline=config.times.dial,
-            keepalive=config.times.keepalive,
-            dead=config.times.dead,
             ciphers=config.tls.ciphers,
+            settings=_settings(config),
         )
 
     async def _online(self, opened: Opened, interface: str) -> None:
-        old = self._session
-        if opened.resumed and old is not None:
-            opened = _resumed(old, opened)
+        standing = self._standing
+        if opened.resumed and standing.session is not None:
+            opened = again(standing.session, opened)
         else:
-            self._logins += 1
-        self._session = opened
+            standing.logins += 1
+        standing.session = opened
         if self._set_up:
-            self._reconnects += 1
+            standing.reconnects += 1
         else:
-            await asyncio.to_thread(self._configure, interface)
+            await asyncio.to_thread(self._lan.set_up, interface)
             self._set_up = True
         await asyncio.to_thread(self._remember, opened)
-        self._reason = None
-        self._become(State.ONLINE)
+        if opened.lost or opened.carried:
+            standing.loss = Loss(opened.lost, opened.carried, standing.last_cut)
+            _log.warning("session_lost", account=self.name, lost=opened.lost, sent_now=opened.carried)
+        standing.online()
         _log.info(
             "card_online",
             account=self.name,
             session=opened.session,
-            peer=self._peer,
+            peer=standing.peer,
             resumed=opened.resumed,
             tls=opened.tls,
             cipher=opened.cipher,
@@ -321,30 +324,61 @@ class Card:
             _log.info("hub_says", text=opened.banner)
         self._say_first(None)
 
-    async def _wait_for_loss(self) -> UkihashiError:
-        child = self._child
+    async def _hold(self, opened: Opened, way: RouteWatch | None) -> Lost:
+        """An exactly resumable session, until it is over."""
+        assert self._child is not None
+        self._redial.opened(clock())
+        self._holder = Holder(self.name, self._child, self._redial, self._standing, self._dial)
+        try:
+            return await self._holder.hold(opened, way)
+        finally:
+            self._holder = None
+            if not self._child.alive:
+                self._standing.loss = Loss(None, 0, None)
+                await self._end_child()
+
+    async def _wait_for_loss(self, way: RouteWatch | None) -> Lost:
+        """Any other session, until its link is gone."""
+        child, attempt = self._child, self._standing.attempts
         assert child is not None
-        while True:
-            event = await child.next_event()
-            match event:
-                case Lost(attempt=self._attempt, trouble=trouble):
-                    return trouble.error()
-                case Lost(attempt=0, trouble=trouble):  # somebody removed the interface
-                    raise trouble.error()
-                case None:
-                    await self._end_child()
-                    return EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more"))
+        watch = asyncio.create_task(watch_way(child, attempt, way))
+        try:
+            while True:
+                event = await child.next_event()
+                match event:
+                    case Lost(attempt=number) if number in {0, attempt}:
+                        return event
+                    case None:
+                        await self._end_child()
+                        gone = EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more"))
+                        return Lost(attempt, Trouble.of(gone))
+        finally:
+            watch.cancel()
+
+    def _after(self, ended: Lost, opened: Opened, backoff: Backoff) -> float:
+        """After a link of a session, or a session: what to note, and how long to wait at least."""
+        standing, error = self._standing, ended.trouble.error()
+        if not opened.grace_s:
+            self._session_until = clock() + opened.timeout_ms / 1000
+            standing.cut(error)
+            _log.warning("link_lost", account=self.name, reason=say(error))
+            return 0.0
+        if standing.cut_at is None:
+            standing.cut(error)
+        forgotten = isinstance(error, Refused) and error.code in FORGOTTEN
+        if not forgotten:
+            standing.session = None
+        return self._think_about(error, backoff)
 
     def _think_about(self, error: UkihashiError, backoff: Backoff) -> float:
         """After a failed try: what to note, and how long to wait at least. Raises it if the card is to end."""
-        resuming = self._session is not None
-        standard = self._session is not None and not self._session.extension
-        if isinstance(error, Refused) and error.code in _FORGOTTEN and resuming:
-            _log.info("session_forgotten", account=self.name)
-            self._session = None
+        standing = self._standing
+        session = standing.session
+        if isinstance(error, Refused) and error.code in FORGOTTEN and session is not None:
+            _log.info("session_forgotten", account=self.name, reason=say(error))
+            standing.session = None
             backoff.reset()  # the hub is well: log in at once
-            return STANDARD_PAUSE_S if standard else 0.0
-        self._reason = error
+            return 0.0 if session.extension else STANDARD_PAUSE_S
         self._say_first(error)
         _log.warning("not_online", account=self.name, reason=say(error))
         lasting = isinstance(error, NotTrusted | VersionMismatch | UsageError)
@@ -352,10 +386,10 @@ class Card:
             rule = retry_rule(error.code)
             lasting = not rule.again or rule.at_least > 0.0 or not error.code
         if lasting:
-            self._session = None
-            self._become(State.REFUSED)
+            standing.session = None
+            standing.become(State.REFUSED, error)
             return self._config.times.refused
-        self._become(State.RECONNECTING if self._set_up else State.CONNECTING)
+        standing.become(State.RECONNECTING if self._set_up else State.CONNECTING, error)
         return 0.0
 
     def _say_first(self, error: UkihashiError | None) -> None:
@@ -367,25 +401,7 @@ class Card:
         if error is not None and not self._keep_trying:
             raise error
 
-    def _become(self, state: State) -> None:
-        if state is not self._state:
-            self._state, self._since = state, time.time()
-
     # -- this machine ---------------------------------------------------------------------------------------------
-
-    def _configure(self, interface: str) -> None:
-        """Bring the interface up with its addresses and routes."""
-        settings = self._config.interface
-        netlink.set_up(interface, settings.mtu, settings.queue)
-        for address in settings.addresses:
-            try:
-                self._changes.add_address(interface, address)
-            except EnvironmentLacks as error:
-                if ":" not in address:
-                    raise
-                _log.warning("address_not_set", address=address, reason=say(error))  # a machine without IPv6
-        for route in settings.routes:
-            self._changes.add_route(netlink.Route(route.to, interface, route.via, route.metric))
 
     def _remember(self, opened: Opened) -> None:
         """Write down what the first login settled: the key that was trusted on first use, the spent invitation."""
@@ -404,7 +420,7 @@ class Card:
     async def _data_process(self, tap: Tap) -> DataChild:
         if self._child is not None and self._child.alive:
             return self._child
-        now = time.monotonic()
+        now = clock()
         self._restarts = [then for then in self._restarts if now - then < 60.0]
         if len(self._restarts) >= RESTARTS:
             raise EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more"))
@@ -418,46 +434,14 @@ class Card:
             self._child = None
 
 
-def _resumed(old: Opened, new: Opened) -> Opened:
-    """A resume's answer says little: what the login said still holds."""
-    return Opened(
-        attempt=new.attempt,
-        resumed=True,
-        session=old.session,
-        session_key=old.session_key,
-        timeout_ms=old.timeout_ms,
-        extension=old.extension,
-        tls=new.tls,
-        cipher=new.cipher,
-        pin=new.pin,
-        product=new.product,
+def _settings(config: CardConfig) -> Settings:
+    times = config.times
+    return Settings(
+        keepalive=times.keepalive,
+        suspect=min(times.suspect, times.dead),
+        dead=times.dead,
+        buffer=config.resume.buffer_kib * 1024,
     )
-
-
-def _told(error: UkihashiError) -> dict[str, Any]:
-    trouble = Trouble.of(error)
-    return {
-        "text": str(error),
-        "template": trouble.template,
-        "values": trouble.values,
-        "exit_status": error.exit_status,
-        "code": trouble.code,
-    }
-
-
-def _peer_text(sock: socket.socket) -> str:
-    try:
-        host, port = sock.getpeername()[:2]
-    except OSError:
-        return ""
-    return direct.location(host, port)
-
-
-def _kernel_counters(interface: str) -> netlink.LinkCounters | None:
-    try:
-        return netlink.counters(interface)
-    except EnvironmentLacks:
-        return None
 
 
 def _read_authorities(path: str) -> str:

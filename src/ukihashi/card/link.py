@@ -1,24 +1,21 @@
-"""One TCP connection to the hub, from the TLS handshake to its end: opening talk, then the tunnel.
+"""One TCP connection to the hub, from the TLS handshake to its end: opening talk, then bytes of the tunnel.
 
 Driven by the data process's loop: it says when the socket can be read or written and what time it is. Every method may
-raise a `UkihashiError`: the link is then finished, and the error says why.
+raise a `UkihashiError`: the link is then finished, and the error says why. What the tunnel's bytes mean is not known
+here (`tunnel.py`, `session.py`).
 """
 
 import random
 import socket
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Final
 
-from ukihashi.card.messages import Connect, Counters, Opened
+from ukihashi.card.messages import Connect
 from ukihashi.card.opening import Opening, Outcome
 from ukihashi.errors import N_, DialError, NotTrusted, PeerViolation, UsageError
 from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import TlsChannel, TlsState, client_context, spki_pin
-from ukihashi.session.timers import KeepAlive, KeepAliveLaw, Liveness, StandardKeepAlive
-from ukihashi.wire.blocks import BlockDecoder, encode_frames, encode_keepalive
-from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME, SENT_KEEPALIVE
+from ukihashi.wire.extension import Resume
 
 READ: Final = 256 * 1024  # bytes of one read from the network
 TLS_HANDSHAKE: Final = frozenset({0x14, 0x15, 0x16})  # first byte of a TLS record before data (RFC 8446, 5.1)
@@ -29,45 +26,22 @@ _chance: Final = random.SystemRandom()
 _room: Final = memoryview(bytearray(READ))  # one for all links: what is read is taken over before the next read
 
 
-@dataclass(slots=True)
-class Tally:
-    """Counters of the process; fields as in `Counters`."""
-
-    frames_in: int = 0
-    bytes_in: int = 0
-    frames_out: int = 0
-    bytes_out: int = 0
-    tls_writes: int = 0
-    frames_written: int = 0
-    keepalives_in: int = 0
-    keepalives_out: int = 0
-    oversized: int = 0
-
-    def message(self, *, refused: int, backlog: int) -> Counters:
-        """The counters as they travel."""
-        return Counters(
-            refused=refused, backlog=backlog, **{field.name: getattr(self, field.name) for field in fields(self)}
-        )
-
-
 class Link:
     """The connection of one attempt. Whoever holds it closes it."""
 
-    def __init__(self, order: Connect, sock: socket.socket, tally: Tally, now: float) -> None:
+    def __init__(self, order: Connect, sock: socket.socket, now: float) -> None:
         """`sock`: connected, non-blocking; it belongs to the link from now on."""
         self.order: Final = order
+        self.number: Final = order.attempt  # that a session knows it by
         self.sock: Final = sock
-        self.opened: Opened | None = None
-        self._tally = tally
+        self.outcome: Outcome | None = None  # the tunnel is open
+        self.heard_at = now  # when the last byte came
+        self.late_at: Final = now + order.deadline  # when the opening must be done
+        self.pin = b""  # of the key that the hub showed
         self._channel = _channel(order)
         self._opening = Opening(order, random=_chance.randbytes)
-        self._greeted = False  # the opening talk has begun, so the hub's key was found right
-        self._pin = b""
+        self._talking = False  # the opening talk has begun, so the hub's key was found right
         self._first = b""  # the first bytes that came, to tell what answers when it is not TLS
-        self._late_at = now + order.deadline
-        self._decoder = BlockDecoder()
-        self._keepalive: KeepAliveLaw = KeepAlive(now)
-        self._liveness = Liveness(now)
         self._channel.start()
 
     # -- the loop's side ------------------------------------------------------------------------------------------
@@ -84,75 +58,63 @@ class Link:
             raise self._cut(error) from error
         return True
 
-    def read(self, now: float) -> list[bytes]:
-        """Take one read's worth from the socket; give the frames it completed.
+    def read(self, now: float) -> bytes:
+        """Take one read's worth from the socket; give what it held of the tunnel.
 
         All that TLS decrypted is taken out: plaintext left inside would wake nobody.
         """
         try:
             size = self.sock.recv_into(_room)
         except BlockingIOError:
-            return []
+            return b""
         except OSError as error:
             raise self._cut(error) from error
         if size == 0:
             self._channel.receive_end()
             raise self._ended()
+        self.heard_at = now
         if len(self._first) < 8:
             self._first += bytes(_room[: 8 - len(self._first)])
-        return self._take(self._decrypt(_room[:size]), now)
+        plain = self._decrypt(_room[:size])
+        return plain if self.outcome is not None else self._open(plain)
 
     def check_end(self) -> None:
-        """Raise if the hub has said its goodbye; ask after the frames that came before it are delivered."""
+        """Raise if the hub has said its goodbye; ask after what came before it is delivered."""
         if self._channel.state is TlsState.PEER_CLOSED:
             raise self._ended()
 
-    def send(self, frames: Sequence[bytes], now: float) -> None:
-        """Queue one batch of frames: one TLS write. Call only while `flush` gives True, so that nothing piles up."""
-        tally = self._tally
-        longest, shortest = len(max(frames, key=len)), len(min(frames, key=len))
-        if longest > MAX_FRAME or shortest < MIN_FRAME:
-            fitting = [frame for frame in frames if MIN_FRAME <= len(frame) <= MAX_FRAME]
-            tally.oversized += len(frames) - len(fitting)
-            frames = fitting
-            if not frames:
-                return
-        data = encode_frames(frames)
+    def write(self, data: bytes) -> None:
+        """Queue bytes of the tunnel, best many at once; `flush` sends them."""
         self._channel.send(data)
-        self._keepalive.sent(now, random.random())  # noqa: S311 - spreads keep-alives, hides nothing
-        count = len(frames)
-        tally.frames_out += count
-        tally.bytes_out += len(data) - 4 * count - 4
-        tally.tls_writes += 1
-        tally.frames_written += count
 
-    def tick(self, now: float) -> None:
-        """Do what is due: a keep-alive; or find that it is too late for the other end."""
-        if self.opened is None:
-            if now >= self._late_at:
-                raise self._late()
-            return
-        if self._liveness.is_dead(now):
-            raise DialError(
-                N_("nothing came from the hub for {seconds:.0f} s; the connection is held to be cut"),
-                seconds=self._liveness.silent_for(now),
-            )
-        if self._keepalive.is_due(now):
-            self._channel.send(encode_keepalive(_chance.randbytes(_chance.randrange(SENT_KEEPALIVE + 1))))
-            self._keepalive.sent(now, _chance.random())
-            self._tally.keepalives_out += 1
+    def check_opening(self, now: float) -> None:
+        """Raise if the opening takes too long."""
+        if self.outcome is None and now >= self.late_at:
+            raise self._late()
 
     @property
-    def due_at(self) -> float:
-        """When `tick` is wanted next."""
-        if self.opened is None:
-            return self._late_at
-        return min(self._keepalive.due_at, self._liveness.dead_at)
+    def greeted(self) -> bool:
+        """The hub waits to be asked for an exact resume."""
+        return self._opening.greeted
+
+    def ask(self, resume: Resume) -> None:
+        """Ask the hub to go on with the session over this link."""
+        self._channel.send(self._opening.ask(resume))
 
     @property
     def backlog(self) -> int:
         """Bytes that wait for the network."""
         return self._channel.backlog
+
+    @property
+    def tls(self) -> str:
+        """`TLSv1.3`."""
+        return self._channel.version
+
+    @property
+    def cipher(self) -> str:
+        """The suite that is used."""
+        return self._channel.cipher
 
     def finish(self) -> None:
         """Say goodbye (close_notify, trap T1) as far as the socket takes it now, and send no more.
@@ -179,67 +141,27 @@ class Link:
             if shaking:
                 raise self._no_tls(violation) from violation
             raise
-        if not self._greeted and channel.state is not TlsState.HANDSHAKING:
+        if not self._talking and channel.state is not TlsState.HANDSHAKING:
             self._check_key()
-            self._greeted = True
+            self._talking = True
             channel.send(self._opening.start())
         return plain
 
-    def _take(self, plain: bytes, now: float) -> list[bytes]:
+    def _open(self, plain: bytes) -> bytes:
+        """Go on with the opening talk; what is behind it is the tunnel's."""
         if not plain:
-            return []
-        if self.opened is None:
-            answer = self._opening.receive(plain)
-            if answer:
-                self._channel.send(answer)
-            outcome = self._opening.outcome
-            if outcome is None:
-                return []
-            self._open(outcome, now)
-            plain = outcome.rest
-        decoder, tally = self._decoder, self._tally
-        before = decoder.keepalives
-        frames = decoder.feed(plain)
-        if frames or decoder.keepalives != before:
-            self._liveness.heard(now)
-            tally.keepalives_in += decoder.keepalives - before
-        if frames:
-            if len(max(frames, key=len)) > MAX_FRAME:
-                fitting = [frame for frame in frames if len(frame) <= MAX_FRAME]
-                tally.oversized += len(frames) - len(fitting)
-                frames = fitting
-            tally.frames_in += len(frames)
-            tally.bytes_in += sum(map(len, frames))
-        return frames
-
-    def _open(self, outcome: Outcome, now: float) -> None:
-        order, channel = self.order, self._channel
-        if outcome.extension:
-            self._keepalive = KeepAlive(now, interval=order.keepalive)
-            self._liveness = Liveness(now, dead=order.dead)
-        else:
-            timeout = outcome.timeout_ms / 1000
-            self._keepalive = StandardKeepAlive(now, timeout=timeout)
-            self._liveness = Liveness(now, dead=timeout)
-        self.opened = Opened(
-            attempt=order.attempt,
-            resumed=bool(order.session_key),
-            session=outcome.session,
-            session_key=outcome.session_key,
-            timeout_ms=outcome.timeout_ms,
-            extension=outcome.extension,
-            tls=channel.version,
-            cipher=channel.cipher,
-            pin=self._pin,
-            product=outcome.product,
-            banner=outcome.banner[:1024],
-        )
+            return b""
+        answer = self._opening.receive(plain)
+        if answer:
+            self._channel.send(answer)
+        self.outcome = self._opening.outcome
+        return self.outcome.rest if self.outcome is not None else b""
 
     def _check_key(self) -> None:
         """The hub must show the key we know, before anything else is said to it (A9, D9)."""
-        self._pin = spki_pin(self._channel.peer_certificate())
-        known = self.order.pin
-        if self.order.trust != "ca" and known and self._pin != known:
+        self.pin = spki_pin(self._channel.peer_certificate())
+        known, order = self.order.pin, self.order
+        if known and self.pin != known and (order.trust != "ca" or order.session_key):
             raise NotTrusted(
                 N_(
                     "{address} shows another key than the one this account trusts. Expected SHA-256 {expected}, got "
@@ -248,7 +170,7 @@ class Link:
                 ),
                 address=self.order.location,
                 expected=fingerprint(known),
-                shown=fingerprint(self._pin),
+                shown=fingerprint(self.pin),
             )
 
     # -- what went wrong ------------------------------------------------------------------------------------------
@@ -284,9 +206,9 @@ class Link:
         )
 
     def _ended(self) -> DialError:
-        if self.opened is not None:
+        if self.outcome is not None:
             return DialError(N_("the hub closed the connection"))
-        if self._greeted:
+        if self._talking:
             return self._opening.end()
         if self._first and self._first[0] not in TLS_HANDSHAKE:
             return self._no_tls(PeerViolation(N_("the other end closed")))
@@ -296,7 +218,7 @@ class Link:
         )
 
     def _cut(self, error: OSError) -> DialError:
-        if self.opened is None and not self._greeted:
+        if self.outcome is None and not self._talking:
             return DialError(
                 N_("the connection to {address} broke before TLS was up ({reason}); is this a hub's HTTPS port?"),
                 address=self.order.location,
@@ -305,7 +227,7 @@ class Link:
         return DialError(N_("the connection to the hub broke: {reason}"), reason=error.strerror)
 
     def _late(self) -> DialError:
-        if self._greeted:
+        if self._talking:
             return self._opening.late(self.order.deadline)
         return DialError(
             N_("{address} took the connection but did not speak TLS within {seconds:g} s; is this a hub's HTTPS port?"),

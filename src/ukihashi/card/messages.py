@@ -12,7 +12,10 @@ import msgspec
 
 from ukihashi import errors
 from ukihashi.errors import UkihashiError
+from ukihashi.session.timers import DEAD_S, KEEPALIVE_S, SUSPECT_S
+from ukihashi.wire.constants import Code
 
+FORGOTTEN: Final = frozenset({Code.SESSION_TIMEOUT, Code.INVALID_PROTOCOL})  # a hub does not know the session any more
 MAX_MESSAGE: Final = 128 * 1024  # bytes of one message; a socket pair's packet may be that long
 
 
@@ -52,8 +55,20 @@ class Trouble(msgspec.Struct, frozen=True, omit_defaults=True):
 # -- dialler to data ----------------------------------------------------------------------------------------------
 
 
+class Settings(msgspec.Struct, frozen=True):
+    """What rules between two ukihashi ends, and may change while a session is up. Seconds."""
+
+    keepalive: float = KEEPALIVE_S  # of our own silence, then a keep-alive
+    suspect: float = SUSPECT_S  # of the hub's silence, then `Suspect`
+    dead: float = DEAD_S  # of the hub's silence, then `Lost`
+    buffer: int = 8 << 20  # bytes kept toward the hub
+
+
 class Connect(Message, frozen=True):
-    """Open a session, or resume one, over the attached descriptor. `Opened` or `Failed` follows within `deadline`."""
+    """Open a session, or resume one, over the attached descriptor. `Opened` or `Failed` follows within `deadline`.
+
+    Unless it is an exact resume, what there was before is given up.
+    """
 
     attempt: int  # named in every answer, so that one for an attempt given up is told apart
     location: str  # "host:port" as dialled, for sentences and the Host header
@@ -61,7 +76,7 @@ class Connect(Message, frozen=True):
     hub: str
     user: str
     trust: Literal["pin", "ca", "first-use"]
-    pin: bytes = b""  # 32 bytes; first-use without one: the key is accepted and told
+    pin: bytes = b""  # 32 bytes; first-use without one: the key is accepted and told; a resume: the session's, always
     authorities: str = ""  # PEM; mode "ca" without it: the system's
     method: Literal["password", "plain", "anonymous"] = "password"
     password_hash: bytes = b""  # method "password": SHA-0 form, 20 bytes
@@ -70,18 +85,27 @@ class Connect(Message, frozen=True):
     session_key: bytes = b""  # resume this session instead of logging in
     timeout_ms: int = 20_000  # resume: what its welcome said
     extension: int = 0  # resume: what its welcome said
+    exact: bool = False  # resume: go on from the very record, beside the link that carries the session now
     unique_id: bytes = b""  # 20 bytes
     node_id: bytes = b""  # 16 bytes
     host_name: str = ""
     system: str = ""
     deadline: float = 15.0  # seconds for TLS and login together
-    keepalive: float = 5.0  # seconds of silence, between two ukihashi ends
-    dead: float = 15.0  # seconds of silence, between two ukihashi ends
     ciphers: list[str] = []  # picked by hand; [] = modern ones
+    settings: Settings = Settings()
 
 
-class Disconnect(Message, frozen=True):
-    """Close the link in good order, or give the attempt up. No answer."""
+class GiveUp(Message, frozen=True):
+    """Close a link in good order; `Lost` or `Failed` follows with the same trouble."""
+
+    attempt: int
+    trouble: Trouble
+
+
+class Apply(Message, frozen=True):
+    """From now on these settings."""
+
+    settings: Settings
 
 
 class Ask(Message, frozen=True):
@@ -89,7 +113,7 @@ class Ask(Message, frozen=True):
 
 
 class Stop(Message, frozen=True):
-    """Close the link in good order and exit."""
+    """End the session in good order and exit."""
 
 
 # -- data to dialler ----------------------------------------------------------------------------------------------
@@ -113,6 +137,9 @@ class Opened(Message, frozen=True):
     pin: bytes  # 32 bytes, of the key that the hub showed
     product: str = ""  # the hub's own words
     banner: str = ""  # for the user
+    grace_s: int = 0  # how long the hub keeps the session when it is cut; 0 = it can't be resumed exactly
+    lost: int = 0  # frames of the session before this one that may or may not have arrived
+    carried: int = 0  # frames kept in the session before, sent in this one
 
 
 class Failed(Message, frozen=True):
@@ -120,6 +147,7 @@ class Failed(Message, frozen=True):
 
     attempt: int
     trouble: Trouble
+    over: bool = False  # and the session that it was to resume is over
 
 
 class Lost(Message, frozen=True):
@@ -127,6 +155,25 @@ class Lost(Message, frozen=True):
 
     attempt: int
     trouble: Trouble
+    over: bool = False  # and so is the session
+
+
+class Suspect(Message, frozen=True):
+    """The link that carries the session has been silent for long."""
+
+    attempt: int
+
+
+class Recovered(Message, frozen=True):
+    """It spoke after all; what was opened beside it is closed."""
+
+    attempt: int
+
+
+class Asked(Message, frozen=True):
+    """The hub was asked to go on over this link; the one before is given up."""
+
+    attempt: int
 
 
 class Counters(Message, frozen=True):
@@ -143,9 +190,14 @@ class Counters(Message, frozen=True):
     refused: int = 0  # frames from the hub that the kernel would not take
     oversized: int = 0  # frames from this machine, or from the hub, longer than the protocol carries
     backlog: int = 0  # bytes that wait for the network now
+    ledger: dict[str, Any] = {}  # of exactly resumed sessions: `session.machine.Ledger`
+    waiting_bytes: int = 0  # kept until the hub acknowledges them
 
 
-AnyMessage = Connect | Disconnect | Ask | Stop | Ready | Opened | Failed | Lost | Counters
+AnyMessage = (
+    Connect | GiveUp | Apply | Ask | Stop
+    | Ready | Opened | Failed | Lost | Suspect | Recovered | Asked | Counters
+)  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode
 _decoder: Final = msgspec.msgpack.Decoder(AnyMessage)

@@ -20,7 +20,7 @@ from ukihashi.wire.constants import (
     AuthType,
     Code,
 )
-from ukihashi.wire.extension import agree
+from ukihashi.wire.extension import Resume, agree
 from ukihashi.wire.http import ClientSide, HttpViolation, Response, pack_request, read_pack, signature_request
 from ukihashi.wire.messages import (
     AdditionalConnect,
@@ -60,10 +60,15 @@ class Outcome:
     product: str
     banner: str
     rest: bytes
+    grace_s: int = 0  # seconds that the hub keeps a cut session for an exact resume; 0 = never
+    have: int = 0  # exact resume: every record of ours before this number has reached the hub
 
 
 class Opening:
-    """One talk. Call `start`, then `receive` for everything that comes, until `outcome` is there."""
+    """One talk. Call `start`, then `receive` for everything that comes, until `outcome` is there.
+
+    For an exact resume it stops when `greeted`: the caller lets go of the old link and calls `ask`.
+    """
 
     def __init__(self, order: Connect, *, random: Callable[[int], bytes]) -> None:
         """`random(n)` gives n random bytes."""
@@ -72,6 +77,7 @@ class Opening:
         self._http = ClientSide(order.location, max_body=MAX_ANSWER)
         self._hello: Hello | None = None
         self._noops = 0
+        self._asked = False
         self.outcome: Outcome | None = None
 
     def start(self) -> bytes:
@@ -91,6 +97,16 @@ class Opening:
         except HttpViolation as violation:
             raise self._no_hub(violation) from violation
         return self._answer(response) if response is not None else b""
+
+    @property
+    def greeted(self) -> bool:
+        """The hub has said who it is and waits to be asked for an exact resume."""
+        return self._hello is not None and self._order.exact and not self._asked
+
+    def ask(self, resume: Resume) -> bytes:
+        """Ask the hub to go on with the session from there; call once, when `greeted`."""
+        self._asked = True
+        return self._send(AdditionalConnect(self._order.session_key, PRODUCT, VERSION, BUILD, resume))
 
     def end(self) -> DialError:
         """The hub closed the connection in the middle: the error to tell."""
@@ -143,6 +159,8 @@ class Opening:
         if isinstance(hello, ErrorAnswer):
             raise self._refused(hello)
         self._hello = hello
+        if self._order.exact:
+            return b""
         if self._order.session_key:
             return self._send(AdditionalConnect(self._order.session_key, PRODUCT, VERSION, BUILD))
         return self._send(self._login(hello.random))
@@ -164,6 +182,7 @@ class Opening:
             node=Node(order.host_name, order.system, order.server_name, order.node_id),
             extension=EXTENSION_VERSION,
             extension_oldest=EXTENSION_OLDEST,
+            resume=True,
             invite_token=order.invite,
             invite_hash=order.password_hash if order.invite else b"",
         )
@@ -180,7 +199,17 @@ class Opening:
                 address=str(answer.ip),
             )
         self._check(answer)
-        self._finish(answer.session_name, answer.session_key, answer.timeout_ms, answer.extension, answer.message)
+        assert self._hello is not None
+        self.outcome = Outcome(
+            session=answer.session_name,
+            session_key=answer.session_key,
+            timeout_ms=answer.timeout_ms,
+            extension=answer.extension,
+            product=self._hello.product,
+            banner=answer.message,
+            rest=self._http.take_over(),
+            grace_s=answer.grace_s if answer.extension else 0,
+        )
         return b""
 
     def _check(self, welcome: Welcome) -> None:
@@ -196,17 +225,38 @@ class Opening:
         if isinstance(answer, Noop):
             return self._skip()
         if isinstance(answer, ErrorAnswer):
-            raise answer.refusal()
+            raise self._not_resumed(answer)
         if answer.direction:
             raise Refused(N_("the hub insists on compression or half duplex, which this card did not ask for"))
         order = self._order
-        self._finish("", order.session_key, order.timeout_ms, order.extension, "")
+        if order.exact and answer.have is None:
+            raise PeerViolation(N_("the hub resumes the session without saying how far it got"))
+        assert self._hello is not None
+        self.outcome = Outcome(
+            session="",
+            session_key=order.session_key,
+            timeout_ms=order.timeout_ms,
+            extension=order.extension,
+            product=self._hello.product,
+            banner="",
+            rest=self._http.take_over(),
+            have=answer.have or 0,
+        )
         return b""
 
-    def _finish(self, session: str, key: bytes, timeout_ms: int, extension: int, banner: str) -> None:
-        assert self._hello is not None
-        product = self._hello.product
-        self.outcome = Outcome(session, key, timeout_ms, extension, product, banner, self._http.take_over())
+    def _not_resumed(self, answer: ErrorAnswer) -> Refused:
+        numbers = answer.numbers
+        if numbers is None:
+            return answer.refusal()
+        return Refused(
+            N_(
+                "the hub can't go on with the session: it has our frames up to {have} and its own from {first} to {end}"
+            ),
+            code=answer.code,
+            have=numbers.have,
+            first=numbers.first,
+            end=numbers.end,
+        )
 
     def _refused(self, answer: ErrorAnswer) -> UkihashiError:
         """What the hub said no with, in words that fit what we asked."""

@@ -20,9 +20,11 @@ from ukihashi.card.link import fingerprint
 from ukihashi.cli import background
 from ukihashi.cli.card_clean import clean
 from ukihashi.cli.card_page import card_page
+from ukihashi.cli.card_status import show as show_status
+from ukihashi.cli.card_status import state_word
 from ukihashi.cli.ciphers import card_ciphers
 from ukihashi.cli.options import CARD_COMMANDS
-from ukihashi.cli.output import Column, cell, print_json, say_aside, show, write
+from ukihashi.cli.output import Column, print_json, say_aside, show, write
 from ukihashi.cli.user import json_option
 from ukihashi.config import places
 from ukihashi.config.card import (
@@ -49,21 +51,12 @@ from ukihashi.errors import (
 )
 from ukihashi.locale import _, say
 from ukihashi.tap import netlink
-from ukihashi.web.status import size
 from ukihashi.wire.constants import Code
 
 LEAVE_S: Final = 10.0  # seconds that `leave` waits for the interface to go
 DEFAULT_PORT: Final = 443
 
 NO_ACCOUNT: Final = N_("no account yet; make one with `ukihashi card join LINK`")
-STATES: Final = {
-    "connecting": N_("connecting"),
-    "online": N_("online"),
-    "reconnecting": N_("reconnecting"),
-    "refused": N_("refused"),
-    "leaving": N_("leaving"),
-    "down": N_("down"),
-}
 
 
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -173,7 +166,7 @@ def status(name: str, as_json: bool) -> int:
         if as_json:
             print_json(row)
         else:
-            _show_status(row)
+            show_status(row)
     if not rows and not as_json:
         say_aside(_(NO_ACCOUNT))
     return DaemonUnreachable.exit_status if name and rows[0]["state"] == "down" else 0
@@ -187,7 +180,7 @@ def list_(as_json: bool) -> None:
     rows = [{key: row.get(key, "") for key in keys} for row in map(status_of, account.names())]
     columns = [
         Column("account", _("ACCOUNT")),
-        Column("state", _("STATE"), _state_word),
+        Column("state", _("STATE"), state_word),
         Column("hub", _("HUB")),
         Column("user", _("USER")),
         Column("address", _("SERVER")),
@@ -368,35 +361,3 @@ def status_of(name: str) -> dict[str, Any]:
         "mac": config.interface.mac,
         "addresses": list(config.interface.addresses),
     }
-
-
-def _show_status(row: dict[str, Any]) -> None:
-    lines: dict[str, object] = {}
-    if reason := row.get("reason"):
-        error = UkihashiError(str(reason["template"]), **reason["values"])
-        try:
-            lines[_("Reason")] = say(error)
-        except (KeyError, ValueError, IndexError):  # a card of another version
-            lines[_("Reason")] = reason.get("text")
-    lines[_("Virtual hub")] = row.get("hub")
-    lines[_("User")] = row.get("user")
-    lines[_("Server")] = row.get("peer") or row.get("address")
-    lines[_("Session")] = row.get("session")
-    lines[_("Encryption")] = " ".join(filter(None, (row.get("tls"), row.get("cipher"))))
-    lines[_("Interface")] = row.get("interface")
-    lines[_("MAC address")] = row.get("mac")
-    lines[_("Addresses")] = row.get("addresses")
-    if "frames_in" in row:
-        amount = _("{frames} frames, {size}")
-        lines[_("Received")] = amount.format(frames=row["frames_in"], size=size(row["bytes_in"]))
-        lines[_("Sent")] = amount.format(frames=row["frames_out"], size=size(row["bytes_out"]))
-        lines[_("Dropped")] = row["dropped_by_kernel"] + row["dropped_toward_kernel"] + row["dropped_oversized"]
-        lines[_("Reconnections")] = row["reconnects"]
-    write(f"{row['account']}: {_state_word(row['state'])}")
-    for name, value in lines.items():
-        if value not in ("", None, []):
-            write(f"  {name}: {cell(value)}")
-
-
-def _state_word(state: object) -> str:
-    return _(STATES.get(str(state), str(state)))

@@ -158,6 +158,7 @@ OPTIONS: Final = {
 CARD_STATES: Final = {
     "connecting": N_("connecting"),
     "online": N_("online"),
+    "suspect": N_("online, but the hub is silent"),
     "reconnecting": N_("reconnecting"),
     "refused": N_("refused"),
     "leaving": N_("leaving"),

@@ -1,0 +1,204 @@
+"""A session that outlives its links: `session.machine` joined with the link that carries it at the moment.
+
+Frames from the TAP become records of the machine; it keeps them until the hub has them, and gives to the link what that
+one still needs. While the link is cut the TAP is read on, up to the bound (D8).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ukihashi.card.link import Link
+from ukihashi.card.messages import Settings
+from ukihashi.card.tally import Tally
+from ukihashi.card.tunnel import chance, silence
+from ukihashi.errors import N_, DialError, Refused, UkihashiError
+from ukihashi.session.machine import Machine, State
+from ukihashi.session.timers import KEEPALIVE_S, Health, KeepAlive, Liveness
+from ukihashi.wire.blocks import BlockDecoder, encode_frames
+from ukihashi.wire.constants import Code, sentence
+from ukihashi.wire.extension import (
+    MAX_PADDING,
+    Bye,
+    Have,
+    PeerOptions,
+    Reason,
+    encode_bye,
+    encode_have,
+    encode_have_keepalive,
+    encode_options,
+)
+
+WRITE: Final = 256 * 1024  # bytes of one TLS write, at most about that
+
+_CARRIED: Final = frozenset({State.ONLINE, State.SUSPECT})
+
+
+class ExactSession:
+    """See `tunnel.Tunnel` for what the loop calls."""
+
+    def __init__(self, machine: Machine, link: Link, tally: Tally, settings: Settings, now: float) -> None:
+        self.machine: Final = machine
+        self.link: Link | None = None
+        self._tally = tally
+        self._settings = settings
+        self.go_on(link, now)
+
+    # -- links ----------------------------------------------------------------------------------------------------
+
+    def go_on(self, link: Link, now: float) -> None:
+        """`link` carries the session from here on."""
+        self.link = link
+        self._decoder = BlockDecoder(extended=True)
+        self._every = 0.0  # seconds; what the hub said of its keep-alives over this link
+        self._keepalive = KeepAlive(now, interval=self._settings.keepalive)
+        self._liveness = self._law(now)
+        if self._settings.keepalive != KEEPALIVE_S:
+            self._tell_options(link)
+
+    def ask(self, link: Link) -> bool:
+        """Let `link` take over, if it is needed. The link before must have been let go."""
+        resume = self.machine.ask(link.number)
+        if resume is None:
+            return False
+        self.link = link
+        link.ask(resume)
+        return True
+
+    def lost(self, link: Link) -> None:
+        """`link`, which carried the session or was asked to, is gone."""
+        self.machine.lost(link.number)
+        self.link = None
+
+    @property
+    def is_over(self) -> bool:
+        """No link can carry it any more."""
+        return self.machine.state is State.ENDED
+
+    # -- frames ---------------------------------------------------------------------------------------------------
+
+    @property
+    def hungry(self) -> bool:
+        machine = self.machine
+        if machine.out.bytes >= self._settings.buffer or self.is_over:
+            return False
+        if machine.state in _CARRIED and self.link is not None:
+            return not machine.out.waiting and not self.link.backlog
+        return True
+
+    @property
+    def pending(self) -> bool:
+        return self.machine.out.waiting > 0
+
+    def send(self, frames: Sequence[bytes], now: float) -> None:  # noqa: ARG002 - as every tunnel
+        self.machine.send(encode_frames(frames), len(frames))
+
+    def pump(self, now: float) -> None:
+        link, machine = self.link, self.machine
+        if link is None or link.backlog or machine.state not in _CARRIED:
+            return
+        before = machine.out.cursor
+        have = machine.ack(now)
+        data = machine.take(WRITE)
+        if data:
+            self._tally.written(machine.out.cursor - before)
+        if have is not None:
+            data = encode_have(have) + data
+        if data:
+            link.write(data)
+            self._keepalive.sent(now)
+
+    def receive(self, plain: bytes, now: float) -> list[bytes]:
+        decoder = self._decoder
+        before = decoder.keepalives
+        frames = decoder.feed(plain)
+        self.machine.received(len(frames), len(plain), now)
+        self._tally.keepalives_in += decoder.keepalives - before
+        return self._tally.inward(frames)
+
+    def obey(self, now: float) -> None:
+        controls = self._decoder.controls
+        if not controls:
+            return
+        self._decoder.controls = []
+        for control in controls:
+            match control:
+                case Have(number):
+                    self.machine.acknowledged(number)
+                case PeerOptions(milliseconds):
+                    self._every = milliseconds / 1000
+                    self._liveness = self._law(now - self._liveness.silent_for(now))
+                case Bye():
+                    self.machine.bye()
+                    raise _said(control)
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    @property
+    def due_at(self) -> float:
+        link, machine = self.link, self.machine
+        if link is None or machine.state not in _CARRIED:
+            return float("inf")
+        suspect = machine.state is State.SUSPECT
+        due = min(self._keepalive.due_at, self._liveness.dead_at if suspect else self._liveness.suspect_at)
+        if machine.ack_at is not None and not link.backlog:
+            due = min(due, machine.ack_at)
+        return due
+
+    def heard(self, now: float) -> None:
+        """A byte came over the link that carries the session."""
+        self._liveness.heard(now)
+        self.machine.heard()
+
+    def looks_silent(self, now: float) -> bool:
+        return self.machine.state in _CARRIED and self._liveness.health(now) is not Health.ALIVE
+
+    def tick(self, now: float) -> None:
+        link, machine = self.link, self.machine
+        if link is None or machine.state not in _CARRIED:
+            return
+        match self._liveness.health(now):
+            case Health.DEAD:
+                raise silence(self._liveness.silent_for(now))
+            case Health.SUSPECT:
+                machine.silent()
+        if self._keepalive.is_due(now):
+            if not link.backlog:  # else the hub will hear from us as soon as anything gets through
+                padding = chance.randbytes(chance.randrange(MAX_PADDING + 1))
+                link.write(encode_have_keepalive(machine.acknowledge(), padding))
+                self._tally.keepalives_out += 1
+            self._keepalive.sent(now)
+        self.pump(now)
+
+    def apply(self, settings: Settings, now: float) -> None:
+        before, self._settings = self._settings, settings
+        self._liveness = self._law(now - self._liveness.silent_for(now))
+        if settings.keepalive != before.keepalive:
+            self._keepalive = KeepAlive(now, interval=settings.keepalive)
+            if self.link is not None and self.machine.state in _CARRIED:
+                self._tell_options(self.link)
+
+    def leave(self) -> None:
+        if self.link is not None and self.machine.state in _CARRIED:
+            self.link.write(encode_bye(Bye(Reason.LEFT)))
+        self.machine.bye()
+
+    def _law(self, heard: float) -> Liveness:
+        """A hub that speaks seldom is given time: twice its period, three times."""
+        dead = max(self._settings.dead, 3 * self._every)
+        return Liveness(heard, dead=dead, suspect=min(max(self._settings.suspect, 2 * self._every), dead))
+
+    def _tell_options(self, link: Link) -> None:
+        link.write(encode_options(PeerOptions(round(self._settings.keepalive * 1000))))
+
+
+def _said(bye: Bye) -> UkihashiError:
+    """The hub ended the session on purpose: what to tell, and what `retry_rule` goes by."""
+    match bye.reason:
+        case Reason.STOPPING:
+            return DialError(N_("the hub's program ends; it is tried again until it is back"))
+        case Reason.OFFLINE:
+            return Refused(sentence(Code.HUB_STOPPING), code=Code.HUB_STOPPING)
+        case Reason.REMOVED:
+            return Refused(sentence(Code.SESSION_REMOVED), code=Code.SESSION_REMOVED)
+        case _:
+            return DialError(N_("the hub ended the session"))

@@ -1,0 +1,163 @@
+"""How a card stands, and the row that `card status` shows of it."""
+
+import contextlib
+import enum
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ukihashi.card.clock import clock
+from ukihashi.card.messages import Counters, Opened, Trouble
+from ukihashi.config.card import CardConfig
+from ukihashi.errors import EnvironmentLacks, UkihashiError
+from ukihashi.net.dial import direct
+from ukihashi.tap import netlink
+
+
+class State(enum.StrEnum):
+    """What `card status` shows."""
+
+    CONNECTING = "connecting"
+    ONLINE = "online"
+    SUSPECT = "suspect"  # the link is silent, others are tried beside it
+    RECONNECTING = "reconnecting"
+    REFUSED = "refused"
+    LEAVING = "leaving"
+
+
+@dataclass(slots=True)
+class Loss:
+    """What a session that could not be resumed took with it."""
+
+    lost: int | None  # frames sent in it that may or may not have arrived; None: nobody counted them
+    carried: int  # frames kept, that the next session sent
+    reason: UkihashiError | None
+    at: float = field(default_factory=time.time)
+
+
+@dataclass(slots=True)
+class Standing:
+    """How the card stands now."""
+
+    state: State = State.CONNECTING
+    since: float = field(default_factory=time.time)
+    reason: UkihashiError | None = None  # why not online
+    session: Opened | None = None  # what a resume needs
+    peer: str = ""
+    opened_in_s: float = 0.0  # from dialling to the welcome, the last time
+    attempts: int = 0
+    logins: int = 0
+    reconnects: int = 0  # new links for a session or after one
+    resumes: int = 0  # of them, those that went on from the very record
+    cut_at: float | None = None  # by `clock`; None: a link carries the session
+    gap_s: float = 0.0  # how long the last cut was
+    last_cut: UkihashiError | None = None  # why the last link ended
+    loss: Loss | None = None  # the last one
+
+    def become(self, state: State, reason: UkihashiError | None = None) -> None:
+        """Another state; the reason replaces the one before."""
+        self.reason = reason
+        if state is not self.state:
+            self.state, self.since = state, time.time()
+
+    def cut(self, reason: UkihashiError) -> None:
+        """The link ended."""
+        self.last_cut = reason
+        self.cut_at = clock()
+        self.become(State.RECONNECTING, reason)
+
+    def online(self) -> None:
+        """A link carries the session, for the first time or again."""
+        if self.cut_at is not None:
+            self.gap_s = clock() - self.cut_at
+        self.cut_at = None
+        self.become(State.ONLINE)
+
+
+def row(
+    name: str, config: CardConfig, standing: Standing, counted: Counters, *, data_pid: int, lan: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything at one moment, but the kernel's own counter, which `add_kernel` fills in."""
+    session, writes = standing.session, counted.tls_writes
+    return {
+        "account": name,
+        "state": str(standing.state),
+        "since": standing.since,
+        "reason": told(standing.reason),
+        "hub": config.hub.hub,
+        "user": config.hub.user,
+        "address": direct.location(config.hub.host, config.hub.port),
+        "peer": standing.peer,
+        "opened_in_s": round(standing.opened_in_s, 3),
+        "session": session.session if session else "",
+        "extension": session.extension if session else 0,
+        "grace_s": session.grace_s if session else 0,
+        "product": session.product if session else "",
+        "tls": session.tls if session else "",
+        "cipher": session.cipher if session else "",
+        "pin": session.pin.hex() if session else "",
+        "interface": config.interface.name,
+        "mac": config.interface.mac,
+        "addresses": list(config.interface.addresses),
+        "mtu": config.interface.mtu,
+        "frames_in": counted.frames_in,
+        "bytes_in": counted.bytes_in,
+        "frames_out": counted.frames_out,
+        "bytes_out": counted.bytes_out,
+        "tls_writes": writes,
+        "frames_written": counted.frames_written,
+        "frames_per_tls_write": round(counted.frames_written / writes, 2) if writes else 0.0,
+        "keepalives_in": counted.keepalives_in,
+        "keepalives_out": counted.keepalives_out,
+        "dropped_by_kernel": 0,
+        "dropped_toward_kernel": counted.refused,
+        "dropped_oversized": counted.oversized,
+        "backlog": counted.backlog,
+        "waiting_bytes": counted.waiting_bytes,
+        "ledger": counted.ledger,
+        "attempts": standing.attempts,
+        "logins": standing.logins,
+        "reconnects": standing.reconnects,
+        "resumes": standing.resumes,
+        "cut_s": 0.0 if standing.cut_at is None else round(clock() - standing.cut_at, 3),
+        "gap_s": round(standing.gap_s, 3),
+        "last_cut": told(standing.last_cut),
+        "last_loss": _loss(standing.loss),
+        "pid": os.getpid(),
+        "data_pid": data_pid,
+        "lan": lan,
+    }
+
+
+def add_kernel(row: dict[str, Any]) -> None:
+    """Ask the kernel how many frames the interface's queue dropped; all drops go into the ledger, by reason."""
+    with contextlib.suppress(EnvironmentLacks):  # no interface now
+        row["dropped_by_kernel"] = netlink.counters(row["interface"]).tx_dropped
+    if row["ledger"]:
+        reasons = {
+            "kernel": row["dropped_by_kernel"],
+            "refused": row["dropped_toward_kernel"],
+            "oversized": row["dropped_oversized"],
+        }
+        row["ledger"] = {**row["ledger"], "dropped": {**row["ledger"]["dropped"], **reasons}}
+
+
+def told(error: UkihashiError | None) -> dict[str, Any] | None:
+    """An error as a value of a row."""
+    if error is None:
+        return None
+    trouble = Trouble.of(error)
+    return {
+        "text": str(error),
+        "template": trouble.template,
+        "values": trouble.values,
+        "exit_status": error.exit_status,
+        "code": trouble.code,
+    }
+
+
+def _loss(loss: Loss | None) -> dict[str, Any] | None:
+    if loss is None:
+        return None
+    return {"at": loss.at, "lost": loss.lost, "carried": loss.carried, "reason": told(loss.reason)}
