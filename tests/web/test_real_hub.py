@@ -1,5 +1,6 @@
 """The page as a hub really serves it, with its own certificate and its own worker in front (A3, A12, A14)."""
 
+import json
 import os
 import re
 import signal
@@ -15,10 +16,12 @@ import pytest
 
 from lab.wait import until
 from ukihashi import __version__
+from ukihashi.config.hub import load_hub
 
 pytestmark = [pytest.mark.peer("chromium", "curl"), pytest.mark.slow]
 
 TAG = "9C37197CA7C2428388C2E6E59B829B30"
+KINDS = ("STATE", "RUNTIME", "CONFIG")
 PASSWORD = "浮橋は水の上に浮かぶ道です"
 SECRET = re.compile(r"admin secret: (\S+)")
 ARGUMENTS = [
@@ -39,6 +42,15 @@ class RealHub:
         assert found is not None
         return found[1]
 
+    @property
+    def config(self) -> Path:
+        return self.page_dir.parent / "config" / "hub.toml"
+
+    def ukihashi(self, *words: str) -> str:
+        argv = [str(Path(sys.executable).with_name("ukihashi")), "--lang", "en", *words]
+        env = os.environ | {f"UKIHASHI_{kind}_DIR": str(self.page_dir.parent / kind.lower()) for kind in KINDS}
+        return subprocess.run(argv, capture_output=True, check=True, timeout=30, env=env, text=True).stdout
+
     def curl(self, *words: str) -> str:
         argv = ["curl", "-sk", "--max-time", "10", *words]
         return subprocess.run(argv, capture_output=True, check=True, timeout=20).stdout.decode()
@@ -57,7 +69,7 @@ def real_hub() -> Iterator[RealHub]:
             port = probe.getsockname()[1]
         output = folder / "output"
         argv = [str(Path(sys.executable).with_name("ukihashi")), "hub", "serve", "--listen", f"127.0.0.1:{port}"]
-        places = {f"UKIHASHI_{kind}_DIR": str(folder / kind.lower()) for kind in ("STATE", "RUNTIME", "CONFIG")}
+        places = {f"UKIHASHI_{kind}_DIR": str(folder / kind.lower()) for kind in KINDS}
         with output.open("wb") as out:
             env = {**os.environ, **places, "LANGUAGE": "en"}
             hub = subprocess.Popen(argv, env=env, stdout=out, stderr=subprocess.STDOUT)
@@ -142,6 +154,16 @@ def test_a_browser_sees_the_page_and_its_administrator_signs_in(real_hub: RealHu
         page.fill("#secret", PASSWORD)
         page.get_by_role("button").click()
         page.wait_for_url("**/admin")
+        page.get_by_role("link", name="Options").click()
+        page.get_by_role("textbox", name="times.dead_s").fill("20")
+        page.get_by_role("button", name="Change: times.dead_s").click()
+        page.get_by_text("Changed.").wait_for()
+        assert page.get_by_role("textbox", name="times.dead_s").input_value() == "20"
         browser.close()
     assert [fault for fault in faults if "403" not in fault] == []
     assert PASSWORD not in real_hub.output.read_text()
+    assert load_hub(real_hub.config).times.dead_s == 20.0
+    shown = [json.loads(line) for line in real_hub.ukihashi("hub", "options", "--json").splitlines()]
+    assert [row["value"] for row in shown if row["option"] == "times.dead_s"] == [20.0]
+    assert "times.dead_s: 20 → 15 (at once)" in real_hub.ukihashi("hub", "set", "times.dead_s", "15")
+    assert "listen: 443 → 8443 (at the next start)" in real_hub.ukihashi("hub", "set", "listen", "8443")
