@@ -1,14 +1,18 @@
 import asyncio
+import errno
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from ukihashi.errors import EnvironmentLacks, UsageError
 from ukihashi.tap import netlink
 from ukihashi.tap.device import Tap, open_tap
-from ukihashi.tap.netlink import Changes, Route
+from ukihashi.tap.netlink import Changes, Route, Rule
 
 pytestmark = pytest.mark.netns
 
@@ -139,3 +143,72 @@ def test_no_address(text: str) -> None:
 def test_no_route(destination: str, via: str) -> None:
     with pytest.raises(UsageError):
         netlink.check_route(destination, via)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_rules_come_and_go_and_ours_are_told_from_others(own_network: None, version: int) -> None:
+    before = netlink.all_rules()
+    near = Rule(version, 31000, netlink.MAIN, no_default=True)
+    rest = Rule(version, 31001, 75000, unless_mark=0x2B75)
+    for rule in (near, rest):
+        assert netlink.add_rule(rule)
+        assert not netlink.add_rule(rule)
+    shown = ip(f"-{version}", "rule")
+    assert "31000:\tfrom all lookup main suppress_prefixlength 0 proto 75" in shown
+    assert "31001:\tnot from all fwmark 0x2b75 lookup 75000 proto 75" in shown
+    ip(f"-{version}", "rule", "add", "priority", "31002", "table", "main")  # an admin's
+    assert netlink.own_rules() == {near, rest}
+    assert Rule(version, 31002, netlink.MAIN) in netlink.all_rules()
+    ip(f"-{version}", "rule", "del", "priority", "31002")
+    for rule in (near, rest):
+        assert netlink.remove_rule(rule)
+        assert not netlink.remove_rule(rule)
+    assert netlink.all_rules() == before
+
+
+def test_our_routes_are_told_as_they_were_given(tap: Tap) -> None:
+    netlink.set_up(tap.name)
+    netlink.add_address(tap.name, "10.1.2.1/24")
+    netlink.add_address(tap.name, "fd01::2/64")
+    given = [
+        Route("0.0.0.0/0", tap.name, "10.1.2.3", table=75000),
+        Route("default6", tap.name, "fd01:0::1", table=75000),
+        Route("10.9.0.0/16", tap.name, "10.1.2.3", metric=7),
+        Route("fd09::/48", tap.name),
+        Route("fd0a::/48", tap.name, metric=7),
+    ]
+    for route in given:
+        netlink.add_route(route)
+    ip("route", "add", "10.8.0.0/16", "via", "10.1.2.3")  # an admin's
+    assert netlink.own_routes(tap.name) == {netlink.normal(route) for route in given}
+    assert netlink.own_routes("lo") == set()
+    assert {254, 255, 75000} <= netlink.tables_with_routes()
+
+
+def test_where_default_routes_lead(tap: Tap) -> None:
+    netlink.set_up(tap.name)
+    netlink.add_address(tap.name, "10.1.2.1/24")
+    netlink.add_address(tap.name, "fd01::2/64")
+    assert netlink.default_interfaces(4) == netlink.default_interfaces(6) == set()
+    netlink.add_route(Route("default", tap.name, "10.1.2.3"))
+    assert netlink.default_interfaces(4) == {tap.name}
+    netlink.add_route(Route("default6", tap.name, "fd01::1"))
+    assert netlink.default_interfaces(6) == {tap.name}
+    ip("route", "replace", "default", "nexthop", "via", "10.1.2.3", "nexthop", "dev", "lo")
+    assert netlink.default_interfaces(4) == {tap.name, "lo"}
+
+
+def test_changing_rules_without_the_right_is_a_sentence(own_network: None) -> None:
+    script = "from ukihashi.tap.netlink import Rule, add_rule; add_rule(Rule(4, 31000, 254))"
+    command = ["setpriv", "--bounding-set=-net_admin", sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "changing the routing rules needs root (or the capability CAP_NET_ADMIN)" in done.stderr
+
+
+def test_a_kernel_without_rules_is_a_sentence(own_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NetlinkError(errno.EOPNOTSUPP)
+
+    monkeypatch.setattr(IPRoute, "rule", refuse, raising=False)
+    with pytest.raises(EnvironmentLacks, match="the kernel refused the IPv4 rule 31000: table 254: Operation not supp"):
+        netlink.add_rule(Rule(4, 31000, netlink.MAIN))
