@@ -178,6 +178,30 @@ def test_nobody_listens(person: Person, hub: FakeHub) -> None:
     assert "Traceback" not in refused.stderr + refused.stdout
 
 
+def test_options_change_while_the_card_is_up(person: Person, hub: FakeHub) -> None:
+    assert person.card("join", link_to(hub)).returncode == 0
+    done = person.card("set", "lan", "echo_guard.period", "5", "times.dead", "20", "interface.addresses", "10.9.0.9/24")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "echo_guard.period: 30 → 5 (at once)" in done.stdout
+    assert "times.dead: 15 → 20 (at once)" in done.stdout
+    addresses = ("ip", "-o", "addr", "show", "uklan")
+    assert "10.9.0.9/24" in subprocess.run(addresses, capture_output=True, text=True, check=True).stdout
+    assert "10.9.0.2/24" not in subprocess.run(addresses, capture_output=True, text=True, check=True).stdout
+    assert "(at the next start)" in person.card("set", "lan", "interface.name", "ukx").stdout
+    assert "(with the next connection)" in person.card("set", "lan", "hub.port", "8443").stdout
+    refused = person.card("set", "lan", "times.dead", "1")
+    assert (refused.returncode, "must be below" in refused.stderr) == (2, True)
+    assert person.card("route", "add", "lan", "10.77.0.0/16").returncode == 0
+    routes = subprocess.run(("ip", "route"), capture_output=True, text=True, check=True).stdout
+    assert "10.77.0.0/16 dev uklan" in routes
+    assert person.status()["state"] == "online"
+    path = places.card_config("lan")
+    path.write_text(path.read_text().replace("period = 5.0", "period = 0.1"))
+    wrong = person.card("reload", "lan")
+    assert (wrong.returncode, "echo_guard.period" in wrong.stderr) == (2, True)
+    assert person.status()["state"] == "online"
+
+
 def test_at_boot_a_card_may_wait_for_its_hub(person: Person, hub: FakeHub, identity: ca.Identity) -> None:
     assert person.card("join", link_to(hub)).returncode == 0
     person.leave_all()
