@@ -155,6 +155,7 @@ class Links(RuleBasedStateMachine):
 
     def quiet(self) -> None:
         """After a reconnect without trouble."""
+        assert not self.world.lossy, "a session ended"
         self.world.check_all_arrived()
 
     def end(self, card: bool) -> End:

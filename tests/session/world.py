@@ -202,6 +202,7 @@ class World:
             if isinstance(answer, ErrorAnswer):
                 assert answer.numbers is not None
                 if machine.refused(link.number):
+                    assert answer.code == Code.SESSION_TIMEOUT, "the newest attempt was held to be overtaken"
                     self.seen["refused"] += 1
                     self.login()
                 return
