@@ -61,6 +61,7 @@ class Counts:
     reordered: int  # came after one with a higher number
     damaged: int
     longest_gap_s: float  # between two arrivals
+    primers: int  # frames before the numbered ones, by which the switch learned the sender
     missed: int  # frames our own socket dropped: the figures are worth nothing if not 0
 
     @property
@@ -166,6 +167,7 @@ class Stream:
         self.bytes_sent = 0
         self.longest_gap_s = 0.0
         self.last_arrival = 0.0
+        self.primers = 0
         self.primed = threading.Event()
         self._highest = -1
         self._stop_sending, self._stop_receiving = threading.Event(), threading.Event()
@@ -178,6 +180,7 @@ class Stream:
 
     def prime(self) -> None:
         """One frame to everybody, which makes the switch learn the sender's station."""
+        self.primers += 1
         self._source.send(self._frame(PRIMER, SMALLEST, BROADCAST))
 
     def begin(self) -> None:
@@ -202,7 +205,8 @@ class Stream:
         return Counts(
             sent=len(self.sent_at), refused=self.refused, received=self.received,
             lost=len(self.sent_at) - self.received, doubled=self.doubled, reordered=self.reordered,
-            damaged=self.damaged, longest_gap_s=self.longest_gap_s, missed=self._target.dropped(),
+            damaged=self.damaged, longest_gap_s=self.longest_gap_s, primers=self.primers,
+            missed=self._target.dropped(),
         )  # fmt: skip
 
     def flowed_again(self, since: float) -> float | None:
