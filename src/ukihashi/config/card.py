@@ -15,6 +15,7 @@ from ukihashi.auth.link import is_host
 from ukihashi.auth.names import check_hub_name, check_user_name
 from ukihashi.config.load import load
 from ukihashi.errors import N_, ConfigError, UkihashiError, UsageError
+from ukihashi.tap.netlink import check_route
 
 PIN_BYTES: Final = 32  # SHA-256 of the hub's SubjectPublicKeyInfo in DER
 NAME_MAX: Final = 32  # characters of an account's name
@@ -177,6 +178,11 @@ def check(config: CardConfig) -> None:
                 N_("{text!r} is no address with prefix length; write for example 10.8.0.2/24 or fd00:8::2/64"),
                 text=text,
             ) from None
+    for route in interface.routes:
+        check_route(route.to, route.via)
+    target = config.echo_guard.target
+    if target != "auto" and not is_host(target):
+        raise UsageError(N_("echo_guard.target “{target}” is no host name, no address and not “auto”"), target=target)
 
 
 def check_account_name(name: str) -> str:

@@ -1,0 +1,37 @@
+import pytest
+
+from ukihashi.config.card import CardConfig, EchoGuard, Hub, Interface, Login, Route, check
+from ukihashi.errors import UsageError
+
+
+def config(*routes: Route, target: str = "auto") -> CardConfig:
+    return CardConfig(
+        hub=Hub(host="hub.example", hub="LAN", user="alice"),
+        login=Login(method="anonymous"),
+        interface=Interface(name="uklan", mac="02:00:00:00:00:02", routes=list(routes)),
+        echo_guard=EchoGuard(target=target),
+    )
+
+
+@pytest.mark.parametrize("to", ["default", "default6", "0.0.0.0/0", "::/0", "10.8.0.0/16", "fd00:8::/48"])
+def test_routes_that_can_be(to: str) -> None:
+    check(config(Route(to=to)))
+
+
+@pytest.mark.parametrize(
+    "route", [Route(to="10.8.0.1/16"), Route(to="x"), Route(to="10.8.0.0/16", via="fd00::1"), Route(to="::/0", via="y")]
+)
+def test_a_route_that_can_not_be_is_told_before_anything_is_done(route: Route) -> None:
+    with pytest.raises(UsageError, match="is no route"):
+        check(config(Route(to="10.0.0.0/8"), route))
+
+
+@pytest.mark.parametrize("target", ["auto", "keepalive.example", "192.0.2.1", "fd00::1"])
+def test_targets_of_the_echo_guard(target: str) -> None:
+    check(config(target=target))
+
+
+@pytest.mark.parametrize("target", ["", "two words", "[fd00::1]", "10.0.0.1:80"])
+def test_what_is_no_target(target: str) -> None:
+    with pytest.raises(UsageError, match=r"echo_guard\.target"):
+        check(config(target=target))
