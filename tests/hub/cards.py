@@ -20,8 +20,8 @@ from ukihashi.hub.messages import HubPut, LoginAnswered, LoginAsked, LoginRefuse
 from ukihashi.hub.ports import Outbox
 from ukihashi.hub.resumable import ResumableSession
 from ukihashi.hub.sessions import Sessions
-from ukihashi.net.listen import listen_tcp
 from ukihashi.net.link import tune
+from ukihashi.net.listen import listen_tcp
 from ukihashi.net.tls import TlsChannel, TlsState, client_context
 from ukihashi.session.machine import CARD_MOVES, Machine
 from ukihashi.wire.blocks import BlockDecoder, encode_frames

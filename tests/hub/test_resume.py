@@ -770,6 +770,8 @@ def test_a_hub_goes_on_in_another_process_and_nothing_is_lost(make_field: Callab
     b.say(encode_have_keepalive(b.machine.acknowledge(), b""))
     standard.say(encode_keepalive(b"x"))
     field.quiet()
+    standard.cut()
+    field.quiet()
     b.send(*(frame(1, 2, number) for number in range(100)))
     b.send(*(frame(3, 2, number) for number in range(10)), frame(2, 2))
     field.turn()
