@@ -17,7 +17,7 @@ from ukihashi.errors import N_, ConfigError, UsageError
 DEFAULT_PORT: Final = 443
 DEFAULT_LISTEN: Final = ("443",)
 
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Seconds = Annotated[float, msgspec.Meta(ge=0.1, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 

@@ -303,9 +303,10 @@ def _list(text: str) -> Any:
 
 
 def number_range(number: Number) -> tuple[float, float]:
-    least = number.ge if number.ge is not None else number.gt
-    most = number.le if number.le is not None else number.lt
-    return least or 0, most if most is not None else float("inf")
+    """The least and the most that it may be; every number of the structures has both, included."""
+    assert number.ge is not None
+    assert number.le is not None
+    return number.ge, number.le
 
 
 def _checked(one: Option, value: Any, given: str) -> Any:
