@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import pytest
 import trustme
+from tests.hub.processes import DEADLINE as PATIENCE
+from tests.hub.processes import Supervised
 
 from ukihashi.auth.password import check_secure_password, hash_password, secure_password
 from ukihashi.errors import Refused
@@ -374,3 +376,23 @@ class MemberTypes(NamedTuple):
 def member_types() -> MemberTypes:
     """For hubs that a test starts in another way: anything with `socket()`."""
     return MemberTypes(Member, Caller)
+
+
+@pytest.fixture
+def launch(
+    tmp_path: Path, certificate: tuple[Path, Path], repository: Path, until: Callable[..., Any]
+) -> Iterator[Callable[..., Supervised]]:
+    """Start a supervised hub; with `wait=False` don't wait until it serves."""
+    made: list[Supervised] = []
+
+    def make(*, wait: bool = True, **more: Any) -> Supervised:
+        hub = Supervised(tmp_path, certificate, repository, **more)
+        made.append(hub)
+        if wait:
+            ready = until(lambda: hub.told("ready"), "the hub serves", PATIENCE)
+            hub.address = (ready[0][0][0], ready[0][0][1])
+        return hub
+
+    yield make
+    for hub in made:
+        hub.close()

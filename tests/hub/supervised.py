@@ -3,7 +3,10 @@
     python -m tests.hub.supervised '{"listen": [["127.0.0.1", 0]], "folder": "...", ...}'
 
 Says what happens as JSON lines on standard output. On the admin socket each line is a question to the worker
-(`{"what": "status"}`), or an order to control itself: `{"port": [interface, address, ...]}`, `{"crash": true}`.
+(`{"what": "status"}`), or an order to control itself: `{"port": [interface, address, ...]}`, `{"crash": true}`, or a
+wish for the supervisor: `{"wish": "set_option", "key": "times.dead_s", "value": "20"}`.
+
+It can be upgraded, to itself; a file `broken` in its folder makes that fail: at the check, or where its text says.
 """
 
 import asyncio
@@ -14,24 +17,34 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ukihashi.errors import UkihashiError
+from ukihashi.config.hub import load_hub
+from ukihashi.errors import EnvironmentLacks, UkihashiError
+from ukihashi.hub import succession, worker
+from ukihashi.hub.handover import FORM
 from ukihashi.hub.limits import Limits
+from ukihashi.hub.live_options import LiveOptions
 from ukihashi.hub.messages import (
     Answered,
     Asked,
     Failed,
+    Granted,
     HostPortGone,
     HostPortWanted,
     HubPut,
     LoginAnswered,
     LoginAsked,
+    OptionsPut,
     PeerLink,
     Ready,
     Stop,
+    Upgraded,
+    Wish,
 )
 from ukihashi.hub.pipes import AsyncPipe, PipeBroken, receive_with_fds, send_with_fd
 from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.hub.supervisor import run
+from ukihashi.hub.upgrade import INHERITED
+from ukihashi.pki import ca
 
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
 
@@ -45,6 +58,7 @@ class Control:
         self.start = start
         self.pipe = AsyncPipe(start.worker)
         self.answers: dict[int, asyncio.Future[Answered]] = {}
+        self.granted: asyncio.Queue[Granted] = asyncio.Queue()
         self.stop = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -71,6 +85,12 @@ class Control:
         received = receive_with_fds(self.start.supervisor)
         if received is None or isinstance(received[0], Stop):
             self.stop.set()
+        elif isinstance(received[0], Granted):
+            self.granted.put_nowait(received[0])
+        elif isinstance(received[0], Upgraded):
+            say(upgraded=[received[0].number, received[0].sessions, received[0].pause_s])
+        elif isinstance(received[0], OptionsPut):
+            say(options=[received[0].public_address, received[0].session_timeout_s, received[0].mac_ageing_s])
         elif isinstance(received[0], PeerLink):
             self.pipe = AsyncPipe(socket.socket(fileno=received[1][0]))
             self.tasks.append(asyncio.create_task(self.follow(self.pipe)))
@@ -101,12 +121,17 @@ class Control:
                 interface, *addresses = order["port"]
                 wish = HostPortWanted("LAN", interface, addresses) if interface else HostPortGone("LAN")
                 send_with_fd(self.start.supervisor, wish)
+            elif "wish" in order:
+                asked = Wish(1, order["wish"], key=order.get("key", ""), value=order.get("value", ""))
+                send_with_fd(self.start.supervisor, asked)
+                granted = await self.granted.get()
+                rows = {"no": granted.template.format(**granted.values)} if granted.template else granted.rows
             else:
                 number = len(self.answers) + 1
                 self.answers[number] = asyncio.get_running_loop().create_future()
                 try:
                     await self.pipe.send(Asked(number, **order))
-                    rows = (await asyncio.wait_for(self.answers[number], 1)).rows
+                    rows = (await asyncio.wait_for(self.answers[number], 5)).rows
                 except (PipeBroken, TimeoutError):
                     rows = None
             writer.write(json.dumps(rows).encode() + b"\n")
@@ -117,15 +142,49 @@ def control(start: ControlStart) -> int:
     return asyncio.run(Control(start).run())
 
 
+def broken_at(folder: Path) -> str:
+    """Where the test wants it to fail: "check", "restore" or nowhere."""
+    flaw = folder / "broken"
+    return flaw.read_text() if flaw.exists() else ""
+
+
+def break_(*_: Any) -> float:
+    raise RuntimeError("broken on purpose")
+
+
+def options(folder: Path, certificate: Path, key: Path) -> LiveOptions:
+    identity = ca.load_given(certificate, key)
+    path = folder / "hub.toml"
+    return LiveOptions(path, load_hub(path), identity, lambda: ca.load_given(certificate, key))
+
+
 def main() -> int:
     given = json.loads(sys.argv[1])
-    folder = Path(given["folder"])
+    folder, certificate, key = Path(given["folder"]), Path(given["certificate"]), Path(given["key"])
+    if "--check" in sys.argv:
+        try:
+            if broken_at(folder) == "check":
+                raise EnvironmentLacks("broken on purpose")
+            pin = options(folder, certificate, key).identity.pin.hex()
+        except UkihashiError as error:
+            print("ukihashi:", error, file=sys.stderr)
+            return error.exit_status
+        say(version="new", form=FORM, pin=pin)
+        return 0
+    if broken_at(folder) == "restore":
+        vars(worker)["restore"] = break_
+    vars(succession)["HANDOVER_S"] = given.get("handover_s", succession.HANDOVER_S)
+    listen = given["listen"]
+    if INHERITED in os.environ and "also" in given:  # from the first upgrade on
+        listen = [*listen, given["also"]]
     settings = Supervisor(
-        listen=[(host, port) for host, port in given["listen"]],
+        listen=[(host, port) for host, port in listen],
         state_dir=folder / "state",
         runtime_dir=folder / "run",
-        certificate=Path(given["certificate"]),
-        key=Path(given["key"]),
+        certificate=certificate,
+        key=key,
+        program=given.get("program") or [sys.executable, *sys.orig_argv[1:]],
+        options=options(folder, certificate, key) if certificate.exists() else None,
         limits=Limits(**given.get("limits", {})),
         tell=lambda sentence: say(told=sentence),
         ready=lambda endpoints: say(ready=endpoints),

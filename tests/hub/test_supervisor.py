@@ -1,119 +1,18 @@
 """The hub as processes: who they are, what they may, how they are replaced and how they end."""
 
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.hub.processes import DEADLINE, Supervised, children, is_alive, process_status
 
 from ukihashi.net.listen import listen_tcp
 from ukihashi.tap import netlink
 
 pytestmark = pytest.mark.slow
-
-DEADLINE = 20.0
-
-
-class Supervised:
-    """`tests.hub.supervised` in a process of its own; its addresses serve as `RunningHub` for members."""
-
-    def __init__(self, folder: Path, pem: tuple[Path, Path], repository: Path, **more: Any) -> None:
-        self.folder = folder
-        settings = {
-            "listen": [["127.0.0.1", 0]],
-            "folder": str(folder),
-            "certificate": str(pem[0]),
-            "key": str(pem[1]),
-            **more,
-        }
-        command = [sys.executable, "-m", "tests.hub.supervised", json.dumps(settings)]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, cwd=repository, text=True, start_new_session=True
-        )
-        self.events: list[dict[str, Any]] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-        self.address = ("", 0)
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                self.events.append(json.loads(line))
-
-    def told(self, key: str) -> list[Any]:
-        return [event[key] for event in list(self.events) if key in event]
-
-    def socket(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=DEADLINE)
-
-    def order(self, **order: Any) -> Any:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(DEADLINE)
-            sock.connect(str(self.folder / "run" / "hub.sock"))
-            sock.sendall(json.dumps(order).encode() + b"\n")
-            with sock.makefile() as lines:
-                line = lines.readline()
-        return json.loads(line) if line else None
-
-    def status(self) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = self.order(what="status")
-        return rows[0] if rows else {}
-
-    def finish(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        status = self.process.wait(DEADLINE)
-        self._thread.join(DEADLINE)
-        return status
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(DEADLINE)
-        self._thread.join(DEADLINE)
-
-
-@pytest.fixture
-def launch(
-    tmp_path: Path, certificate: tuple[Path, Path], repository: Path, until: Callable[..., Any]
-) -> Iterator[Callable[..., Supervised]]:
-    """Start a supervised hub; with `wait=False` don't wait until it serves."""
-    made: list[Supervised] = []
-
-    def make(*, wait: bool = True, **more: Any) -> Supervised:
-        hub = Supervised(tmp_path, certificate, repository, **more)
-        made.append(hub)
-        if wait:
-            ready = until(lambda: hub.told("ready"), "the hub serves", DEADLINE)
-            hub.address = (ready[0][0][0], ready[0][0][1])
-        return hub
-
-    yield make
-    for hub in made:
-        hub.close()
-
-
-def process_status(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return process_status(pid)["State"][0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.usefixtures("needs_root")

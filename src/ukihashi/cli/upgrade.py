@@ -30,7 +30,7 @@ def upgrade(as_json: bool) -> None:
     if not as_json:
         say = _("upgrading from version {old} to {new}; cards go on by themselves")
         say_aside(say.format(old=begun["from"], new=begun["to"]))
-    status = _await(int(begun["number"]), began + PATIENCE_S)
+    status = _await(int(begun["number"]), time.monotonic() + PATIENCE_S)
     done = status["upgrade"]
     seconds = round(time.monotonic() - began, 1)
     if as_json:

@@ -27,7 +27,7 @@ from ukihashi.hub.upgrade import CHECK_S
 from ukihashi.net import control_socket
 from ukihashi.net.control_socket import Row
 
-WISH_S: Final = CHECK_S + 5.0  # seconds the supervisor may take: an upgrade tries out the new program first
+WISH_S: Final = CHECK_S + 2.0  # seconds the supervisor may take: an upgrade tries out the new program first
 ANSWER_S: Final = 4.0  # seconds the worker may take; less than a command waits for us
 MAX_ASKS: Final = 256  # questions under way at once
 

@@ -40,7 +40,7 @@ from ukihashi.hub.messages import (
 from ukihashi.hub.pipes import PipeBroken, receive_with_fds, send_with_fd
 from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.hub.succession import Succession
-from ukihashi.hub.upgrade import Inherited, InheritedChild, become, inherited
+from ukihashi.hub.upgrade import HEEDED, Inherited, InheritedChild, become, inherited
 from ukihashi.hub.wishes import Wishes
 from ukihashi.hub.worker import WorkerStart, run_worker
 from ukihashi.locale import say
@@ -49,7 +49,6 @@ from ukihashi.net.terminal import Terminal
 from ukihashi.net.tls import server_context
 
 KILL_AFTER_S: Final = STOP_DEADLINE + 1.0  # a child that has not ended by then is killed
-HEEDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STATUS_LACKS: Final = EnvironmentLacks.exit_status
 
 
@@ -147,6 +146,9 @@ class _Hub:
         children = [*self._children.values(), *self._retired]
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
+        for number in self._signals_that_came():  # and were not read yet: they are the new program's to hear
+            os.kill(os.getpid(), number)
         become(
             self._settings.program,
             Inherited(
@@ -301,10 +303,14 @@ class _Hub:
             for child in [*self._children.values(), *self._retired]:
                 self.kill(child)
 
+    def _signals_that_came(self) -> set[int]:
+        try:
+            return set(self._wake.recv(4096))
+        except BlockingIOError:
+            return set()
+
     def _signalled(self) -> None:
-        numbers = set[int]()
-        with suppress(BlockingIOError):
-            numbers |= set(self._wake.recv(4096))
+        numbers = self._signals_that_came()
         if numbers == {signal.SIGHUP} and not self._terminal.is_gone():
             self._wishes.reload()
         elif numbers:

@@ -22,9 +22,9 @@ from ukihashi.hub.handover import FORM
 
 INHERITED: Final = "UKIHASHI_INHERITED"  # in the environment: pid and descriptor, for exactly that process
 CHECK_WORDS: Final = ("--check", "--json")
-CHECK_S: Final = 20.0  # for the new program's check
+CHECK_S: Final = 25.0  # for the new program's check
 MAX_WORDS: Final = 65536  # bytes of what a check says
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # held back until the new program hears them
+HEEDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # by the supervisor
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -164,17 +164,19 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def become(program: Sequence[str], inherited: Inherited) -> NoReturn:
-    """Become the new program. Raises: EnvironmentLacks: the system refuses; nothing has changed."""
+    """Become the new program; the caller has blocked HEEDED, so that none comes while nobody hears.
+
+    Raises: EnvironmentLacks: the system refuses; nothing has changed, and HEEDED are heard.
+    """
     note = os.memfd_create("inherited")
     descriptors = [note, *inherited.descriptors()]
     try:
         os.write(note, msgspec.msgpack.encode(inherited))
         for fd in descriptors:
             os.set_inheritable(fd, True)
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         os.execve(program[0], list(program), {**os.environ, INHERITED: f"{os.getpid()}:{note}"})  # noqa: S606 - our own command line
     except OSError as error:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
         for fd in descriptors:
             os.set_inheritable(fd, False)
         os.close(note)
