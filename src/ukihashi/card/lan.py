@@ -20,7 +20,7 @@ from ukihashi.card import echo_guard, journal, routes
 from ukihashi.config.card import CardConfig
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.locale import say
-from ukihashi.net.route_watch import Notices
+from ukihashi.net.route_watch import QUIET_S, Notices
 from ukihashi.tap import netlink, reverse_path
 from ukihashi.tap.netlink import Route, Rule
 
@@ -183,7 +183,7 @@ class Lan:
         with self._lock:
             if not self._interface or not netlink.exists(self._interface):
                 return
-            with contextlib.suppress(EnvironmentLacks):  # the interface goes just now; the dialler hears of it, too
+            with contextlib.suppress(EnvironmentLacks, OSError):  # the interface goes just now; the dialler hears of it
                 self._seen = netlink.addresses(self._interface)
                 present = _present(self._interface)
                 for item, kept in self._kept.items():
@@ -292,9 +292,11 @@ class Lan:
     async def _watch(self) -> None:
         with Notices() as notices:
             while True:
+                begun = time.monotonic()
                 await asyncio.to_thread(self._look)
                 self._aim()
-                await notices.changed()
+                # where routes come and go all the time, and there are many, looking takes at most a tenth of a core
+                await notices.changed(max(QUIET_S, 9 * (time.monotonic() - begun)))
 
     def _aim(self) -> None:
         """Tell the echo guard what holds now."""
