@@ -1,6 +1,7 @@
 """A hub in a few threads, for tests of a card: real TLS, HTTP and PACK, no switch, and it misbehaves on request.
 
-What it does with frames is the test's business: `frames` has those that came, `send` gives some to the card.
+What it does with frames is the test's business: `frames` has those that came, `send` gives some to the card. With
+`grace_s` its sessions can be resumed exactly.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -17,8 +19,10 @@ from typing import Self
 from ukihashi.auth.password import check_secure_password, hash_password
 from ukihashi.errors import PeerViolation
 from ukihashi.net.tls import TlsChannel, TlsState, server_context, spki_pin
+from ukihashi.session.machine import HUB_MOVES, CannotResume, Machine, Stale, State
 from ukihashi.wire.blocks import BlockDecoder, encode_frames, encode_keepalive
 from ukihashi.wire.constants import AuthType, Code
+from ukihashi.wire.extension import Bye, Have, PeerOptions, Reason, encode_bye, encode_have, encode_have_keepalive
 from ukihashi.wire.http import Request, ServerSide, is_pack, is_signature, pack_response
 from ukihashi.wire.messages import (
     AdditionalAnswer,
@@ -40,6 +44,7 @@ class _Conversation:
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self.sock = sock
+        self.is_cut = False
         self._channel = TlsChannel(context, server_side=True)
         self._lock = threading.Lock()
 
@@ -76,6 +81,28 @@ class _Conversation:
             self._channel.sent(len(data))
 
 
+class _Session:
+    """One that can be resumed exactly. Its machine is touched with the lock held, and written out at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.machine: Machine | None = None
+        self.talk: _Conversation | None = None
+        self.number = 0  # of the link
+
+    def next_link(self, talk: _Conversation) -> int:
+        self.number += 1
+        self.talk = talk
+        return self.number
+
+    def flush(self) -> None:
+        """Write what waits."""
+        assert self.machine is not None
+        if self.talk is not None:
+            while data := self.machine.take(1 << 16):
+                self.talk.write(data)
+
+
 class FakeHub:
     """One virtual hub on a loopback port. Use as a context manager."""
 
@@ -94,12 +121,20 @@ class FakeHub:
         self.page: tuple[int, bytes] | None = None  # be an ordinary web server that answers so
         self.deaf = False  # take connections and say nothing at all
         self.forgetful = False  # know no session
+        self.grace_s = 0  # grant exact resume; 0: don't
+        self.resumes_to_cut = 0  # resets instead of answers to so many exact resumes
+        self.answers = True  # exact resumes; False: say nothing to them
+        self.heeded = threading.Event()  # cleared: reads and says nothing over any tunnel, and answers nobody
+        self.heeded.set()
+        self.byes: list[Bye] = []
+        self.peer_options: list[PeerOptions] = []
         self.logins: list[Login] = []
         self.resumes: list[bytes] = []
         self.frames: queue.Queue[bytes] = queue.Queue()
         self.keepalives = 0
         self.goodbyes = 0  # links that ended with close_notify
         self._keys: set[bytes] = set()
+        self._sessions: dict[bytes, _Session] = {}
         self._link: _Conversation | None = None
         self._linked = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -117,6 +152,7 @@ class FakeHub:
 
     def close(self) -> None:
         """End everything; a second call does nothing."""
+        self.heeded.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -127,8 +163,46 @@ class FakeHub:
             thread.join(WAIT_S)
 
     def send(self, frames: Sequence[bytes]) -> None:
-        """Give frames to the card, in one batch."""
-        self.link().write(encode_frames(frames))
+        """Give frames to the card, in one batch; a cut session keeps them."""
+        if not self._sessions:
+            self.link().write(encode_frames(frames))
+            return
+        session = self.session()
+        with session.lock:
+            assert session.machine is not None
+            session.machine.send(encode_frames(frames), len(frames))
+            with contextlib.suppress(OSError):  # cut under our hands
+                session.flush()
+
+    def session(self) -> _Session:
+        """The newest that can be resumed exactly; waits for one."""
+        with self._linked:
+            assert self._linked.wait_for(lambda: self._sessions, WAIT_S), "no session came"
+            return list(self._sessions.values())[-1]
+
+    def machine(self) -> Machine:
+        """Of the newest session."""
+        machine = self.session().machine
+        assert machine is not None
+        return machine
+
+    @property
+    def has_link(self) -> bool:
+        """A link is in tunnelling."""
+        return self._link is not None
+
+    def speak(self) -> None:
+        """Send a keep-alive over the newest link."""
+        session = self.session()
+        with session.lock:
+            if session.talk is not None:
+                session.talk.write(encode_have_keepalive(self.machine().acknowledge(), b""))
+
+    def say_bye(self, reason: Reason) -> None:
+        """End the newest session on purpose."""
+        self.link().write(encode_bye(Bye(reason)))
+        self.machine().bye()
+        self.cut()
 
     def send_raw(self, data: bytes) -> None:
         """Give any bytes of the block stream to the card."""
@@ -144,6 +218,7 @@ class FakeHub:
     def cut(self, *, reset: bool = False) -> None:
         """End the newest link: with close_notify, or with a reset."""
         talk = self.link()
+        talk.is_cut = True
         with self._linked:
             self._link = None
         if reset:
@@ -183,9 +258,14 @@ class FakeHub:
         http = ServerSide()
         challenge = os.urandom(20)
         while data := talk.read():
+            self._heed(talk)
             for request in http.receive(data):
                 if self._answer(talk, http, request, challenge):
-                    self._tunnel(talk, http.take_over())
+                    session = next((one for one in self._sessions.values() if one.talk is talk), None)
+                    if session is None:
+                        self._tunnel(talk, http.take_over())
+                    else:
+                        self._exact_tunnel(session, talk, http.take_over())
                     return
 
     def _answer(self, talk: _Conversation, http: ServerSide, request: Request, challenge: bytes) -> bool:
@@ -201,14 +281,16 @@ class FakeHub:
             talk.write(http.respond(404))
             return False
         message = read_request(Pack.decode(request.body))
+        if isinstance(message, AdditionalConnect) and message.resume is not None and not self.answers:
+            self.resumes.append(message.session_key)
+            return False
         answer: Welcome | AdditionalAnswer | ErrorAnswer
         if isinstance(message, Login):
             self.logins.append(message)
-            answer = self._judge(message, challenge)
+            answer = self._judge(talk, message, challenge)
         elif isinstance(message, AdditionalConnect):
             self.resumes.append(message.session_key)
-            known = message.session_key in self._keys and not self.forgetful
-            answer = AdditionalAnswer() if known else ErrorAnswer(Code.SESSION_TIMEOUT)
+            answer = self._resume(talk, message)
         else:
             answer = ErrorAnswer(Code.PROTOCOL_ERROR)
         data = pack_response(http, answer.to_pack(pencore))
@@ -219,7 +301,28 @@ class FakeHub:
         talk.write(data)
         return not isinstance(answer, ErrorAnswer)
 
-    def _judge(self, login: Login, challenge: bytes) -> Welcome | ErrorAnswer:
+    def _resume(self, talk: _Conversation, message: AdditionalConnect) -> AdditionalAnswer | ErrorAnswer:
+        if message.session_key not in self._keys or self.forgetful:
+            return ErrorAnswer(Code.SESSION_TIMEOUT)
+        session = self._sessions.get(message.session_key)
+        if message.resume is None or session is None or session.machine is None:
+            return AdditionalAnswer()
+        if self.resumes_to_cut > 0:
+            self.resumes_to_cut -= 1
+            talk.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raise ConnectionAbortedError
+        with session.lock:
+            try:
+                session.machine.check(message.resume)
+            except Stale:
+                return ErrorAnswer(Code.INVALID_PROTOCOL)
+            except CannotResume as error:
+                session.machine.bye()
+                return ErrorAnswer(Code.SESSION_TIMEOUT, numbers=error.numbers)
+            number = session.next_link(talk)  # the old one is heard no more
+            return AdditionalAnswer(have=session.machine.asked(number, message.resume))
+
+    def _judge(self, talk: _Conversation, login: Login, challenge: bytes) -> Welcome | ErrorAnswer:
         if self.error is not None:
             return self.error
         if login.hub.lower() != self.hub.lower():
@@ -228,6 +331,11 @@ class FakeHub:
             return ErrorAnswer(Code.AUTH_FAILED)
         key = os.urandom(20)
         self._keys.add(key)
+        grace_s = self.grace_s if login.resume else 0
+        if grace_s:
+            session = _Session()
+            session.machine = Machine(HUB_MOVES, session.next_link(talk))
+            self._sessions[key] = session
         return Welcome(
             session_name=f"SID-{login.user.upper()}-{len(self._keys)}",
             connection_name="CID-1",
@@ -235,6 +343,7 @@ class FakeHub:
             use_encrypt=self.use_encrypt,
             timeout_ms=self.timeout_ms,
             extension=self.extension if login.extension else 0,
+            grace_s=grace_s,
         )
 
     def _lets_in(self, login: Login, challenge: bytes) -> bool:
@@ -265,3 +374,57 @@ class FakeHub:
             if not data:
                 self.goodbyes += 1
                 return
+
+    def _exact_tunnel(self, session: _Session, talk: _Conversation, data: bytes) -> None:
+        decoder, number, machine = BlockDecoder(extended=True), session.number, session.machine
+        assert machine is not None
+        with session.lock:
+            talk.write(encode_have_keepalive(machine.acknowledge(), b""))
+            session.flush()
+        with self._linked:
+            self._link = talk
+            self._linked.notify_all()
+        try:
+            while True:
+                self._heed(talk)
+                with session.lock:
+                    if not machine.carries(number):
+                        return
+                    self._take(session, decoder, data)
+                data = talk.read()
+                if not data:
+                    self.goodbyes += 1
+                    return
+        finally:
+            with session.lock:
+                machine.lost(number)
+
+    def _heed(self, talk: _Conversation) -> None:
+        """Stand still while nothing is to be heeded; what was read before a cut is lost then."""
+        while not self.heeded.wait(0.02):
+            if talk.is_cut:
+                raise ConnectionAbortedError
+
+    def _take(self, session: _Session, decoder: BlockDecoder, data: bytes) -> None:
+        machine = session.machine
+        assert machine is not None
+        frames = decoder.feed(data)
+        machine.received(len(frames), len(data), time.monotonic())
+        for frame in frames:
+            self.frames.put(frame)
+        self.keepalives = decoder.keepalives
+        controls, decoder.controls = decoder.controls, []
+        for control in controls:
+            match control:
+                case Have(have):
+                    machine.acknowledged(have)
+                case Bye():
+                    self.byes.append(control)
+                    machine.bye()
+                    return
+                case PeerOptions():
+                    self.peer_options.append(control)
+        if machine.state is State.ONLINE:
+            if frames and session.talk is not None:  # at once: tests wait for it
+                session.talk.write(encode_have(machine.acknowledge()))
+            session.flush()

@@ -43,7 +43,7 @@ class Redial:
     def suspect(self, now: float) -> None:
         """The link is silent."""
         if self._due is None:
-            self._due, self._tries = now, 0
+            self._due, self._tries = max(now, self._begun + FIRST_AGAIN_S), 0
 
     def recovered(self) -> None:
         """It spoke after all."""
