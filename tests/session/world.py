@@ -18,7 +18,6 @@ from ukihashi.wire.extension import Have, Numbers, Resume, encode_have, encode_h
 from ukihashi.wire.messages import AdditionalAnswer, AdditionalConnect, ErrorAnswer
 from ukihashi.wire.pack import Pack
 
-KEY: Final = b"k" * 20
 CARRYING: Final = (State.ONLINE, State.SUSPECT)
 ALL: Final = 1 << 30  # bytes; more than ever wait
 
@@ -105,6 +104,7 @@ class World:
         self.links: dict[int, Link] = {1: Link(1)}
         self.card = End(Machine(CARD_MOVES, 1), BlockDecoder(extended=True))
         self.hub = End(Machine(HUB_MOVES, 1), BlockDecoder(extended=True))
+        self.key = bytes(20)  # of the session that both ends know
         self.lossy = False  # a session ended by losing something, so gaps are allowed
 
     # -- what the ends do -----------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class World:
         if resume is None:
             return None
         link = self.links[number] = Link(number, request=bytearray(), answer=bytearray())
-        link.to_hub.write(_message(AdditionalConnect(KEY, resume=resume).to_pack(b"pad")))
+        link.to_hub.write(_message(AdditionalConnect(self.key, resume=resume).to_pack(b"pad")))
         return link
 
     def login(self) -> None:
@@ -163,6 +163,7 @@ class World:
         self.hub.earlier.append(self.hub.machine.ledger)
         self.hub.machine = Machine(HUB_MOVES, number)
         self.card.decoder, self.hub.decoder = BlockDecoder(extended=True), BlockDecoder(extended=True)
+        self.key = number.to_bytes(20, "big")
         self.lossy = True
 
     def upgrade(self) -> None:
@@ -184,7 +185,11 @@ class World:
             request = messages.read_request(message[0])
             assert isinstance(request, AdditionalConnect)
             assert request.resume is not None
-            self._resume(link, request.resume)
+            if request.session_key == self.key and self.hub.machine.state is not State.ENDED:
+                self._resume(link, request.resume)
+            else:
+                self.seen["no such session"] += 1
+                link.to_card.write(_message(ErrorAnswer(Code.SESSION_TIMEOUT).to_pack(b"")))
         if self.hub.machine.carries(link.number):
             self._feed(self.hub, data)
         else:
@@ -200,7 +205,6 @@ class World:
             data, link.answer = message[1], None
             answer = messages.read_additional_answer(message[0])
             if isinstance(answer, ErrorAnswer):
-                assert answer.numbers is not None
                 if machine.refused(link.number):
                     assert answer.code == Code.SESSION_TIMEOUT, "the newest attempt was held to be overtaken"
                     self.seen["refused"] += 1
