@@ -17,14 +17,7 @@ class Supervised:
 
     def __init__(self, folder: Path, pem: tuple[Path, Path], repository: Path, **more: Any) -> None:
         self.folder = folder
-        settings = {
-            "listen": [["127.0.0.1", 0]],
-            "folder": str(folder),
-            "certificate": str(pem[0]),
-            "key": str(pem[1]),
-            **more,
-        }
-        command = [sys.executable, "-m", "tests.hub.supervised", json.dumps(settings)]
+        command = self.command(folder, pem, **more)
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, cwd=repository, text=True, start_new_session=True
         )
@@ -32,6 +25,18 @@ class Supervised:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         self.address = ("", 0)
+
+    @staticmethod
+    def command(folder: Path, pem: tuple[Path, Path], **more: Any) -> list[str]:
+        """The command line."""
+        settings = {
+            "listen": [["127.0.0.1", 0]],
+            "folder": str(folder),
+            "certificate": str(pem[0]),
+            "key": str(pem[1]),
+            **more,
+        }
+        return [sys.executable, "-m", "tests.hub.supervised", json.dumps(settings)]
 
     def _read(self) -> None:
         assert self.process.stdout is not None
