@@ -153,6 +153,24 @@ def test_a_machine_without_ipv6_goes_on_with_ipv4(tap: Tap) -> None:
     assert lan.undo() == []
 
 
+def test_only_what_the_card_set_is_undone(tap: Tap) -> None:
+    netlink.add_address("uklan", "10.9.0.2/24")  # an admin was quicker
+    lan = Lan("lan", config(NEAR))
+    lan.set_up("uklan")
+    assert sorted(netlink.addresses("uklan")) == ADDRESSES
+    assert lan.undo() == []
+    assert netlink.addresses("uklan") == ["10.9.0.2/24"]
+
+
+def test_undo_after_the_interface_is_gone_is_quiet_and_whole(tap: Tap, before: dict[str, str]) -> None:
+    lan = Lan("lan", config([*DEFAULTS, *NEAR]))
+    lan.set_up("uklan")
+    tap.close()
+    assert lan.undo() == []
+    assert everything() == before
+    assert lan.undo() == []
+
+
 # -- strict reverse path ------------------------------------------------------------------------------------------
 
 

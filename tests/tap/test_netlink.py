@@ -12,7 +12,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from ukihashi.errors import EnvironmentLacks, UsageError
 from ukihashi.tap import netlink
 from ukihashi.tap.device import Tap, open_tap
-from ukihashi.tap.netlink import Changes, Route, Rule
+from ukihashi.tap.netlink import Route, Rule
 
 pytestmark = pytest.mark.netns
 
@@ -73,27 +73,6 @@ def test_routes_come_and_go(tap: Tap) -> None:
     for route in routes:
         assert netlink.remove_route(route)
         assert not netlink.remove_route(route)
-
-
-def test_only_our_own_changes_are_undone(tap: Tap) -> None:
-    netlink.set_up(tap.name)
-    netlink.add_address(tap.name, "10.1.2.1/24")
-    changes = Changes()
-    changes.add_address(tap.name, "10.1.2.1/24")
-    changes.add_address(tap.name, "10.1.3.1/24")
-    changes.add_route(Route("10.9.0.0/16", tap.name, "10.1.3.3"))
-    assert changes.undo() == []
-    assert netlink.addresses(tap.name) == ["10.1.2.1/24"]
-    assert "10.9.0.0" not in ip("route")
-
-
-def test_undo_after_the_interface_is_gone_is_quiet(tap: Tap) -> None:
-    netlink.set_up(tap.name)
-    changes = Changes()
-    changes.add_address(tap.name, "10.1.2.1/24")
-    changes.add_route(Route("10.9.0.0/16", tap.name))
-    tap.close()
-    assert changes.undo() == []
 
 
 def test_a_full_ring_is_seen_in_the_counters(tap: Tap) -> None:

@@ -2,14 +2,14 @@
 
 Synchronous: call it from a thread where an event loop runs. pyroute2 is imported at the first call, because a process
 that only moves frames never needs it. Every function that changes something says whether it changed anything, so that
-`Changes` undoes exactly what we did and nothing of the admin's.
+a caller undoes exactly what it did and nothing of the admin's.
 """
 
 import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -270,33 +270,6 @@ def _rule_fields(rule: Rule) -> dict[str, Any]:
     if rule.no_default:
         fields["suppress_prefixlen"] = 0
     return fields
-
-
-class Changes:
-    """What we changed on this machine, and how to take it back."""
-
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], object]] = []
-
-    def add_address(self, interface: str, cidr: str) -> None:
-        """`add_address`, remembered if it changed anything."""
-        if add_address(interface, cidr):
-            self._undo.append(lambda: remove_address(interface, cidr))
-
-    def add_route(self, route: Route) -> None:
-        """`add_route`, remembered if it changed anything."""
-        if add_route(route):
-            self._undo.append(lambda: remove_route(route))
-
-    def undo(self) -> list[EnvironmentLacks]:
-        """Take everything back, the newest first; what could not be undone is given back, the rest is done anyway."""
-        failures: list[EnvironmentLacks] = []
-        while self._undo:
-            try:
-                self._undo.pop()()
-            except EnvironmentLacks as error:
-                failures.append(error)
-        return failures
 
 
 def check_route(destination: str, via: str = "") -> tuple[int, str]:
