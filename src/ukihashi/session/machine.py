@@ -1,8 +1,9 @@
 """One end of a session that outlives its links: what it may do when, and the numbers that make resume exact.
 
-`MOVES` is the whole of its behaviour in time; docs/reconnection draws it. A link is a TCP connection in tunnelling mode
-(or one that asks to become it), named by a number that its owner never uses twice. Bytes of a link that does not carry
-the session are never given to the session: that is how a link that comes back from the dead does no harm.
+`CARD_MOVES` and `HUB_MOVES` are the whole of its behaviour in time; docs/reconnection.en.md draws them. A link is a TCP
+connection in tunnelling mode (or one that asks to become it), named by a number that its owner never uses twice. Bytes
+of a link that does not carry the session are never given to the session: that is how a link that comes back from the
+dead does no harm.
 
 The order on which exactness rests (docs/protocol.md): the card stops reading the old link for good, *then* says how far
 it got; the hub lets go of its old link, *then* says how far it got. So each number is final when it is said.
