@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ukihashi.hub.loop import READ, Deadlines, Loop
+from ukihashi.hub.loop import EVENTS_A_TURN, READ, Deadlines, Loop
 
 
 class Clock:
@@ -50,6 +50,35 @@ def test_timers_fire_in_order_when_due(loop: Loop, clock: Clock) -> None:
     clock.now = 103.0
     loop.turn()
     assert fired == ["a", "b", "c"]
+
+
+def test_everything_that_is_ready_is_handled_before_a_timer_however_much_it_is(loop: Loop, clock: Clock) -> None:
+    pairs = [socket.socketpair() for _ in range(3 * EVENTS_A_TURN)]
+    order: list[str] = []
+    for near, far in pairs:
+        loop.watch(near.fileno(), READ, lambda _events, near=near: order.append(near.recv(10).decode()))  # type: ignore[misc]
+        far.send(b"x")
+    loop.at(101.0, lambda: order.append("timer"))
+    clock.now = 160.0
+    loop.turn()
+    for near, far in pairs:
+        loop.forget(near.fileno())
+        near.close()
+        far.close()
+    assert order == ["x"] * len(pairs) + ["timer"]
+
+
+def test_one_that_is_always_ready_does_not_hold_timers_back(
+    loop: Loop, clock: Clock, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    fired: list[str] = []
+    loop.watch(pair[0].fileno(), READ, lambda _events: None)  # never read: ready for ever
+    pair[1].send(b"x")
+    loop.at(101.0, lambda: fired.append("timer"))
+    clock.now = 101.0
+    loop.turn()
+    loop.forget(pair[0].fileno())
+    assert fired == ["timer"]
 
 
 def test_ready_descriptors_are_handled_before_the_turn_ends(

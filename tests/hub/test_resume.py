@@ -1,6 +1,7 @@
 """Exact resume at the hub: what a cut may not cost, whatever is cut and when, and what ends a session for good."""
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import msgspec
 import pytest
 from tests.hub.cards import Card, Field, Refused, frame, number_of
 
+from ukihashi.config.hub import HubConfig, Times
+from ukihashi.config.hub import Resume as ResumeOptions
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import HubPut, SessionClosed, SessionCut, SessionResumed
 from ukihashi.hub.saved import SavedSession
@@ -488,6 +491,22 @@ def test_the_grace_runs_from_the_cut_and_then_everything_is_free(field: Field) -
     assert a.dial().pack(a.request(Resume(1, 1))).get_int("error") == 13
 
 
+@pytest.mark.slow
+def test_grace_and_dead_time_by_the_clock_on_the_wall(make_hub: Callable[..., Any], until: Callable[..., Any]) -> None:
+    hub = make_hub(replace(QUICK, idle_s=0.5, first_s=0.25, dead_s=1.5, grace_s=1.0))
+    card = Card("a", hub.address, lambda: None, time.monotonic)
+    card.join()
+    assert card.welcome.grace_s == 1
+    card.say(encode_have_keepalive(0, b""))
+    began = time.monotonic()
+    until(lambda: hub.control.events(SessionCut), "the cut")
+    assert time.monotonic() - began > 1.4
+    until(lambda: hub.control.events(SessionClosed), "the end")
+    assert time.monotonic() - began > 2.4
+    for link in card.links:
+        link.drop()
+
+
 def test_a_session_over_which_nothing_ever_came_gets_no_grace(field: Field) -> None:
     card = field.card()
     field.cut(card)
@@ -638,6 +657,7 @@ def test_records_that_had_to_go_end_the_session_when_its_card_asks(make_field: C
     assert closed.lost == row["ledger"]["lost"]
 
 
+@pytest.mark.slow
 def test_five_hundred_cut_sessions_stay_within_the_memory(make_field: Callable[..., Field]) -> None:
     field = make_field(replace(QUICK, resume_memory=8 * KIB * KIB, resume_buffer=256 * KIB))
     b = field.card("b")
@@ -681,6 +701,7 @@ def test_a_silent_card_is_cut_after_the_dead_time_and_any_byte_counts(field: Fie
     assert field.events(SessionCut)[-1].reason == "nothing heard"
 
 
+@pytest.mark.slow
 def test_a_hub_that_stood_still_reads_before_it_judges(make_field: Callable[..., Field]) -> None:
     """More sessions than one turn handles; the process was stopped for a minute, the kernel was not."""
     field = make_field(replace(QUICK, dead_s=15.0))
@@ -739,6 +760,18 @@ def test_a_hub_with_another_interval_tells_it_on_each_link(make_field: Callable[
     assert field.session(a).tunnels
     field.after(1.1)
     assert not field.session(a).tunnels
+
+
+def test_limits_are_as_the_file_says() -> None:
+    config = HubConfig(
+        times=Times(keepalive_s=2.0, dead_s=6.0), resume=ResumeOptions(grace_s=60.0, buffer_kib=64, memory_mib=100)
+    )
+    limits = Limits.of(config)
+    assert (limits.idle_s, limits.first_s, limits.dead_s, limits.grace_s) == (2.0, 1.0, 6.0, 60.0)
+    assert (limits.resume_buffer, limits.resume_memory) == (64 * KIB, 100 * KIB * KIB)
+    assert Limits.of(HubConfig()) == Limits()
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+    assert Limits().resume_memory == int(memory.split()[1]) * KIB // 8
 
 
 def test_other_limits_hold_for_sessions_that_are_cut(field: Field) -> None:

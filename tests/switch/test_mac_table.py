@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ukihashi.switch.mac_table import MacTable, Row
+from ukihashi.switch.mac_table import MacTable, Row, Station
 from ukihashi.units import PortId
 
 A, B, C = (bytes([2, 0, 0, 0, 0, last]) for last in (1, 2, 3))
@@ -82,3 +82,24 @@ def test_counts_and_order_stay_true(steps: list[tuple[int, int, int]]) -> None:
         assert seen == sorted(seen)
         assert len(table) <= 4
         assert sum(table.count(PortId(each)) for each in (1, 2, 3)) == len(table)
+
+
+def test_stations_come_back_with_their_ages_unless_they_have_moved() -> None:
+    table, heir = MacTable(), MacTable()
+    table.learn(A, P1, 10.0)
+    table.learn(B, P1, 20.0)
+    table.learn(A, P1, 30.0)
+    table.learn(C, P2, 25.0)
+    saved = table.stations(P1)
+    heir.learn(B, P2, 1000.0)
+    heir.put_back(P1, [Station(one.key, one.created + 500, one.seen + 500) for one in saved])
+    heir.put_back(P2, [Station(one.key, one.created + 500, one.seen + 500) for one in table.stations(P2)])
+    assert heir.rows(1000.0) == [
+        Row(C, 0, P2, 525.0, 525.0),
+        Row(A, 0, P1, 510.0, 530.0),
+        Row(B, 0, P2, 1000.0, 1000.0),
+    ]
+    assert (heir.count(P1), heir.count(P2)) == (1, 2)
+    assert [row.mac for row in heir.rows(1126.0)] == [A, B]  # in the order of age
+    heir.expire(1126.0)
+    assert len(heir) == 2

@@ -44,3 +44,26 @@ def test_a_part_can_be_taken() -> None:
     assert (len(queue), queue.bytes) == (1, 60)
     assert queue.take(1) == [b"c" * 60]
     assert queue.take(1) == []
+
+
+def test_what_waits_stays_when_the_bound_falls_and_drops_have_their_reason() -> None:
+    queue = PortQueue(100)
+    queue.put([b"a" * 60])
+    queue.bound(50, "no link")
+    assert queue.put([b"b"]) == 1
+    queue.bound(200)
+    assert queue.put([b"c" * 140, b"d"]) == 1
+    queue.clear("no memory")
+    assert (len(queue), queue.bytes) == (0, 0)
+    assert queue.dropped == {"no link": 1, "queue_full": 1, "no memory": 2}
+    assert queue.dropped_bytes == 1 + 1 + 200
+
+
+def test_another_queue_goes_on() -> None:
+    queue, heir = PortQueue(10), PortQueue(5)
+    queue.put([b"a" * 6, b"b" * 4, b"c"])
+    heir.put_back(queue.frames, queue.dropped)
+    assert heir.dropped_frames == 1
+    assert heir.put([b"d"]) == 1
+    assert heir.take() == [b"a" * 6, b"b" * 4]
+    assert heir.bytes == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ukihashi.cli import hub_sessions
 from ukihashi.cli.ciphers import hub_ciphers
 from ukihashi.cli.options import HUB_COMMANDS, set_hub_options
 from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write, yes_no
@@ -17,7 +18,7 @@ from ukihashi.config import places
 from ukihashi.errors import N_, UsageError
 from ukihashi.locale import _
 from ukihashi.ops.log import FORMATS
-from ukihashi.web.status import size, span
+from ukihashi.web.status import span
 
 _folder = click.Path(path_type=Path, file_okay=False)
 
@@ -110,19 +111,7 @@ def status(as_json: bool) -> None:
 @json_option
 def sessions(name: str, as_json: bool) -> None:
     """Exit status: 0 listed, 2 no such hub, 4 no hub runs."""
-    columns = [
-        Column("session", _("SESSION")),
-        Column("hub", _("HUB")),
-        Column("user", _("USER")),
-        Column("peer", _("FROM")),
-        Column("client", _("CLIENT")),
-        Column("connections", _("TCP"), right=True),
-        Column("bytes_in", _("RECEIVED"), size, right=True),
-        Column("bytes_out", _("SENT"), size, right=True),
-        Column("drops", _("DROPPED"), lambda drops: str(sum(drops.values())), right=True),
-        Column("since", _("SINCE"), moment),
-    ]
-    show(client().ask("sessions", hub=name), columns, as_json=as_json, empty=_("no sessions"))
+    hub_sessions.show(client().ask("sessions", hub=name), as_json=as_json)
 
 
 @hub.command("mac-table", help=_("List the stations that HUB has learned."))

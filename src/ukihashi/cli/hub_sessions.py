@@ -1,0 +1,68 @@
+"""What `ukihashi hub sessions` says: a table, and below it a line for each session that had trouble."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ukihashi.cli import output
+from ukihashi.cli.output import Column, cell, moment, write
+from ukihashi.errors import N_
+from ukihashi.locale import _
+from ukihashi.web.status import size, span
+
+STATES: Final = {"online": N_("online"), "cut": N_("cut")}
+DROPS: Final = {  # reasons, as `switch.forward`, `switch.queue`, `hub.ports` and `hub.resumable` name them
+    "size": N_("too long or too short"),
+    "source": N_("impossible sender"),
+    "arp_short": N_("ARP cut short"),
+    "own_port": N_("receiver beside the sender"),
+    "table_full": N_("MAC table full"),
+    "port_full": N_("too many stations"),
+    "queue_full": N_("queue full"),
+    "resume_buffer": N_("buffer for the cut card full"),
+    "resume_memory": N_("memory for all cut cards full"),
+    "session_ended": N_("waiting when the session ended"),
+}
+
+
+def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """The sessions."""
+    columns = [
+        Column("session", _("SESSION")),
+        Column("hub", _("HUB")),
+        Column("user", _("USER")),
+        Column("state", _("STATE"), lambda state: _(STATES.get(state, state))),
+        Column("peer", _("FROM")),
+        Column("client", _("CLIENT")),
+        Column("connections", _("TCP"), right=True),
+        Column("bytes_in", _("RECEIVED"), size, right=True),
+        Column("bytes_out", _("SENT"), size, right=True),
+        Column("drops", _("DROPPED"), lambda drops: str(sum(drops.values())), right=True),
+        Column("since", _("SINCE"), moment),
+    ]
+    output.show(rows, columns, as_json=as_json, empty=_("no sessions"))
+    if not as_json:
+        for row in rows:
+            if said := remark(row):
+                write(f"{cell(row['session'])}: {said}")
+
+
+def remark(row: Mapping[str, Any]) -> str:
+    """Cuts, what was sent again, and what was lost or dropped and why; "" if there is nothing of the kind."""
+    ledger = row.get("ledger") or {}
+    parts = []
+    if row.get("state") == "cut":
+        parts.append(
+            _("cut for {time}, {left} left to come back, {size} waiting").format(
+                time=span(row["cut_s"], _), left=span(row["grace_left_s"], _), size=size(row["waiting_bytes"])
+            )
+        )
+    if row.get("resumes"):
+        parts.append(_("{count} times back after a cut").format(count=row["resumes"]))
+    if ledger.get("replayed"):
+        parts.append(_("{count} frames sent again").format(count=ledger["replayed"]))
+    if ledger.get("lost"):
+        parts.append(_("{count} frames lost").format(count=ledger["lost"]))
+    drops = ", ".join(f"{_(DROPS.get(why, why))} {count}" for why, count in row.get("drops", {}).items() if count)
+    if drops:
+        parts.append(_("dropped: {reasons}").format(reasons=drops))
+    return "; ".join(parts)

@@ -1,0 +1,50 @@
+"""The line that `hub sessions` adds for a session that had trouble."""
+
+import pytest
+
+from ukihashi.cli.hub_sessions import remark, show
+from ukihashi.hub import ports, resumable
+from ukihashi.switch import forward, queue
+
+QUIET = {"state": "online", "resumes": 0, "drops": {}, "ledger": {"replayed": 0, "lost": 0}}
+CUT = {
+    "session": "SID-A-1",
+    "hub": "LAN",
+    "user": "a",
+    "state": "cut",
+    "cut_s": 12.3,
+    "grace_left_s": 287.7,
+    "waiting_bytes": 2048,
+    "resumes": 3,
+    "drops": {"resume_buffer": 4, "odd": 1},
+    "ledger": {"replayed": 12, "lost": 2},
+}
+
+
+def test_a_quiet_session_needs_no_words() -> None:
+    assert remark(QUIET) == remark({}) == ""
+
+
+def test_trouble_is_said_in_one_line() -> None:
+    assert remark(CUT) == (
+        "cut for 0 min 12 s, 4 min 47 s left to come back, 2.00 KiB waiting; 3 times back after a cut;"
+        " 12 frames sent again; 2 frames lost; dropped: buffer for the cut card full 4, odd 1"
+    )
+
+
+def test_it_stands_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    show([{**QUIET, "session": "SID-B-2"}, CUT], as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("SID-A-1: cut for ")
+    assert [line.split()[0] for line in lines[:-1]] == ["SESSION", "SID-B-2", "SID-A-1"]
+    show([CUT], as_json=True)
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_every_reason_has_words() -> None:
+    from ukihashi.cli.hub_sessions import DROPS
+
+    switch = {forward.SIZE, forward.SOURCE, forward.ARP_SHORT, forward.OWN_PORT, forward.TABLE_FULL, forward.PORT_FULL}
+    ours = {queue.QUEUE_FULL, resumable.RESUME_BUFFER, resumable.RESUME_MEMORY, resumable.ENDED}
+    assert set(DROPS) == switch | ours
+    assert ports.REFUSED not in DROPS  # of the host port, which is no session
