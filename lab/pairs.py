@@ -37,6 +37,7 @@ class Pair:
     revive: Callable[[], None]  # start its programs anew, because it did not come back by itself
     ledgers: Callable[[], dict[str, dict[str, Any]]]  # where -> ledger; {} where there is none
     buffer_bytes: int = 0  # what it keeps over a cut, each way; 0 = nothing promised
+    programs: tuple[Hub, Card] | None = None  # ours: the hub, and c's card
 
     @property
     def outer_interface(self) -> str:
@@ -98,7 +99,7 @@ def ours(net: Net, *, buffer_kib: int = 8192, fast: bool = False, seed: int = 0)
         yield Pair(
             "ours", f"ukihashi{', times divided by ten' if fast else ''}", relay, hosts,
             End(hosts["c"], card.interface()), End(hosts["b"], other.interface()), addresses,
-            1.5 if fast else 15.0, revive, ledgers, buffer_kib * 1024,
+            1.5 if fast else 15.0, revive, ledgers, buffer_kib * 1024, (hub, card),
         )  # fmt: skip
 
 
