@@ -29,7 +29,7 @@ from ukihashi.wire.extension import (
     encode_options,
 )
 from ukihashi.wire.http import pack_request
-from ukihashi.wire.messages import AdditionalConnect, ErrorAnswer
+from ukihashi.wire.messages import AdditionalConnect, ErrorAnswer, Login
 
 KIB = 1024
 QUICK = Limits(linger_s=0.2)
@@ -306,6 +306,26 @@ def test_an_idle_session_is_silent_but_for_its_keepalives(field: Field) -> None:
     assert len(field.sessions) == 2
 
 
+@pytest.mark.parametrize("login", [{}, {"extension": 0, "resume": False}], ids=["resume", "standard"])
+@pytest.mark.parametrize("good", [True, False])
+def test_what_comes_right_behind_the_login_is_the_tunnels(field: Field, login: dict[str, Any], good: bool) -> None:
+    """In one read with it. What can't be read costs this connection, and nothing else."""
+    b = field.card("b")
+    card = field.card("a", joined=False)
+    link = card.dial()
+    field.cards.remove(card)
+    values: dict[str, Any] = {"extension": 1, "extension_oldest": 1, "resume": True, **login}
+    request = pack_request(link.http, Login("LAN", "a", 2, plain_password="x", **values).to_pack(b""))
+    link.write(request + (encode_frames([frame(0, 1, 5)]) if good else b"\0\0\0\1\xff\xff\xff\xff"))
+    if good:
+        field.until(lambda: b.numbers == [5], "the frame")
+    else:
+        link.until(lambda: link.ended, "the end")
+        assert link.ended == "close_notify"
+    assert len(field.sessions) == 2
+    link.drop()
+
+
 # -- attempts -----------------------------------------------------------------------------------------------------
 
 
@@ -411,6 +431,14 @@ def test_an_impossible_acknowledgement_cuts_and_does_not_end(field: Field) -> No
 
 
 # -- the end ------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_goodbye_nothing_is_heard(field: Field) -> None:
+    a, _ = pair(field)
+    a.say(encode_bye(Bye(Reason.LEFT, "good night")) + encode_have(1 << 40) + encode_options(PeerOptions(1000)))
+    (closed,) = field.until(lambda: field.events(SessionClosed), "the end")
+    assert closed.reason == "the card left: good night"
+    assert not field.events(SessionCut)
 
 
 def test_a_card_that_leaves_frees_its_place_at_once(field: Field) -> None:

@@ -354,7 +354,8 @@ class RecordTunnel(Tunnel):
         if self._decoder.controls:
             controls, self._decoder.controls = self._decoder.controls, []
             for control in controls:
-                self._obey(control)
+                if session.carries(self.link):  # a goodbye ends it
+                    self._obey(control)
 
     def _obey(self, control: ControlRecord) -> None:
         if isinstance(control, Have):

@@ -347,6 +347,8 @@ class Worker:
                 "half_open": self._door.half_open,
                 "evicted": self._door.evicted,
                 "sessions": len(self._sessions),
+                "cut": sum(not session.tunnels for session in self._sessions),
+                "resume_memory": {"used": self._sessions.memory.used, "limit": self._sessions.memory.limit},
                 "hubs": len(self._sessions.hubs),
                 "host_ports": [hub.host.row() for hub in self._sessions.hubs.values() if hub.host is not None],
                 "faults": self.loop.faults,
