@@ -117,8 +117,8 @@ def test_it_carries_bytes_both_ways_counts_them_and_hands_an_end_on(line: Line) 
 
 def test_a_hub_that_is_not_there_is_a_reset(line: Line) -> None:
     line.server.close()
-    with line.dial() as card:
-        assert read_all(card) == (b"", "RST")
+    with pytest.raises(ConnectionResetError), line.dial() as card:  # perhaps before connect() returns
+        card.recv(1)
 
 
 def test_reset_reaches_both_ends_and_the_next_connection_passes(line: Line) -> None:
@@ -267,7 +267,7 @@ def test_refuse_resets_new_connections_and_leaves_others(line: Line) -> None:
 
 
 def test_kill_every_kills_again_and_again_until_told_otherwise(line: Line) -> None:
-    line.relay.kill_every(0.4)
+    line.relay.kill_every(1.0)
     for _ in range(3):
         card, hub = line.pair()
         with both_closed(card, hub):
@@ -275,4 +275,4 @@ def test_kill_every_kills_again_and_again_until_told_otherwise(line: Line) -> No
     assert [one.how for one in line.relay.connections] == ["kill"] * 3
     line.relay.kill_every(0)
     with both_closed(*line.pair()), pytest.raises(TimeOver):
-        until(lambda: not line.relay.alive, seconds=1.0, what="a kill")
+        until(lambda: not line.relay.alive, seconds=1.5, what="a kill")
