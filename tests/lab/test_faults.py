@@ -255,13 +255,13 @@ def test_rate_lets_no_more_through(line: Line) -> None:
 def test_refuse_resets_new_connections_and_leaves_others(line: Line) -> None:
     card, hub = line.pair()
     with both_closed(card, hub):
-        line.relay.refuse(1.0)
+        line.relay.refuse(2.0)
         with pytest.raises(ConnectionResetError), line.dial() as refused:  # perhaps before connect() returns
             refused.recv(1)
         assert line.relay.refused == 1
         card.sendall(b"still here")
         assert hub.recv(64) == b"still here"
-        time.sleep(1.0)
+        time.sleep(2.0)
         with both_closed(*line.pair()):
             pass
 
