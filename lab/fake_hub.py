@@ -133,8 +133,8 @@ class FakeHub:
         self.frames: queue.Queue[bytes] = queue.Queue()
         self.keepalives = 0
         self.goodbyes = 0  # links that ended with close_notify
-        self._keys: set[bytes] = set()
-        self._sessions: dict[bytes, _Session] = {}
+        self.keys: set[bytes] = set()
+        self.sessions: dict[bytes, _Session] = {}
         self._link: _Conversation | None = None
         self._linked = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -164,7 +164,7 @@ class FakeHub:
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Give frames to the card, in one batch; a cut session keeps them."""
-        if not self._sessions:
+        if not self.sessions:
             self.link().write(encode_frames(frames))
             return
         session = self.session()
@@ -177,8 +177,8 @@ class FakeHub:
     def session(self) -> _Session:
         """The newest that can be resumed exactly; waits for one."""
         with self._linked:
-            assert self._linked.wait_for(lambda: self._sessions, WAIT_S), "no session came"
-            return list(self._sessions.values())[-1]
+            assert self._linked.wait_for(lambda: self.sessions, WAIT_S), "no session came"
+            return list(self.sessions.values())[-1]
 
     def machine(self) -> Machine:
         """Of the newest session."""
@@ -186,10 +186,11 @@ class FakeHub:
         assert machine is not None
         return machine
 
-    @property
-    def has_link(self) -> bool:
-        """A link is in tunnelling."""
-        return self._link is not None
+    def take_over(self, other: "FakeHub") -> None:
+        """Know the sessions and people of a hub that has been closed."""
+        self.hashes, self.invites, self.grace_s = other.hashes, other.invites, other.grace_s
+        self.keys |= other.keys
+        self.sessions |= other.sessions
 
     def speak(self) -> None:
         """Send a keep-alive over the newest link."""
@@ -261,7 +262,7 @@ class FakeHub:
             self._heed(talk)
             for request in http.receive(data):
                 if self._answer(talk, http, request, challenge):
-                    session = next((one for one in self._sessions.values() if one.talk is talk), None)
+                    session = next((one for one in self.sessions.values() if one.talk is talk), None)
                     if session is None:
                         self._tunnel(talk, http.take_over())
                     else:
@@ -302,9 +303,9 @@ class FakeHub:
         return not isinstance(answer, ErrorAnswer)
 
     def _resume(self, talk: _Conversation, message: AdditionalConnect) -> AdditionalAnswer | ErrorAnswer:
-        if message.session_key not in self._keys or self.forgetful:
+        if message.session_key not in self.keys or self.forgetful:
             return ErrorAnswer(Code.SESSION_TIMEOUT)
-        session = self._sessions.get(message.session_key)
+        session = self.sessions.get(message.session_key)
         if message.resume is None or session is None or session.machine is None:
             return AdditionalAnswer()
         if self.resumes_to_cut > 0:
@@ -330,14 +331,14 @@ class FakeHub:
         if not self._lets_in(login, challenge):
             return ErrorAnswer(Code.AUTH_FAILED)
         key = os.urandom(20)
-        self._keys.add(key)
+        self.keys.add(key)
         grace_s = self.grace_s if login.resume else 0
         if grace_s:
             session = _Session()
             session.machine = Machine(HUB_MOVES, session.next_link(talk))
-            self._sessions[key] = session
+            self.sessions[key] = session
         return Welcome(
-            session_name=f"SID-{login.user.upper()}-{len(self._keys)}",
+            session_name=f"SID-{login.user.upper()}-{len(self.keys)}",
             connection_name="CID-1",
             session_key=key,
             use_encrypt=self.use_encrypt,

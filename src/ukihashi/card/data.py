@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from ukihashi.card.clock import clock
+from ukihashi.card.clock import Alarm, clock
 from ukihashi.card.link import Link
 from ukihashi.card.messages import (
     FORGOTTEN,
@@ -82,10 +82,12 @@ class DataProcess:
         self._tunnel: Tunnel | None = None
         self._suspect = False  # what the dialler was told last
         self._tap_watched = False
+        self._alarm = Alarm()
         self._closing: dict[int, tuple[socket.socket, float]] = {}  # said goodbye, until when to wait for theirs
         self._running = True
         control.setblocking(False)
         self._poll.register(control.fileno(), READ)
+        self._poll.register(self._alarm.fd, READ)
 
     def run(self) -> None:
         """Serve until told to stop or the dialler is gone; the hub has our goodbye then."""
@@ -101,6 +103,8 @@ class DataProcess:
         last = clock() + 2 * LINGER
         while self._closing and clock() < last:
             self._turn()
+        self._alarm.close()
+        self._poll.close()
 
     def _turn(self) -> None:
         for fd, mask in self._poll.poll(self._patience(clock())):
@@ -113,6 +117,8 @@ class DataProcess:
                 self._from_dialler(now)
             elif fd in self._closing:
                 self._read_away(fd)
+            elif fd == self._alarm.fd:
+                self._alarm.rang()
         now = clock()
         self._tick(now)
         self._watch()
@@ -220,6 +226,8 @@ class DataProcess:
             if wanted != (fd in self._writing):
                 self._writing ^= {fd}
                 self._poll.modify(fd, READ | WRITE if wanted else READ)
+        if tunnel is not None and tunnel.link is not None and tunnel.silent_at < self._alarm.at:
+            self._alarm.set(tunnel.silent_at)  # it may ring too early: the link has spoken since; then it is set anew
         hungry = tunnel is not None and tunnel.hungry
         if hungry != self._tap_watched:
             self._tap_watched = hungry

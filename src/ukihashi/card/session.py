@@ -138,11 +138,15 @@ class ExactSession:
         link, machine = self.link, self.machine
         if link is None or machine.state not in _CARRIED:
             return float("inf")
-        suspect = machine.state is State.SUSPECT
-        due = min(self._keepalive.due_at, self._liveness.dead_at if suspect else self._liveness.suspect_at)
+        due = min(self._keepalive.due_at, self.silent_at)
         if machine.ack_at is not None and not link.backlog:
             due = min(due, machine.ack_at)
         return due
+
+    @property
+    def silent_at(self) -> float:
+        suspect = self.machine.state is State.SUSPECT
+        return self._liveness.dead_at if suspect else self._liveness.suspect_at
 
     def heard(self, now: float) -> None:
         """A byte came over the link that carries the session."""

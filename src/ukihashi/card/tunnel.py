@@ -36,6 +36,10 @@ class Tunnel(Protocol):
     def due_at(self) -> float:
         """When `tick` is wanted next."""
 
+    @property
+    def silent_at(self) -> float:
+        """When the link will have been silent for too long; must not be missed though the machine sleeps till then."""
+
     def send(self, frames: Sequence[bytes], now: float) -> None:
         """Frames from the TAP, all that `Tally.outward` let through; call only while hungry."""
 
@@ -92,6 +96,10 @@ class StandardTunnel:
     @property
     def due_at(self) -> float:
         return min(self._keepalive.due_at, self._liveness.dead_at)
+
+    @property
+    def silent_at(self) -> float:
+        return self._liveness.dead_at
 
     def send(self, frames: Sequence[bytes], now: float) -> None:
         self._out.write(encode_frames(frames))
