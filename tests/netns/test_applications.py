@@ -140,7 +140,7 @@ def test_frozen_programs_recover(net: Net) -> None:
     """SIGSTOP for six times the dead time, of the card and then of the hub, with times divided by ten."""
     with scene(net, fast=True) as stage:
         status = stage.card.status()
-        worker = stage.hub.rows("hub", "status")[0]
+        worker = stage.hub.rows("hub", "status")[0]["worker"]
         pids = [[status["pid"], status["data_pid"]], [worker["pid"]]]
 
         def trouble() -> None:
