@@ -3,6 +3,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,20 @@ from ukihashi.hub.messages import (
     AnyMessage,
     Asked,
     Failed,
+    Granted,
     HostPortGone,
     HostPortWanted,
     HubPut,
     HubRemoved,
     LoginAnswered,
     LoginAsked,
+    OptionsPut,
     PeerLink,
     Ready,
     SessionOpened,
     Stop,
+    Upgraded,
+    Wish,
     encode,
 )
 from ukihashi.hub.pipes import LENGTH, MessageDecoder, receive_with_fds, send_with_fd
@@ -324,6 +329,62 @@ def test_a_new_worker_is_told_every_hub_and_answers_go_on(hub: Hub) -> None:
     assert hub.worker.wait_for(lambda message: isinstance(message, HubPut)).hub == "LAN"
     hub.worker.rows["mac_table"] = [{"mac": "02:00:5e:10:00:01"}]
     assert hub.ask("mac_table", hub="lan") == [{"mac": "02:00:5e:10:00:01"}]
+
+
+def granted(hub: Hub, answer: dict[str, Any], do: str, **arguments: Any) -> tuple[Wish, list[dict[str, Any]]]:
+    """What the supervisor is asked when a command asks `do`, and what the command gets for that answer."""
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(hub.ask, do, **arguments)
+        wish = hub.wish(Wish)
+        send_with_fd(hub.supervisor, Granted(wish.ask, **answer))
+        return wish, asking.result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("do", ["options", "reload", "upgrade"])
+def test_what_is_the_supervisors_is_asked_of_it(hub: Hub, do: str) -> None:
+    rows = [{"from": "1", "to": "2", "number": 1}]
+    wish, got = granted(hub, {"rows": rows}, do)
+    assert (wish.what, wish.key, wish.value) == (do, "", "")
+    assert got == rows
+
+
+def test_an_option_is_set_by_the_supervisor_and_its_no_is_told(hub: Hub) -> None:
+    wish, got = granted(hub, {"rows": [{"option": "times.dead_s"}]}, "set_option", key="times.dead_s", value="20")
+    assert (wish.what, wish.key, wish.value) == ("set_option", "times.dead_s", "20")
+    assert got == [{"option": "times.dead_s"}]
+    no = {"template": "{key} can't be {value}", "values": {"key": "listen", "value": 3}, "exit_status": 2}
+    with pytest.raises(UkihashiError, match="listen can't be 3") as refused:
+        granted(hub, no, "set_option", key="listen", value="3")
+    assert refused.value.exit_status == 2
+
+
+def test_new_options_are_passed_on_and_named_in_links(hub: Hub) -> None:
+    hub.ask("create", name="LAN")
+    send_with_fd(hub.supervisor, OptionsPut("other.example:444", 7.0, 11.0, [{"option": "x", "old": 1, "new": 2}]))
+    put = hub.worker.wait_for(lambda message: isinstance(message, HubPut) and message.ageing_s == 11.0)
+    assert put.session_timeout_s == 7.0
+    link = Link.parse(hub.ask("invite", user="guest")[0]["link"])
+    assert link.location == "other.example:444"
+
+
+def test_how_an_upgrade_went_is_in_the_status(hub: Hub) -> None:
+    assert hub.ask("status")[0]["upgrade"] is None
+    send_with_fd(hub.supervisor, Upgraded(2, "1.0", 5, 0.02))
+    # packets come in order: what is asked of the supervisor after it is answered after it
+    granted(hub, {"rows": []}, "options")
+    assert hub.ask("status")[0]["upgrade"] == {"number": 2, "from": "1.0", "sessions": 5, "pause_s": 0.02}
+
+
+def test_a_control_that_is_replaced_does_not_wait_for_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "LAST_WORDS_S", 10 * PATIENCE_S)
+    made = Hub(tmp_path)
+    made.wish(Ready)
+    send_with_fd(made.supervisor, Stop(worker_stays=True))
+    made.thread.join(PATIENCE_S)
+    assert made.status == [0]
+    assert made.stop() == 0
 
 
 def test_without_a_worker_questions_are_answered_with_a_sentence(hub: Hub) -> None:
