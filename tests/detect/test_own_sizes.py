@@ -10,6 +10,7 @@ from ukihashi.card.opening import Opening
 from ukihashi.detect import model
 from ukihashi.hub.caller import BUILD, PRODUCT, VERSION
 from ukihashi.wire.constants import MAX_PENCORE
+from ukihashi.wire.extension import Resume
 from ukihashi.wire.http import ServerSide, pack_response
 from ukihashi.wire.messages import AdditionalAnswer, Hello, Welcome
 
@@ -19,7 +20,7 @@ FINISHED = 58  # the client's, which goes with its first request in TLS 1.3
 POLICY = {"Access": 1, "NoBridge": 1, "NoRouting": 1, "MaxConnection": 1, "TimeOut": 20, "NoQoS": 1}
 
 
-def turns(padding: int, *, long: bool, invite: bool, resume: bool) -> tuple[int, int, int, int]:
+def turns(padding: int, *, long: bool, invite: bool, resume: bool, exact: bool) -> tuple[int, int, int, int]:
     """Bytes of request, hello, login and welcome, without TLS."""
     name = "n" * 30 if long else "a"
     order = Connect(
@@ -38,6 +39,7 @@ def turns(padding: int, *, long: bool, invite: bool, resume: bool) -> tuple[int,
         session_key=bytes(20) if resume else b"",
         timeout_ms=20_000,
         extension=int(resume),
+        exact=resume and exact,
         unique_id=bytes(20),
         node_id=bytes(16),
         host_name=2 * name,
@@ -49,10 +51,10 @@ def turns(padding: int, *, long: bool, invite: bool, resume: bool) -> tuple[int,
     c1 = card.start()
     hub.receive(c1)
     s1 = pack_response(hub, Hello(PRODUCT, VERSION, BUILD, bytes(20)).to_pack(bytes(padding)), DATE)
-    c2 = card.receive(s1)
+    c2 = card.receive(s1) or card.ask(Resume(1, 1))
     hub.receive(c2)
     answer = (
-        AdditionalAnswer()
+        AdditionalAnswer(have=1 if exact else None)
         if resume
         else Welcome(
             session_name=f"SID-{name.upper()}-1",
@@ -62,15 +64,17 @@ def turns(padding: int, *, long: bool, invite: bool, resume: bool) -> tuple[int,
             timeout_ms=20_000,
             policy=POLICY,
             extension=1,
+            grace_s=300 if exact else 0,
         )
     )
     return len(c1), len(s1), len(c2), len(pack_response(hub, answer.to_pack(bytes(padding)), DATE))
 
 
 def cases(*, resume: bool) -> Iterator[tuple[int, int, int, int]]:
-    for padding, long, invite in itertools.product((0, MAX_PENCORE), (False, True), (False, True)):
+    switches = (False, True)
+    for padding, long, invite, exact in itertools.product((0, MAX_PENCORE), switches, switches, switches):
         if not (resume and invite):
-            yield turns(padding, long=long, invite=invite, resume=resume)
+            yield turns(padding, long=long, invite=invite, resume=resume, exact=exact)
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -1,0 +1,64 @@
+"""What a person reads of a card."""
+
+from typing import Any
+
+import pytest
+
+from ukihashi.cli import card_status
+
+ROW: dict[str, Any] = {
+    "account": "lan", "state": "online", "reason": None, "hub": "LAN", "user": "ann", "address": "h:443", "peer": "",
+    "session": "SID-ANN-1", "tls": "TLSv1.3", "cipher": "TLS_AES_128_GCM_SHA256", "interface": "uklan", "mac": "02:00",
+    "addresses": ["10.9.0.2/24"], "frames_in": 4, "bytes_in": 400, "frames_out": 5, "bytes_out": 500,
+    "dropped_by_kernel": 3, "dropped_toward_kernel": 0, "dropped_oversized": 1, "reconnects": 2, "cut_s": 0.0,
+    "gap_s": 0.123, "waiting_bytes": 2048, "last_loss": None,
+    "ledger": {
+        "sent": 50, "acknowledged": 48, "waiting": 2, "replayed": 7, "received": 40, "cuts": 2, "resumes": 2, "lost": 0,
+        "dropped": {"kernel": 3, "refused": 0, "oversized": 1, "of_tomorrow": 5},
+    },
+}  # fmt: skip
+
+
+def said(capsys: pytest.CaptureFixture[str], **changes: Any) -> dict[str, str]:
+    card_status.show({**ROW, **changes})
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == f"lan: {card_status.state_word(changes.get('state', 'online'))}"
+    return dict(line.strip().split(": ", 1) for line in lines)
+
+
+def test_the_ledger_stands_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys)
+    assert lines["Ledger"] == (
+        "50 frames sent, 48 acknowledged, 2 waiting (2.00 KiB), 7 sent again, 40 received, 0 lost"
+    )
+    assert lines["Dropped"] == "9 (3 by the interface's queue, 1 too long, 5 of_tomorrow)"
+    assert lines["Reconnections"] == "2, the last after 0.12 s"
+    assert "Lost" not in lines
+
+
+def test_a_cut_is_shown_while_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, state="reconnecting", cut_s=4.2)["Reconnections"] == "2, cut for 4.2 s now"
+
+
+def test_a_loss_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    lost = said(capsys, last_loss={"at": 1.0, "lost": 3, "carried": 8, "reason": None})["Lost"]
+    assert lost.startswith("3 frames sent before a cut may or may not have arrived; 8 frames kept")
+    assert "nobody counted" in said(capsys, last_loss={"at": 1.0, "lost": None, "carried": 0, "reason": None})["Lost"]
+
+
+def test_a_reason_of_a_card_of_another_version_is_shown_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = {"text": "as it came", "template": "{new}", "values": {}}
+    assert said(capsys, reason=reason)["Reason"] == "as it came"
+
+
+def test_a_session_with_a_standard_hub_has_no_ledger(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, ledger={})
+    assert "Ledger" not in lines
+    assert lines["Dropped"] == "4 (3 by the interface's queue, 1 too long)"
+
+
+@pytest.mark.parametrize(
+    "state", ["connecting", "online", "suspect", "reconnecting", "refused", "leaving", "down", "?"]
+)
+def test_every_state_has_a_word(state: str) -> None:
+    assert card_status.state_word(state)
