@@ -364,6 +364,7 @@ def test_a_link_that_is_back_from_the_dead_does_no_harm(field: Field) -> None:
     old = a.link
     assert old is not None
     session = field.session(a)
+    stage = session.tunnels[0]
     a.machine.silent()
     link = a.dial()
     resume = a.machine.ask(link.number)
@@ -380,6 +381,7 @@ def test_a_link_that_is_back_from_the_dead_does_no_harm(field: Field) -> None:
     old.tls.send(encode_frames([frame(2, 1, 2)]))
     old.flush()
     field.quiet()
+    stage.received(encode_frames([frame(2, 1, 3)]), field.clock())  # even if somebody still held on to it
     assert session.machine.have == have
     assert len(b.got) == have - 1
     old.until(lambda: old.ended, "the old link's end")
@@ -515,6 +517,7 @@ def test_the_grace_runs_from_the_cut_and_then_everything_is_free(field: Field) -
     field.quiet()
     (closed,) = field.events(SessionClosed)
     assert (closed.reason, closed.dropped) == ("its card did not come back", 1)
+    assert field.sessions.memory.used == field.session(b).held
     assert [row["session"] for row in field.sessions.hubs["lan"].mac_rows(field.clock())] == ["SID-B-2"]
     assert a.dial().pack(a.request(Resume(1, 1))).get_int("error") == 13
 
@@ -656,6 +659,14 @@ def test_the_session_cut_longest_loses_its_memory_first(make_field: Callable[...
     field.until(lambda: len(c.got) >= kept, "what was kept")
     b.send(frame(1, 2, 777))
     field.until(lambda: a.numbers == [777], "it goes on")
+    lost = {one: one.drops["resume_memory"] + one.machine.ledger.lost for one in (old, new)}
+    field.sessions.set_limits(replace(QUICK, resume_memory=1))
+    b.send(frame(1, 2, 778), frame(3, 2, 778))
+    for _ in range(3):  # it waits for acknowledgements instead
+        field.quiet()
+        field.after(1.0)
+    field.until(lambda: a.numbers[-1] == c.numbers[-1] == 778, "who has a link is never robbed")
+    assert lost == {one: one.drops["resume_memory"] + one.machine.ledger.lost for one in (old, new)}
 
 
 def test_records_that_had_to_go_end_the_session_when_its_card_asks(make_field: Callable[..., Field]) -> None:
@@ -727,6 +738,16 @@ def test_a_silent_card_is_cut_after_the_dead_time_and_any_byte_counts(field: Fie
     field.after(0.2)
     assert not field.session(a).tunnels
     assert field.events(SessionCut)[-1].reason == "nothing heard"
+
+
+def test_any_byte_counts_without_resume_too_but_not_from_a_standard_peer(field: Field) -> None:
+    ours, standard = field.card("a", resume=False), field.card("b", resume=False, extension=0)
+    sessions = [field.sessions.named("", card.welcome.session_name) for card in (ours, standard)]
+    field.clock.now += 14.0
+    for card in (ours, standard):
+        card.say(encode_frames([frame(0, 1, 1, 1514)])[:100])
+    field.turn()
+    assert [session and session.heard for session in sessions] == [1014.0, 1000.0]
 
 
 @pytest.mark.slow
