@@ -136,7 +136,6 @@ class _Serving:
             session_timeout_s=config.session_timeout_s,
             mac_ageing_s=config.mac_ageing_s,
             host_ports=start.host_ports,
-            upgrades=start.upgrades,
         )
         page_dir = Path(config.page_dir) if config.page_dir else None
 

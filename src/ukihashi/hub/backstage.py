@@ -25,7 +25,6 @@ class Facts:
     session_timeout_s: float = 20.0
     mac_ageing_s: float = 600.0
     host_ports: bool = True  # whether the supervisor may make interfaces (root)
-    upgrades: int = 0  # since the hub's first start
 
 
 class Live(Protocol):

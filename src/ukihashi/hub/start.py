@@ -22,7 +22,6 @@ class ControlStart:
     state_dir: Path
     endpoints: tuple[tuple[str, int], ...]  # what the hub really listens on
     host_ports: bool  # may ask for host ports (we are root)
-    upgrades: int = 0  # since the hub's first start
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,9 +228,7 @@ class _Hub:
         drop(self._control_identity)
         die_with(parent, signal.SIGKILL)
         web, admin = self._doors.fronts
-        return self._control(
-            ControlStart(link, peer, web, admin, settings.state_dir, endpoints, may_make_ports, self.number)
-        )
+        return self._control(ControlStart(link, peer, web, admin, settings.state_dir, endpoints, may_make_ports))
 
     def _keep_only(self, *kept: socket.socket) -> None:
         """Close, in a child, what belongs to the supervisor and the other child."""
