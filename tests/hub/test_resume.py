@@ -453,7 +453,9 @@ def test_a_card_that_leaves_frees_its_place_at_once(field: Field) -> None:
     assert len(field.sessions) == 1
     link.until(lambda: link.ended, "the hub's close")
     assert link.ended == "close_notify"
+    field.quiet()
     assert field.sessions.memory.used == field.session(field.cards[1]).held
+    assert len(field.sessions.memory) == 1
 
 
 @pytest.mark.parametrize(
@@ -864,6 +866,7 @@ def test_a_hub_goes_on_in_another_process_and_nothing_is_lost(make_field: Callab
     values = [msgspec.msgpack.encode(saved) for saved in field.sessions.save()]
     assert len(field.sessions) == 0
     assert not field.events(SessionClosed)
+    assert len(field.events(SessionCut)) == 1  # not of those that were saved
     for value in values:
         heir.sessions.restore(msgspec.msgpack.decode(value, type=SavedSession))
     field.quiet()

@@ -20,6 +20,9 @@ class ResumeMemory:
         self._held: dict[Holder, int] = {}
         self._cut: OrderedDict[Holder, None] = OrderedDict()  # the one cut longest first
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     @property
     def has_room(self) -> bool:
         """More may be kept. When nobody is cut, sessions that have a link wait for acknowledgements instead."""
