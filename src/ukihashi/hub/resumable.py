@@ -62,6 +62,7 @@ class ResumableSession(Session):
         self.machine = Machine(HUB_MOVES, self._link)
         self._was_heard = False  # something came over some link
         self._catches_up = False  # what waited during a cut has not gone out yet
+        self._have: int | None = None  # acknowledgement that is to go out with the next write
         self._acks = False  # a timer for an acknowledgement runs
 
     def set_limits(self) -> None:
@@ -128,6 +129,7 @@ class ResumableSession(Session):
         self._cut(tunnel.link, reason)
 
     def _cut(self, link: int, reason: str) -> None:
+        self._have = None
         if not self.machine.lost(link) or not self.is_open:
             return
         self._wait_for_card()
@@ -159,11 +161,15 @@ class ResumableSession(Session):
 
     def arrived(self, frames: Sequence[bytes], size: int, now: float) -> None:
         """Complete records, `size` bytes on the wire."""
-        self.machine.received(len(frames), size, now)
-        if not self._acks:
+        machine = self.machine
+        machine.received(len(frames), size, now)
+        have = machine.ack(now)
+        if have is not None:  # enough came; a flush for every read would cost more than the acknowledgement
+            self._have = have
+            self._owner.outbox.mark(self)
+        elif not self._acks:
             self._acks = True
-            self._loop.at(self.machine.ack_at or now, self._on_ack)
-        self._owner.outbox.mark(self)
+            self._loop.at(machine.ack_at or now, self._on_ack)
         self.take(frames, now)
 
     def heard_first(self) -> None:
@@ -211,7 +217,10 @@ class ResumableSession(Session):
             self._bound_queue()
         data = machine.take(self.limits.batch_bytes)
         have = machine.ack(now)
+        if have is None:
+            have = self._have
         if have is not None:
+            self._have = None
             data = encode_have(have) + data
         if not data:
             return False
