@@ -16,7 +16,7 @@ class Dialling:
     """Follows the schedule from event to event; each dial's fate comes from `fate` (seconds to its refusal)."""
 
     def __init__(self, fate: Callable[[int], float | None] = lambda _attempt: None, *, pace: float = 2.0) -> None:
-        self.redial = Redial(pace=pace, slowest=15.0)
+        self.redial = Redial(pace=pace)
         self.redial.opened(-1000.0)
         self.now = 0.0
         self.starts: list[float] = []
@@ -108,7 +108,7 @@ def test_the_session_is_over_when_the_hub_no_longer_keeps_it() -> None:
 
 
 def test_the_time_counts_from_the_first_ask_and_not_from_the_last() -> None:
-    redial = Redial(pace=2.0, slowest=15.0)
+    redial = Redial(pace=2.0)
     redial.suspect(0.0)
     redial.dial(1, 0.0)
     redial.asked(1, 1.0, 10.0)
@@ -118,7 +118,7 @@ def test_the_time_counts_from_the_first_ask_and_not_from_the_last() -> None:
 
 
 def test_an_ask_over_a_dial_that_was_given_up_changes_nothing() -> None:
-    redial = Redial(pace=2.0, slowest=15.0)
+    redial = Redial(pace=2.0)
     redial.suspect(0.0)
     redial.asked(7, 0.0, 10.0)
     assert redial.is_due(0.0)
@@ -126,7 +126,7 @@ def test_an_ask_over_a_dial_that_was_given_up_changes_nothing() -> None:
 
 
 def test_a_path_that_connects_but_is_slow_gets_more_and_more_time() -> None:
-    redial = Redial(pace=2.0, slowest=15.0)
+    redial = Redial(pace=2.0)
     redial.cut(0.0, GRACE)
     at, starts = 0.0, list[float]()
     for attempt in range(1, 9):
@@ -135,15 +135,15 @@ def test_a_path_that_connects_but_is_slow_gets_more_and_more_time() -> None:
         redial.dial(attempt, at)
         redial.connected(attempt)  # and never greeted before it must make room
     gaps = [later - sooner for sooner, later in itertools.pairwise(starts)]
-    assert gaps == [2.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
-    redial.dial(9, at + 15)
-    redial.dial(10, at + 30)
-    redial.dial(11, at + 45)  # gives up one that never connected: no path, so no reason to wait
-    assert redial.wait(at + 45) == 2.0
+    assert gaps == [2.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
+    redial.dial(9, at + 8)
+    redial.dial(10, at + 16)
+    redial.dial(11, at + 24)  # gives up one that never connected: no path, so no reason to wait
+    assert redial.wait(at + 24) == 2.0
 
 
 def test_links_that_die_as_soon_as_they_are_up_do_not_make_a_storm() -> None:
-    redial = Redial(pace=2.0, slowest=15.0)
+    redial = Redial(pace=2.0)
     redial.opened(0.0)
     at, starts = 0.0, list[float]()
     for attempt in range(1, 30):
@@ -176,7 +176,7 @@ def test_the_pace_may_change_while_the_session_lives() -> None:
     )
 )
 def test_whatever_happens_dials_are_few_and_never_in_a_rush(events: list[tuple[str, float]]) -> None:
-    redial = Redial(pace=2.0, slowest=15.0)
+    redial = Redial(pace=2.0)
     now, attempt, starts = 0.0, 0, list[float]()
     for name, passes in events:
         end = now + passes

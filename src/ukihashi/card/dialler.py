@@ -33,7 +33,7 @@ from ukihashi.card.messages import FORGOTTEN, Connect, Counters, Failed, Lost, O
 from ukihashi.card.redial import Redial
 from ukihashi.card.reload import Reloaded, reload
 from ukihashi.card.status import Loss, Standing, State
-from ukihashi.config import places
+from ukihashi.config import options, places
 from ukihashi.config.card import CardConfig
 from ukihashi.errors import (
     N_,
@@ -103,7 +103,7 @@ class Card:
         self._child: DataChild | None = None
         self._restarts: list[float] = []
         self._lan = Lan(name, config, clock=clock)
-        self._redial = Redial(pace=config.times.redial, slowest=config.times.dial)
+        self._redial = Redial(pace=config.times.redial)
         self._holder: Holder | None = None
         self._known = KnownAddresses()
         self._set_up = False
@@ -177,15 +177,21 @@ class Card:
         Raises: ConfigError, UsageError: nothing has changed. EnvironmentLacks: the kernel refused a part.
         """
         new = reload(self.name, self._config)
-        applied = await self._lan.apply(new.config)
-        self._config = new.config
+        refused: EnvironmentLacks | None = None
+        applied = lan.Applied([], redial=False)
+        try:
+            applied = await self._lan.apply(new.config)
+        except EnvironmentLacks as error:
+            refused = error  # the rest holds all the same
         _log.info("reloaded", account=self.name, changed=[row["option"] for row in new.rows])
         self._heed(new, applied)
+        if refused is not None:
+            raise refused
         return new.rows
 
     def _heed(self, new: Reloaded, applied: lan.Applied) -> None:
-        config = new.config
-        self._redial.pace, self._redial.slowest = config.times.redial, config.times.dial
+        self._config = config = new.config
+        self._redial.pace = config.times.redial
         if self._child is not None:
             self._child.apply(_settings(config))
         if self._holder is not None and new.fresh_login:
@@ -412,8 +418,10 @@ class Card:
             changes["login", "invite"] = None
         if not changes:
             return
+        # what else may have changed in the file waits for a reload
+        self._config = options.applied(config, {".".join(key): value for key, value in changes.items()})
         try:
-            self._config = account.edit(self.name, changes)
+            account.edit(self.name, changes)
         except UkihashiError as error:
             _log.error("account_not_written", account=self.name, reason=say(error))
 

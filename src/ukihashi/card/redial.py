@@ -7,13 +7,14 @@
 
 Seconds from one dial to the next count from the start of the former, so a refusal does not make dialling faster. At
 most MOST dials are open; the oldest makes room. One that got a connection and was given up nevertheless was too slow
-for this path or this hub: the pace then doubles, up to `slowest`.
+for this path or this hub: the pace then doubles, twice at most.
 """
 
 from typing import Final
 
 MOST: Final = 2  # dials open beside the old link
 FIRST_AGAIN_S: Final = 0.25  # from the first dial after a cut to the second; also the least between any two
+SLOWER: Final = 2  # times that the pace is doubled
 BRIEF_S: Final = 1.0  # a link that lived shorter is no success
 BRIEF_MOST: Final = 8  # such links in a row, then dials after a cut keep the pace
 
@@ -21,9 +22,8 @@ BRIEF_MOST: Final = 8  # such links in a row, then dials after a cut keep the pa
 class Redial:
     """The schedule of one session; quiet as long as its link is well."""
 
-    def __init__(self, *, pace: float, slowest: float) -> None:
+    def __init__(self, *, pace: float) -> None:
         self.pace = pace  # seconds; may be changed at any time
-        self.slowest = slowest
         self.open: dict[int, bool] = {}  # attempt -> its TCP connection came about; the oldest first
         self._due: float | None = None  # None: the link is well
         self._begun = float("-inf")  # when the last dial started
@@ -102,7 +102,7 @@ class Redial:
 
     @property
     def _pause(self) -> float:
-        return max(self.pace, min(self.pace * 2.0**self._slow, self.slowest))
+        return self.pace * 2.0 ** min(self._slow, SLOWER)
 
     def _rest(self) -> None:
         self.open.clear()
