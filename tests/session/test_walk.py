@@ -16,8 +16,8 @@ from ukihashi.session.machine import CARD_MOVES, HUB_MOVES, Machine, Stale, Stat
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
 from ukihashi.wire.extension import Resume
 
-DEPTH = 11
-LEAST_STATES = 75_000
+DEPTH = 10
+LEAST_STATES = 38_000
 EVERYTHING = {
     "send", "deliver", "ack", "lost", "cut", "suspect", "greeted", "upgrade", "stale", "answer too late",
     "wrong suspicion", "card goes on inside a batch", "hub goes on inside a batch",
