@@ -397,3 +397,34 @@ def test_the_pin_is_of_the_key_that_was_shown(rig: Rig, identity: ca.Identity) -
 
     certificate = ssl.PEM_cert_to_DER_cert(identity.certificate.read_text())
     assert rig.join(trust="first-use", pin=b"").pin == spki_pin(certificate)
+
+
+def test_the_loop_rests_in_every_state(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, turn = [0], rig.process._turn
+
+    def counted() -> None:
+        turns[0] += 1
+        turn()
+
+    monkeypatch.setattr(rig.process, "_turn", counted)
+
+    def rests() -> None:
+        before = turns[0]
+        time.sleep(0.3)
+        assert turns[0] - before < 20
+
+    opened = rig.join()
+    rig.send(1)
+    rig.reaches_hub(1)
+    rests()
+    lost_by(rig.hub.cut, rig)
+    rig.send(2, 3)
+    rests()
+    rig.hub.answers = False
+    rig.connect(opened)
+    rig.hear(Asked)
+    rests()  # asked, and not answered
+    rig.hub.answers = True
+    rig.resume(opened)
+    rig.reaches_hub(2, 3)
+    rests()

@@ -87,7 +87,7 @@ class ExactSession:
 
     @property
     def pending(self) -> bool:
-        return self.machine.out.waiting > 0
+        return self.machine.out.waiting > 0 and self.machine.state in _CARRIED
 
     def send(self, frames: Sequence[bytes], now: float) -> None:  # noqa: ARG002 - as every tunnel
         self.machine.send(encode_frames(frames), len(frames))
