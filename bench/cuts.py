@@ -38,6 +38,7 @@ from lab.pairs import Pair
 from lab.wait import TimeOver, pause
 
 BUFFER_KIB: Final = (1024, 8192)  # drawn between; the same for all products
+APART_S: Final = (1.2, 2.0)  # from one reset to the next; a link that lives shorter may be taken for one that flaps
 QUIET_RATE: Final = 50.0  # frames a second, each way, around a black hole
 HOLE_S: Final = 20.0
 FIELDS: Final = ("frame.time_epoch", "ip.src", "tcp.flags.syn", "tcp.flags.ack", "tcp.len")
@@ -81,7 +82,7 @@ def resets(pair: Pair, extent: Extent, seed: int, found: Found) -> None:
     c.pings(pair.addresses[1])
     with Probe(c, b, pair.addresses[1]) as probe:
         for _ in range(extent.resets):
-            pause(chance.uniform(0.3, 0.8))
+            pause(chance.uniform(*APART_S))
             at = time.monotonic()
             pair.relay.reset()
             try:

@@ -27,6 +27,7 @@ FRAMES_MOST: Final = 800.0  # a second and direction: what this Python can count
 KEPT_BYTES: Final = (SMALLEST + LARGEST) / 2 + 172  # what keeping a frame of the mean size costs (session/replay.py)
 ACK_S: Final = 1.0  # received frames may wait so long for their acknowledgement
 SYN_S: Final = 1.0  # the kernel repeats a SYN that was lost after so long
+REDIAL_PART: Final = 2 / 15  # of the dead time: dials for a link that breaks again and again are so far apart
 SLACK_S: Final = 1.0  # a shared machine
 OUTAGE_MOST_S: Final = 1.0  # the path is refused so long at most beside what the products need themselves
 GIVE_UP_S: Final = 40.0  # a product that is not back by then is started anew
@@ -107,7 +108,7 @@ def draw(*, seed: int, buffer: int, blind_s: float) -> Plan:
     chance = random.Random(seed)
     outage = chance.uniform(0.2, OUTAGE_MOST_S)
     share = chance.uniform(SHARE_LEAST, SHARE_MOST)
-    worst = outage + blind_s + ACK_S + SYN_S + SLACK_S
+    worst = outage + blind_s * (1 + REDIAL_PART) + ACK_S + SYN_S + SLACK_S
     rate = min(FRAMES_MOST, share * buffer / worst / KEPT_BYTES)
     return Plan(seed, buffer, rate * KEPT_BYTES * worst / buffer, outage, worst, rate)
 

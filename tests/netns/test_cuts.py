@@ -88,8 +88,9 @@ def exact(net: Net, *, cuts: int, seed: int) -> Report:
     return report
 
 
-def test_no_cut_loses_doubles_or_reorders_a_frame(net: Net) -> None:
-    exact(net, cuts=70, seed=1)
+@pytest.mark.parametrize("seed", [1, 2])  # 2: a high rate
+def test_no_cut_loses_doubles_or_reorders_a_frame(net: Net, seed: int) -> None:
+    exact(net, cuts=35, seed=seed)
 
 
 @pytest.mark.soak
