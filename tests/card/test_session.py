@@ -6,7 +6,7 @@ import pytest
 
 from ukihashi.card.link import Link
 from ukihashi.card.messages import Settings
-from ukihashi.card.session import ExactSession
+from ukihashi.card.session import STALL_S, ExactSession
 from ukihashi.card.tally import Tally
 from ukihashi.errors import DialError, PeerViolation, Refused, UkihashiError
 from ukihashi.session.machine import CARD_MOVES, Machine, State
@@ -34,6 +34,7 @@ class Line:
     def __init__(self, number: int = 1) -> None:
         self.number = number
         self.backlog = 0
+        self.is_stalled = False
         self.writes: list[bytes] = []
         self.asked: list[Resume] = []
         self._decoder = BlockDecoder(extended=True)
@@ -125,10 +126,54 @@ def test_a_due_acknowledgement_does_not_wake_a_full_link() -> None:
     made = session(line)
     give(made, encode_frames([FRAME]), 1.0)
     line.backlog = 1
-    assert made.due_at == 5.0  # the keep-alive's time
+    made.tick(1.5)
+    assert made.due_at == 1.5 + STALL_S  # not the acknowledgement's time
     made.tick(5.0)
     assert line.writes == []
-    assert made.due_at > 5.0
+    assert made.due_at == 5.0 + STALL_S
+
+
+def test_a_stalled_link_is_the_beginning_of_a_cut_and_a_slow_one_is_not() -> None:
+    line = Line()
+    made = session(line, buffer=4096)
+    made.send([FRAME], 1.0)
+    made.pump(1.0)
+    line.backlog = 1
+    assert made.due_at == 1.0 + STALL_S
+    made.tick(1.0 + STALL_S)
+    assert not made.hungry  # slow: the interface's queue is the one to drop
+    line.is_stalled = True
+    made.tick(1.0 + 2 * STALL_S)
+    assert made.hungry
+    while made.hungry:
+        made.send([FRAME] * 4, 2.0)
+    assert made.machine.out.bytes >= 4096
+    kept = made.machine.out.end
+    line.backlog = 0
+    made.pump(3.0)
+    assert line.said()[0] == [FRAME] * kept
+    assert not made.hungry  # all of it is unacknowledged
+    give(made, encode_have(kept), 3.1)
+    assert made.hungry
+
+
+def test_while_it_catches_up_the_tap_is_read_on_but_not_for_ever() -> None:
+    line, other = Line(1), Line(2)
+    made = session(line)
+    made.lost(cast(Link, line))
+    made.send([FRAME] * 100, 1.0)
+    made.ask(cast(Link, other))
+    made.machine.answered(2, 0)
+    made.go_on(cast(Link, other), 2.0)
+    other.backlog = 1
+    assert made.hungry
+    made.send([FRAME] * 40, 2.0)
+    other.backlog = 0
+    made.pump(2.1)
+    other.backlog = 1
+    assert not made.hungry  # nothing waits any more: as always
+    made.tick(2.2)
+    assert made.machine.out.waiting == 0
 
 
 def test_an_idle_link_carries_a_keepalive_each_interval_with_our_number() -> None:

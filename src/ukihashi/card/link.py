@@ -13,6 +13,7 @@ from typing import Final
 from ukihashi.card.messages import Connect
 from ukihashi.card.opening import Opening, Outcome
 from ukihashi.errors import N_, DialError, NotTrusted, PeerViolation, UsageError
+from ukihashi.net.link import is_stalled
 from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import TlsChannel, TlsState, client_context, spki_pin
 from ukihashi.wire.extension import Resume
@@ -105,6 +106,11 @@ class Link:
     def backlog(self) -> int:
         """Bytes that wait for the network."""
         return self._channel.backlog
+
+    @property
+    def is_stalled(self) -> bool:
+        """The network took nothing lately; ask while there is a backlog."""
+        return is_stalled(self.sock)
 
     @property
     def tls(self) -> str:

@@ -1,7 +1,8 @@
 """A session that outlives its links: `session.machine` joined with the link that carries it at the moment.
 
 Frames from the TAP become records of the machine; it keeps them until the hub has them, and gives to the link what that
-one still needs. While the link is cut the TAP is read on, up to the bound (D8).
+one still needs. While the link is cut, silent or stalled the TAP is read on, up to the bound (D8), also until what
+waited then has gone out; else only as fast as the link takes (D12).
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from ukihashi.card.messages import Settings
 from ukihashi.card.tally import Tally
 from ukihashi.card.tunnel import chance, silence
 from ukihashi.errors import N_, DialError, Refused, UkihashiError
+from ukihashi.session.catch_up import CatchUp
 from ukihashi.session.machine import Machine, State
 from ukihashi.session.timers import KEEPALIVE_S, Health, KeepAlive, Liveness
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
@@ -29,6 +31,7 @@ from ukihashi.wire.extension import (
 )
 
 WRITE: Final = 256 * 1024  # bytes of one TLS write, at most about that
+STALL_S: Final = 0.3  # seconds between two looks at a full link
 
 _CARRIED: Final = frozenset({State.ONLINE, State.SUSPECT})
 
@@ -41,6 +44,8 @@ class ExactSession:
         self.link: Link | None = None
         self._tally = tally
         self._settings = settings
+        self._catch_up = CatchUp()
+        self._stalled = False  # the link takes nothing
         self.go_on(link, now)
 
     # -- links ----------------------------------------------------------------------------------------------------
@@ -49,7 +54,9 @@ class ExactSession:
         """`link` carries the session from here on."""
         self.link = link
         self._decoder = BlockDecoder(extended=True)
-        self._every = 0.0  # seconds; what the hub said of its keep-alives over this link
+        self._every = KEEPALIVE_S  # of the hub's silence at most, unless it says otherwise over this link
+        self._look_at = now  # when to look whether a full link is stalled
+        self._begin_catch_up()
         self._keepalive = KeepAlive(now, interval=self._settings.keepalive)
         self._liveness = self._law(now)
         if self._settings.keepalive != KEEPALIVE_S:
@@ -78,12 +85,12 @@ class ExactSession:
 
     @property
     def hungry(self) -> bool:
-        machine = self.machine
-        if machine.out.bytes >= self._settings.buffer or self.is_over:
+        machine, out = self.machine, self.machine.out
+        if out.bytes >= self._settings.buffer or self.is_over:
             return False
-        if machine.state in _CARRIED and self.link is not None:
-            return not machine.out.waiting and not self.link.backlog
-        return True
+        if machine.state is not State.ONLINE or self.link is None or self._stalled:
+            return True  # it would be lost in the interface's short queue
+        return self._catch_up.lasts(out.cursor, out.end) or not (out.waiting or self.link.backlog)
 
     @property
     def pending(self) -> bool:
@@ -96,6 +103,8 @@ class ExactSession:
         link, machine = self.link, self.machine
         if link is None or link.backlog or machine.state not in _CARRIED:
             return
+        if self._stalled:
+            self._begin_catch_up()
         before = machine.out.cursor
         have = machine.ack(now)
         data = machine.take(WRITE)
@@ -106,6 +115,7 @@ class ExactSession:
         if data:
             link.write(data)
             self._keepalive.sent(now)
+            self._look_at = now + STALL_S
 
     def receive(self, plain: bytes, now: float) -> list[bytes]:
         decoder = self._decoder
@@ -139,9 +149,9 @@ class ExactSession:
         if link is None or machine.state not in _CARRIED:
             return float("inf")
         due = min(self._keepalive.due_at, self.silent_at)
-        if machine.ack_at is not None and not link.backlog:
-            due = min(due, machine.ack_at)
-        return due
+        if link.backlog:
+            return due if self._stalled else min(due, self._look_at)
+        return due if machine.ack_at is None else min(due, machine.ack_at)
 
     @property
     def silent_at(self) -> float:
@@ -151,7 +161,8 @@ class ExactSession:
     def heard(self, now: float) -> None:
         """A byte came over the link that carries the session."""
         self._liveness.heard(now)
-        self.machine.heard()
+        if self.machine.heard():
+            self._begin_catch_up()
 
     def looks_silent(self, now: float) -> bool:
         return self.machine.state in _CARRIED and self._liveness.health(now) is not Health.ALIVE
@@ -165,6 +176,9 @@ class ExactSession:
                 raise silence(self._liveness.silent_for(now))
             case Health.SUSPECT:
                 machine.silent()
+        if link.backlog and now >= self._look_at:
+            self._stalled = link.is_stalled
+            self._look_at = now + STALL_S
         if self._keepalive.is_due(now):
             if not link.backlog:  # else the hub will hear from us as soon as anything gets through
                 padding = chance.randbytes(chance.randrange(MAX_PADDING + 1))
@@ -185,6 +199,10 @@ class ExactSession:
         if self.link is not None and self.machine.state in _CARRIED:
             self.link.write(encode_bye(Bye(Reason.LEFT)))
         self.machine.bye()
+
+    def _begin_catch_up(self) -> None:
+        self._stalled = False
+        self._catch_up.begin(self.machine.out.cursor, self.machine.out.end)
 
     def _law(self, heard: float) -> Liveness:
         """A hub that speaks seldom is given time: twice its period, three times."""

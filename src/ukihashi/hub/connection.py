@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from ukihashi.errors import NotTrusted, PeerViolation
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import GONE, READ, WRITE, Deadlines, Loop
+from ukihashi.net.link import is_stalled
 from ukihashi.net.tls import TlsChannel, TlsState
 
 READ_SIZE: Final = 256 * 1024  # bytes of one read; the buffer is shared, for a thousand of them would cost 256 MB
@@ -88,6 +89,11 @@ class Connection:
         """A TCP option; one that this kernel doesn't know is left."""
         with suppress(OSError):
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    @property
+    def is_stalled(self) -> bool:
+        """The kernel could not get rid of anything lately; ask while there is a backlog."""
+        return self._fd >= 0 and is_stalled(self._socket)
 
     def send(self, plain: bytes) -> None:
         """Encrypt and write what the kernel takes; the rest goes out by itself, then `Stage.writable` is called."""

@@ -27,7 +27,7 @@ class RecordTunnel(Tunnel):
         self, session: "ResumableSession", connection: Connection, loop: Loop, limits: Limits, link: int
     ) -> None:
         self._interval = KEEPALIVE_S  # of our keep-alives, as the card knows it
-        self._peer_interval = 0.0  # of the card's, if it has told one
+        self._peer_interval = KEEPALIVE_S  # of the card's, unless it has told another
         self.link = link
         super().__init__(session, connection, loop, limits)
         self._decoder = BlockDecoder(extended=True)

@@ -22,6 +22,7 @@ from ukihashi.hub.record_tunnel import RecordTunnel
 from ukihashi.hub.saved import Member, SavedResume, SavedSession
 from ukihashi.hub.session import Session
 from ukihashi.hub.tunnel import Tunnel
+from ukihashi.session.catch_up import CatchUp
 from ukihashi.session.machine import HUB_MOVES, Machine, State
 from ukihashi.wire.extension import (
     MAX_PADDING,
@@ -42,6 +43,7 @@ RESUME_BUFFER: Final = "resume_buffer"  # all that may wait for this card waits 
 RESUME_MEMORY: Final = "resume_memory"  # the sessions of this hub together hold all they may
 ENDED: Final = "session_ended"
 
+STALL_S: Final = 0.3  # seconds between two looks at a full link
 FRAME_COST: Final = 48  # bytes of memory that a waiting frame costs beside its own
 
 
@@ -54,7 +56,10 @@ class ResumableSession(Session):
         self._link = 1  # number of the newest link
         self.machine = Machine(HUB_MOVES, self._link)
         self._was_heard = False  # something came over some link
-        self._catches_up = False  # what waited during a cut has not gone out yet
+        self._catch_up = CatchUp()
+        self._stalled = False  # there is a link, but it takes nothing
+        self._stall_watched = False
+        self._waits_more = False  # the queue's bound is not the usual one
         self._have: int | None = None  # acknowledgement that is to go out with the next write
         self._acks = False  # a timer for an acknowledgement runs
 
@@ -97,7 +102,7 @@ class ResumableSession(Session):
             return
         self._watch.cancel()
         self._owner.memory.linked(self)
-        self._bound_queue()
+        self._begin_catch_up()
         if resumed:
             self._owner.tell(
                 SessionResumed(
@@ -131,7 +136,7 @@ class ResumableSession(Session):
         )
 
     def _wait_for_card(self) -> None:
-        self._catches_up = True
+        self._stalled = False
         self._bound_queue()
         self._owner.memory.cut(self)
         self._owner.outbox.mark(self)  # for what it holds
@@ -189,7 +194,11 @@ class ResumableSession(Session):
         if not self.is_open:  # it was marked, then ended
             return False
         tunnel = self._writable()
-        more = tunnel is not None and self._write(tunnel, encodings)
+        if tunnel is not None:
+            more = self._write(tunnel, encodings)
+        else:
+            more = False
+            self._watch_stall()
         self._owner.memory.hold(self, self.held)
         return more
 
@@ -204,9 +213,11 @@ class ResumableSession(Session):
 
     def _write(self, tunnel: Tunnel, encodings: Encodings) -> bool:
         machine, now = self.machine, self._loop.now
+        if self._stalled:
+            self._begin_catch_up()
         if self._has_new_records():
             machine.send(*self._next_batch(encodings))
-        if self._catches_up:
+        if self._waits_more:
             self._bound_queue()
         data = machine.take(self.limits.batch_bytes)
         have = machine.ack(now)
@@ -231,16 +242,36 @@ class ResumableSession(Session):
         )
 
     def _bound_queue(self) -> None:
-        """While there is no link, and until what waited meanwhile has gone out, more may wait than usual."""
+        """While the link is away or stalled, and until what waited then has gone out, more may wait than usual."""
         limits, out = self.limits, self.machine.out
-        if not self.tunnels and self.machine.state is State.CUT:
-            self.queue.bound(max(0, limits.resume_buffer - out.bytes), RESUME_BUFFER)
-            return
-        self._catches_up &= bool(out.waiting) or self.queue.bytes > limits.queue_bytes
-        if self._catches_up:
-            self.queue.bound(max(limits.queue_bytes, limits.resume_buffer - out.bytes), RESUME_BUFFER)
+        if self.machine.state is State.CUT:
+            usual, self._waits_more = 0, True
         else:
-            self.queue.bound(limits.queue_bytes)
+            usual = limits.queue_bytes
+            self._waits_more = self._stalled or self._catch_up.lasts(out.cursor, out.end + len(self.queue))
+        if self._waits_more:
+            self.queue.bound(max(usual, limits.resume_buffer - out.bytes), RESUME_BUFFER)
+        else:
+            self.queue.bound(usual)
+
+    def _begin_catch_up(self) -> None:
+        out = self.machine.out
+        self._stalled = False
+        self._catch_up.begin(out.cursor, out.end + len(self.queue))
+        self._bound_queue()
+
+    def _watch_stall(self) -> None:
+        """The link is full. If it takes nothing at all, that is the beginning of a cut (D8), not a slow line (D12)."""
+        if self.tunnels and not self._stalled and not self._stall_watched:
+            self._stall_watched = True
+            self._loop.at(self._loop.now + STALL_S, self._on_stall)
+
+    def _on_stall(self) -> None:
+        self._stall_watched = False
+        if self.is_open and self.tunnels and self._writable() is None:
+            self._stalled = self.tunnels[-1].connection.is_stalled
+            self._bound_queue()
+            self._watch_stall()
 
     def _on_ack(self) -> None:
         """The one timer for acknowledgements; most go out earlier, beside other data or for their bytes."""
