@@ -530,7 +530,7 @@ def test_grace_and_dead_time_by_the_clock_on_the_wall(make_hub: Callable[..., An
     card = Card("a", hub.address, lambda: None, time.monotonic)
     card.join()
     assert card.welcome.grace_s == 1
-    card.say(encode_have_keepalive(0, b""))
+    card.say(encode_options(PeerOptions(500)))  # else it would be given time for three of the usual keep-alives
     began = time.monotonic()
     until(lambda: hub.control.events(SessionCut), "the cut")
     assert time.monotonic() - began > 1.4

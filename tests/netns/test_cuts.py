@@ -101,17 +101,17 @@ def test_a_thousand_cuts_lose_nothing(net: Net) -> None:
 
 @pytest.mark.parametrize("seed", [11, 12])
 def test_what_does_not_fit_into_the_buffers_is_counted_to_the_last_frame(net: Net, seed: int) -> None:
-    kib = random.Random(seed).randint(64, 256)
+    kib = random.Random(seed).randint(512, 768)
     with ours(net, buffer_kib=kib, fast=True, seed=seed) as pair:
         with Numbered(pair.one, pair.other, rate=1, seed=seed):
             pass
         before = settled(pair)
         with Numbered(pair.one, pair.other, rate=600, seed=seed) as frames:
             pause(1.0)
-            pair.relay.refuse(3.0)
+            pair.relay.refuse(4.0)
             pair.relay.reset()
-            pause(3.0)
-            frames.flows_again(frames.began + 4.0, seconds=20.0)
+            pause(4.0)
+            frames.flows_again(frames.began + 5.0, seconds=20.0)
             pause(1.0)
             result = frames.finish()
         after = settled(pair)

@@ -83,7 +83,7 @@ class Times(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept while the link is cut (D8)."""
 
-    buffer_kib: Annotated[int, msgspec.Meta(ge=64, le=1_048_576)] = 8192  # toward the hub; beyond it the TAP waits
+    buffer_kib: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 8192  # toward the hub; beyond it the TAP waits
 
 
 class EchoGuard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

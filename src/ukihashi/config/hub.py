@@ -50,7 +50,7 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is kept of a session whose link is cut (D8)."""
 
     grace_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0  # then the session ends
-    buffer_kib: Annotated[int, msgspec.Meta(ge=64, le=1_048_576)] = 8192  # toward one card; beyond it newest drop
+    buffer_kib: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 8192  # toward one card; beyond it newest drop
     memory_mib: Annotated[int, msgspec.Meta(ge=0, le=1_048_576)] = 0  # of all sessions together; 0 = an eighth of RAM
 
 

@@ -118,13 +118,18 @@ class VirtualHub:
         self.sessions_so_far += 1
         return self.sessions_so_far
 
-    def forward(self, frames: Sequence[bytes], source: PortId, now: float) -> None:
-        """Send frames that came in at `source` on their way: into queues now, onto the wire at the turn's end."""
-        ports, mark = self.ports, self.outbox.mark
+    def forward(self, frames: Sequence[bytes], source: PortId, now: float) -> bool:
+        """Send frames that came in at `source` on their way: into queues now, onto the wire at the turn's end.
+
+        True if one of the queues is more than half full.
+        """
+        ports, mark, crowded = self.ports, self.outbox.mark, False
         for number, run in self.switch.forward(frames, source, now).items():
             port = ports[number]
             port.queue.put(run)
+            crowded |= port.queue.is_crowded
             mark(port)
+        return crowded
 
     def mac_rows(self, now: float) -> Iterator[dict[str, Any]]:
         """The MAC table as plain rows."""

@@ -44,6 +44,8 @@ RESUME_MEMORY: Final = "resume_memory"  # the sessions of this hub together hold
 ENDED: Final = "session_ended"
 
 STALL_S: Final = 0.3  # seconds between two looks at a full link
+BURST_S: Final = 2.0  # seconds after a resume in which other members' queues make the card wait, not drop
+PAUSE_S: Final = 0.005  # seconds of one such wait
 FRAME_COST: Final = 48  # bytes of memory that a waiting frame costs beside its own
 
 
@@ -60,6 +62,7 @@ class ResumableSession(Session):
         self._stalled = False  # there is a link, but it takes nothing
         self._stall_watched = False
         self._waits_more = False  # the queue's bound is not the usual one
+        self._burst_until = 0.0  # what the card kept comes in one go, and is taken no faster than it can be passed on
         self._have: int | None = None  # acknowledgement that is to go out with the next write
         self._acks = False  # a timer for an acknowledgement runs
 
@@ -103,6 +106,7 @@ class ResumableSession(Session):
         self._watch.cancel()
         self._owner.memory.linked(self)
         self._begin_catch_up()
+        self._burst_until = self._loop.now + BURST_S
         if resumed:
             self._owner.tell(
                 SessionResumed(

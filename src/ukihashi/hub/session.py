@@ -98,12 +98,13 @@ class Session:
 
     # -- frames ---------------------------------------------------------------------------------------------------
 
-    def take(self, frames: Sequence[bytes], now: float) -> None:
-        """Frames from the member."""
-        if self.is_open:
-            self.count.frames_in += len(frames)
-            self.count.bytes_in += sum(map(len, frames))
-            self.hub.forward(frames, self.port, now)
+    def take(self, frames: Sequence[bytes], now: float) -> bool:
+        """Frames from the member. True if they go where much waits already."""
+        if not self.is_open:
+            return False
+        self.count.frames_in += len(frames)
+        self.count.bytes_in += sum(map(len, frames))
+        return self.hub.forward(frames, self.port, now)
 
     def can_write(self) -> None:
         """A connection can take something again."""

@@ -24,6 +24,11 @@ class PortQueue:
         return len(self._frames)
 
     @property
+    def is_crowded(self) -> bool:
+        """More than half of what may wait does."""
+        return 2 * self.bytes > self._limit
+
+    @property
     def frames(self) -> list[bytes]:
         """What waits, oldest first."""
         return list(self._frames)
