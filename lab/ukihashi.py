@@ -77,6 +77,7 @@ class _Installation:
 
 
 FAST_CARD: Final = {"times": {"keepalive": 0.5, "suspect": 1.0, "dead": 1.5, "redial": 0.2}}  # a tenth of the usual
+AT_ONCE: Final = frozenset({"times", "resume", "echo_guard"})  # sections which a card that is up can change
 FAST_HUB: Final = {"times": {"keepalive_s": 0.5, "dead_s": 1.5}}
 
 
@@ -167,10 +168,13 @@ class Card(_Installation):
     def join_with(self, link: str, settings: Mapping[str, Any]) -> str:
         """Join, with other settings than the usual; gives the account's name."""
         self.join(link)
-        account = str(self.status()["account"])
-        self.leave(account)
+        account = next((self.config_dir / "card.d").glob("*.toml")).stem
         self.configure(account, settings)
-        self.up(account)
+        if settings.keys() <= AT_ONCE:
+            self.run("card", "reload", account)
+        else:
+            self.leave(account)
+            self.up(account)
         return account
 
     def up(self, account: str, *words: str, seconds: float = PATIENCE_S) -> str:

@@ -134,21 +134,3 @@ def test_the_same_at_full_length(net: Net) -> None:
 
         survive(stage, trouble)
         agrees(stage)
-
-
-def test_frozen_programs_recover(net: Net) -> None:
-    """SIGSTOP for six times the dead time, of the card and then of the hub, with times divided by ten."""
-    with scene(net, fast=True) as stage:
-        status = stage.card.status()
-        worker = stage.hub.rows("hub", "status")[0]["worker"]
-        pids = [[status["pid"], status["data_pid"]], [worker["pid"]]]
-
-        def trouble() -> None:
-            for group in pids:
-                for signal in ("-STOP", "-CONT"):
-                    stage.a.run(["kill", signal, *map(str, group)])
-                    time.sleep(9.0 if signal == "-STOP" else 2.0)
-
-        survive(stage, trouble, rate=5e5)
-        agrees(stage)
-        assert stage.card.status()["pid"] == status["pid"]

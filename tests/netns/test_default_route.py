@@ -110,7 +110,7 @@ class World:
         return [*map(self.card_host.ip, shown)]
 
 
-@pytest.fixture(params=[4, 6], ids=["outer IPv4", "outer IPv6"])
+@pytest.fixture(params=[4, pytest.param(6, marks=pytest.mark.soak)], ids=["outer IPv4", "outer IPv6"])
 def world(net: Net, request: pytest.FixtureRequest) -> Iterator[World]:
     made = World(net, request.param)
     yield made
