@@ -4,6 +4,7 @@ Frames are numbered by the test and counted by it where they come out; the ledge
 """
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,6 +124,46 @@ def test_what_does_not_fit_into_the_buffers_is_counted_to_the_last_frame(net: Ne
             assert dropped == counts.lost > 0
         assert moved(before, after, "card c", "dropped") > 0  # at its TAP, which it stopped reading
         assert moved(before, after, "hub to c", "dropped") > 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_minute_without_a_link_under_full_load_stays_within_the_bounds(net: Net) -> None:
+    """Buffers of 8 MiB, a cut of 60 s, many times more than that to be sent: memory is bounded, every drop named."""
+    with ours(net, buffer_kib=8192) as pair:
+        with Numbered(pair.one, pair.other, rate=1, seed=5):
+            pass
+        before, memory = settled(pair), resident_kib(pair)
+        with Numbered(pair.one, pair.other, rate=2000, sizes=(900, 1500), seed=5) as frames:
+            pause(2.0)
+            pair.relay.refuse(60.0)
+            pair.relay.reset()
+            pause(58.0)
+            grown = {name: size - memory[name] for name, size in resident_kib(pair).items()}
+            frames.flows_again(frames.began + 62.0, seconds=30.0)
+            pause(2.0)
+            result = frames.finish()
+        after = settled(pair)
+        print(grown, result, after)
+        assert max(grown.values()) < 32 * 1024
+        agree(before, after, result)
+        assert moved(before, after, "card c", "dropped") > 0
+        assert after["hub to c"]["dropped"]["resume_buffer"] > 0
+        assert after["card c"]["dropped"]["kernel"] > 0
+        for counts in (result.up, result.down):
+            assert (counts.doubled, counts.reordered) == (0, 0)
+
+
+def resident_kib(pair: Pair) -> dict[str, int]:
+    """Memory of the processes that keep records."""
+    hub, card = pair.programs or (None, None)
+    assert hub is not None
+    assert card is not None
+    pids = {"worker": hub.rows("hub", "status")[0]["worker"]["pid"], "data": card.status()["data_pid"]}
+    lines = {name: Path(f"/proc/{pid}/status").read_text().splitlines() for name, pid in pids.items()}
+    return {
+        name: int(next(line for line in found if line.startswith("VmRSS:")).split()[1]) for name, found in lines.items()
+    }
 
 
 def test_the_ends_of_a_pair_are_where_they_say(net: Net) -> None:
