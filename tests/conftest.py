@@ -15,6 +15,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from lab import peers
 from lab.net import Net, unfit
@@ -86,6 +87,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         item.stash[FAILED] = True
     return report
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A command that ran inside a test set up its log, onto a stream that ends with the test."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture
