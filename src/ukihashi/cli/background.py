@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import select
 import sys
@@ -107,18 +106,3 @@ def _serve(name: str, config: CardConfig, keep_trying: bool, told: int) -> int:
 def log_to(stream: TextIO) -> None:
     """Log text in the user's language."""
     configure("text", LOG_TEXTS, stream)
-
-
-def hide_argument(secret: str) -> None:
-    """Overwrite one argument of this process, so that `ps` no longer shows it (Linux; elsewhere nothing happens)."""
-    wanted = os.fsencode(secret)
-    try:
-        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
-        start, end = int(fields[45]), int(fields[46])  # proc(5): arg_start (48), arg_end (49)
-    except (OSError, ValueError, IndexError):
-        return
-    if not wanted or not 0 < start < end:
-        return
-    at = ctypes.string_at(start, end - start).find(wanted)
-    if at >= 0:
-        ctypes.memset(start + at, ord("*"), len(wanted))

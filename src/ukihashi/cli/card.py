@@ -15,9 +15,7 @@ import click
 from ukihashi.auth.link import Link
 from ukihashi.card import account
 from ukihashi.card.control import client
-from ukihashi.card.dialler import Card
-from ukihashi.card.link import fingerprint
-from ukihashi.cli import background
+from ukihashi.cli.arguments import hide_argument
 from ukihashi.cli.card_clean import clean
 from ukihashi.cli.card_page import card_page
 from ukihashi.cli.card_status import show as show_status
@@ -93,7 +91,7 @@ def join(link: str, name: str, interface: str, foreground: bool) -> None:
     if link == "-":
         link = sys.stdin.readline()
     else:
-        background.hide_argument(link)
+        hide_argument(link)
     parsed = Link.parse(link)
     name = check_account_name(name) if name else account_name_for(parsed.hub)
     config = _account_for(parsed, name, interface)
@@ -264,6 +262,9 @@ def delete(name: str) -> None:
 
 def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bool = False) -> None:
     """Start the card; return once it is online (foreground: once it has left). Raises: UkihashiError."""
+    from ukihashi.card.dialler import Card  # here: most commands only ask, and would pay half a second for it
+    from ukihashi.cli import background
+
     if foreground:
         background.log_to(sys.stderr)
         asyncio.run(Card(name, config, keep_trying=keep_trying, report=lambda error: _greet(name, error)).run())
@@ -276,7 +277,9 @@ def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bo
         raise error
     _greet(name, None)
     if config.trust.mode == "first-use" and not config.trust.pin:
-        write(_("the hub's key, trusted from now on: SHA-256 {pin}").format(pin=fingerprint(account.read(name).pin)))
+        write(
+            _("the hub's key, trusted from now on: SHA-256 {pin}").format(pin=account.read(name).pin.hex(":").upper())
+        )
 
 
 def _greet(name: str, error: UkihashiError | None) -> None:

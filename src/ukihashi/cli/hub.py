@@ -15,9 +15,9 @@ from ukihashi.cli.output import Column, moment, print_json, say_aside, show, wri
 from ukihashi.cli.upgrade import upgrade
 from ukihashi.cli.user import client, json_option, user
 from ukihashi.config import places
+from ukihashi.config.hub import LOG_FORMATS
 from ukihashi.errors import N_, UsageError
 from ukihashi.locale import _
-from ukihashi.ops.log import FORMATS
 from ukihashi.web.status import span
 
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -50,7 +50,7 @@ for _command in (user, hub_ciphers, upgrade, *HUB_COMMANDS):
 )
 @click.option("--state-dir", type=_folder, metavar="DIR", help=_("Where the hub keeps its keys and database."))
 @click.option("--runtime-dir", type=_folder, metavar="DIR", help=_("Where the control socket is."))
-@click.option("--log-format", type=click.Choice(FORMATS), help=_("Form of the log on standard error [text]."))
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), help=_("Form of the log on standard error [text]."))
 @click.option("--check", is_flag=True, help=_("Only read configuration, key and certificate, and say what is wrong."))
 @json_option
 def serve(

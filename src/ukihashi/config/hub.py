@@ -6,7 +6,7 @@ Virtual hubs and users are in the store. Options of `ukihashi hub serve` win ove
 import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -16,6 +16,9 @@ from ukihashi.errors import N_, ConfigError, UsageError
 
 DEFAULT_PORT: Final = 443
 DEFAULT_LISTEN: Final = ("443",)
+
+LogFormat = Literal["text", "json"]
+LOG_FORMATS: Final[tuple[str, ...]] = get_args(LogFormat)
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.1, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -67,7 +70,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     listen: tuple[str, ...] = DEFAULT_LISTEN  # "443", "0.0.0.0:443", "[::]:443"; a bare port means IPv4 and IPv6
     public_address: str = ""  # "hub.example.jp" or "hub.example.jp:443": what join links name; "" = found out
     page_dir: str = ""  # a folder served in place of the built-in page
-    log_format: Literal["text", "json"] = "text"
+    log_format: LogFormat = "text"
     session_timeout_s: Annotated[float, msgspec.Meta(ge=5, le=60)] = 20.0  # protocol section 9.2
     mac_ageing_s: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 600.0
     tls: Tls = Tls()

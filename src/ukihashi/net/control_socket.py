@@ -21,7 +21,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from ukihashi.errors import N_, DaemonUnreachable, EnvironmentLacks, UkihashiError, UsageError
 
@@ -38,8 +37,6 @@ ABSENT: Final = N_("nothing answers on {path}; is the daemon running?")
 
 asker: contextvars.ContextVar[str] = contextvars.ContextVar("asker", default="")
 """Who asks, for the log: `uid 0`, or what another front (the web page) sets."""
-
-_log = structlog.get_logger()
 
 
 class Answered(UkihashiError):
@@ -79,7 +76,9 @@ class Verbs:
         except UkihashiError:
             raise
         except Exception:  # noqa: BLE001 - a fault in one request must not end the daemon
-            await _log.aexception("internal_error", request=do)
+            import structlog  # here: a third of a second that commands which only ask need not pay
+
+            await structlog.get_logger().aexception("internal_error", request=do)
             raise EnvironmentLacks(
                 N_("the daemon failed inside while doing “{do}”; its log says more"), do=do
             ) from None

@@ -16,10 +16,11 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from ukihashi.config.hub import LOG_FORMATS
 from ukihashi.locale import _
 from ukihashi.ops.report import write_report
 
-FORMATS: Final = ("text", "json")
+FORMATS: Final = LOG_FORMATS
 _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@%+,[]()*#=")
 
