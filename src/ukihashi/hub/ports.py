@@ -118,16 +118,17 @@ class VirtualHub:
         self.sessions_so_far += 1
         return self.sessions_so_far
 
-    def forward(self, frames: Sequence[bytes], source: PortId, now: float) -> bool:
+    def forward(self, frames: Sequence[bytes], source: PortId, now: float) -> PortQueue | None:
         """Send frames that came in at `source` on their way: into queues now, onto the wire at the turn's end.
 
-        True if one of the queues is more than half full.
+        Gives a queue that is more than half full now, if one of them is.
         """
-        ports, mark, crowded = self.ports, self.outbox.mark, False
+        ports, mark, crowded = self.ports, self.outbox.mark, None
         for number, run in self.switch.forward(frames, source, now).items():
             port = ports[number]
             port.queue.put(run)
-            crowded |= port.queue.is_crowded
+            if port.queue.is_crowded:
+                crowded = port.queue
             mark(port)
         return crowded
 

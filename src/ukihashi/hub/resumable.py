@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from ukihashi.hub.session import Session
 from ukihashi.hub.tunnel import Tunnel
 from ukihashi.session.catch_up import CatchUp
 from ukihashi.session.machine import HUB_MOVES, Machine, State
+from ukihashi.switch.queue import PortQueue
 from ukihashi.wire.extension import (
     MAX_PADDING,
     Bye,
@@ -44,7 +46,7 @@ RESUME_MEMORY: Final = "resume_memory"  # the sessions of this hub together hold
 ENDED: Final = "session_ended"
 
 STALL_S: Final = 0.3  # seconds between two looks at a full link
-BURST_S: Final = 2.0  # seconds after a resume in which other members' queues make the card wait, not drop
+BURST_S: Final = 5.0  # seconds after a resume in which other members' queues make the card wait, not drop
 PAUSE_S: Final = 0.005  # seconds of one such wait
 FRAME_COST: Final = 48  # bytes of memory that a waiting frame costs beside its own
 
@@ -172,7 +174,19 @@ class ResumableSession(Session):
         elif not self._acks:
             self._acks = True
             self._loop.at(machine.ack_at or now, self._on_ack)
-        self.take(frames, now)
+        crowded = self.take(frames, now)
+        if crowded is not None and now < self._burst_until and self.tunnels:
+            connection = self.tunnels[-1].connection
+            connection.pause()
+            self._loop.at(now + PAUSE_S, partial(self._read_on, connection, crowded))
+
+    def _read_on(self, connection: Connection, crowded: PortQueue) -> None:
+        """The burst goes on when there is room again, or has taken too long."""
+        now = self._loop.now
+        if crowded.is_crowded and now < self._burst_until and connection.is_open:
+            self._loop.at(now + PAUSE_S, partial(self._read_on, connection, crowded))
+        else:
+            connection.resume()
 
     def heard_first(self) -> None:
         """Something came over a link."""

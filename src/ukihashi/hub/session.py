@@ -98,10 +98,10 @@ class Session:
 
     # -- frames ---------------------------------------------------------------------------------------------------
 
-    def take(self, frames: Sequence[bytes], now: float) -> bool:
-        """Frames from the member. True if they go where much waits already."""
+    def take(self, frames: Sequence[bytes], now: float) -> PortQueue | None:
+        """Frames from the member. Gives a queue on their way in which much waits already."""
         if not self.is_open:
-            return False
+            return None
         self.count.frames_in += len(frames)
         self.count.bytes_in += sum(map(len, frames))
         return self.hub.forward(frames, self.port, now)
