@@ -108,7 +108,7 @@ class ResumableSession(Session):
         self._watch.cancel()
         self._owner.memory.linked(self)
         self._begin_catch_up()
-        self._burst_until = self._loop.now + BURST_S
+        self._burst_until = self._loop.now + BURST_S if resumed else 0.0
         if resumed:
             self._owner.tell(
                 SessionResumed(
