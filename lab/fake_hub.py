@@ -22,7 +22,16 @@ from ukihashi.net.tls import TlsChannel, TlsState, server_context, spki_pin
 from ukihashi.session.machine import HUB_MOVES, CannotResume, Machine, Stale, State
 from ukihashi.wire.blocks import BlockDecoder, encode_frames, encode_keepalive
 from ukihashi.wire.constants import AuthType, Code
-from ukihashi.wire.extension import Bye, Have, PeerOptions, Reason, encode_bye, encode_have, encode_have_keepalive
+from ukihashi.wire.extension import (
+    Bye,
+    Have,
+    PeerOptions,
+    Reason,
+    encode_bye,
+    encode_have,
+    encode_have_keepalive,
+    encode_options,
+)
 from ukihashi.wire.http import Request, ServerSide, is_pack, is_signature, pack_response
 from ukihashi.wire.messages import (
     AdditionalAnswer,
@@ -45,6 +54,7 @@ class _Conversation:
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self.sock = sock
         self.is_cut = False
+        self._is_over = False  # close_notify is said
         self._channel = TlsChannel(context, server_side=True)
         self._lock = threading.Lock()
 
@@ -65,12 +75,14 @@ class _Conversation:
 
     def write(self, data: bytes) -> None:
         with self._lock:
-            self._channel.send(data)
-            self._flush()
+            if not self._is_over:
+                self._channel.send(data)
+                self._flush()
 
     def goodbye(self) -> None:
         """Say close_notify."""
         with self._lock, contextlib.suppress(OSError):
+            self._is_over = True
             self._channel.close()
             self._flush()
             self.sock.shutdown(socket.SHUT_WR)
@@ -124,6 +136,7 @@ class FakeHub:
         self.grace_s = 0  # grant exact resume; 0: don't
         self.resumes_to_cut = 0  # resets instead of answers to so many exact resumes
         self.answers = True  # exact resumes; False: say nothing to them
+        self.keepalive_ms = 0  # what it tells of its keep-alives; 0: nothing, so the usual 5 s
         self.heeded = threading.Event()  # cleared: reads and says nothing over any tunnel, and answers nobody
         self.heeded.set()
         self.byes: list[Bye] = []
@@ -381,6 +394,8 @@ class FakeHub:
         assert machine is not None
         with session.lock:
             talk.write(encode_have_keepalive(machine.acknowledge(), b""))
+            if self.keepalive_ms:
+                talk.write(encode_options(PeerOptions(self.keepalive_ms)))
             session.flush()
         with self._linked:
             self._link = talk

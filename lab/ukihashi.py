@@ -77,7 +77,7 @@ class _Installation:
 
 
 FAST_CARD: Final = {"times": {"keepalive": 0.5, "suspect": 1.0, "dead": 1.5, "redial": 0.2}}  # a tenth of the usual
-AT_ONCE: Final = frozenset({"times", "resume", "echo_guard"})  # sections which a card that is up can change
+AT_ONCE: Final = frozenset({"times", "resume"})  # sections that a card takes over while it is up, without a trace
 FAST_HUB: Final = {"times": {"keepalive_s": 0.5, "dead_s": 1.5}}
 
 

@@ -212,6 +212,7 @@ def test_cuts_during_resumes_lose_nothing(rig: Rig) -> None:
 
 
 def test_a_silent_hub_is_suspect_then_another_link_takes_over_and_the_old_one_is_heard_no_more(rig: Rig) -> None:
+    rig.hub.keepalive_ms = 500
     opened = rig.join(settings=Settings(keepalive=0.5, suspect=1.0, dead=60.0))
     rig.hub.send([frame(1)])
     rig.reaches_kernel(1)
@@ -225,6 +226,7 @@ def test_a_silent_hub_is_suspect_then_another_link_takes_over_and_the_old_one_is
 
 
 def test_a_link_that_speaks_again_is_kept_and_what_was_opened_beside_it_closed(rig: Rig) -> None:
+    rig.hub.keepalive_ms = 500
     opened = rig.join(settings=Settings(keepalive=0.5, suspect=1.0, dead=60.0))
     rig.hear(Suspect)
     rig.hub.heeded.clear()  # nobody greets the new link
@@ -239,6 +241,7 @@ def test_a_link_that_speaks_again_is_kept_and_what_was_opened_beside_it_closed(r
 
 
 def test_a_dead_link_is_given_up_in_time(rig: Rig) -> None:
+    rig.hub.keepalive_ms = 500
     began = time.monotonic()
     rig.join(settings=QUICK)
     rig.hear(Suspect)
@@ -363,6 +366,7 @@ def test_a_cut_session_takes_frames_until_its_bound_and_then_leaves_the_tap_alon
 
 
 def test_new_settings_rule_at_once_and_the_hub_is_told(rig: Rig) -> None:
+    rig.hub.keepalive_ms = 500
     rig.join(settings=Settings())
     rig.tell(Apply(QUICK))
     until(lambda: PeerOptions(500) in rig.hub.peer_options, seconds=5, what="the new interval")
