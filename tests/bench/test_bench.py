@@ -126,7 +126,7 @@ def test_cuts_are_measured_with_our_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert row["sent"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.netns
 @pytest.mark.peer("openvpn", "vpnserver", "vpnclient")
 @pytest.mark.timeout(300)
