@@ -37,6 +37,7 @@ from ukihashi.wire.blocks import BlockDecoder, encode_frames
 from ukihashi.wire.http import ClientSide, Response, pack_request, read_pack, signature_request
 from ukihashi.wire.messages import AdditionalConnect, ErrorAnswer, Hello, Login, Welcome, read_answer, read_hello
 from ukihashi.wire.pack import Pack
+from ukihashi.wire.policy import DEFAULT
 
 DEADLINE = 10.0  # seconds; for what is expected to come at once
 PASSWORD = "correct horse"
@@ -70,7 +71,7 @@ class FakeControl:
         self.told: deque[AnyMessage] = deque()
         self.silent = False  # doesn't answer logins
         self.max_sessions = 0
-        self.policy: dict[str, int] = {}
+        self.policy = DEFAULT
         self._answers: dict[int, Answered] = {}
         self._pipe = Pipe(sock)
         self._lock = threading.Lock()

@@ -38,14 +38,14 @@ def test_a_change_happens_whole_or_not_at_all(tmp_path: Path) -> None:
 
     def half() -> None:
         with db.change():
-            db.do("INSERT INTO admin VALUES (1, 'x', 1, 0.0)")
+            db.do("INSERT INTO admin VALUES (1, 'x', 1, 0.0, NULL)")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         half()
     assert db.rows("SELECT * FROM admin") == []
     with db.change():
-        db.do("INSERT INTO admin VALUES (1, 'x', 1, 0.0)")
+        db.do("INSERT INTO admin VALUES (1, 'x', 1, 0.0, NULL)")
     assert len(db.rows("SELECT * FROM admin")) == 1
     db.close()
 
@@ -61,4 +61,24 @@ def test_a_migration_that_fails_leaves_the_form_before(tmp_path: Path, monkeypat
     monkeypatch.undo()
     db = Database(tmp_path / "hub.db")
     assert db.rows("SELECT name FROM sqlite_master WHERE name = 'extra'") == []
+    db.close()
+
+
+def test_a_database_of_an_older_form_keeps_all_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = migrations()
+    with monkeypatch.context() as before:
+        before.setattr("ukihashi.store.db.migrations", lambda: scripts[:1])
+        db = Database(tmp_path / "hub.db")
+        db.do("INSERT INTO hubs (name, key, subnet4, subnet6, created_at) VALUES ('LAN', 'lan', '4', '6', 7)")
+        db.do("INSERT INTO users (hub_id, name, key, kind, number, created_at) VALUES (1, 'a', 'a', 'password', 9, 8)")
+        db.do("INSERT INTO invites (user_id, digest, created_at, expires_at) VALUES (1, zeroblob(32), 1, 2)")
+        db.close()
+    db = Database(tmp_path / "hub.db")
+    assert [tuple(row) for row in db.rows("SELECT name, number, created_at, group_id FROM users")] == [
+        ("a", 9, 8, None)
+    ]
+    assert [row["user_id"] for row in db.rows("SELECT user_id FROM invites")] == [1]
+    assert db.rows("PRAGMA foreign_key_check") == []
+    db.do("DELETE FROM hubs")
+    assert db.rows("SELECT * FROM users") == db.rows("SELECT * FROM invites") == []
     db.close()

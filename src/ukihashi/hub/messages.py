@@ -11,6 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
+from ukihashi.switch.access import Rule
+from ukihashi.switch.rules import HubRules
+from ukihashi.wire.policy import DEFAULT, Policy
+
 MAX_MESSAGE: Final = 16 * 1024 * 1024  # bytes of one encoded message; a larger one ends the process that sent it
 
 
@@ -31,6 +35,8 @@ class LoginAsked(Message, frozen=True):
     challenge: bytes  # the 20 random bytes of this connection's hello
     secure_password: bytes = b""
     plain_password: str = ""
+    certificate: bytes = b""  # DER
+    signature: bytes = b""  # RSA over the challenge
     invite_token: str = ""  # one-use secret of a join link (docs/protocol.md, "Joining by a link")
     invite_hash: bytes = b""  # SHA0 form of the password that the card made for itself
     peer: str = ""  # "address:port" as text, for the log
@@ -38,6 +44,50 @@ class LoginAsked(Message, frozen=True):
     client_version: int = 0
     client_build: int = 0
     extension: int = 0  # highest ukihashi version offered; 0 = a standard peer
+
+
+class PasswordAsked(Message, frozen=True):
+    """A member changes the password (method `password`, section 17). Answered by `LoginAnswered`."""
+
+    ask: int
+    hub: str
+    user: str
+    challenge: bytes
+    secure_old: bytes  # the old password's answer to the challenge
+    new_hash: bytes  # SHA0 form
+    peer: str = ""
+
+
+class AdminAsked(Message, frozen=True):
+    """A tool of others wants to administrate (section 19.1). Answered by `LoginAnswered`."""
+
+    ask: int
+    hub: str  # "" = the whole
+    challenge: bytes
+    secure_password: bytes
+    peer: str = ""
+    client: str = ""
+
+
+class RpcAsked(Message, frozen=True):
+    """One call of a tool that was let in. Answered by `RpcAnswered`; one at a time for each connection."""
+
+    ask: int
+    hub: str  # that it was let in for; "" = the whole
+    request: bytes  # a PACK
+    peer: str = ""
+
+
+class Traffic(Message, frozen=True):
+    """What a session moved since the last such message, every few seconds and at its end."""
+
+    session: str
+    hub: str
+    user: str
+    frames_in: int
+    bytes_in: int
+    frames_out: int
+    bytes_out: int
 
 
 class LoginRefused(Message, frozen=True):
@@ -119,8 +169,17 @@ class LoginAnswered(Message, frozen=True):
     error: int = 0
     hub: str = ""  # as the hub is spelled
     user: str = ""
-    policy: dict[str, int] = {}  # appendix B, only what differs from a new user's
+    group: str = ""
+    policy: Policy = DEFAULT
     max_sessions: int = 0  # of the hub; 0 = no limit
+    no_save_password: bool = False  # said with a refusal
+
+
+class RpcAnswered(Message, frozen=True):
+    """The answer to `RpcAsked`."""
+
+    ask: int
+    answer: bytes  # a PACK; b"" = end the connection
 
 
 class HubPut(Message, frozen=True):
@@ -130,6 +189,10 @@ class HubPut(Message, frozen=True):
     online: bool = True
     ageing_s: float = 600.0
     session_timeout_s: float = 20.0
+    listed: bool = True  # told to who asks for the names of hubs (section 17)
+    banner: str = ""  # for the users of clients that show one
+    rules: HubRules = HubRules()
+    access: tuple[Rule, ...] = ()  # by priority
 
 
 class HubRemoved(Message, frozen=True):
@@ -269,6 +332,11 @@ STOP_DEADLINE: Final = 5.0  # seconds
 
 AnyMessage = (
     LoginAsked
+    | PasswordAsked
+    | AdminAsked
+    | RpcAsked
+    | RpcAnswered
+    | Traffic
     | LoginRefused
     | SessionOpened
     | SessionClosed

@@ -84,7 +84,7 @@ class Sessions:
             return Code.HUB_STOPPING
         if answer.max_sessions and len(self.of_hub(hub.name)) >= answer.max_sessions:
             return Code.HUB_IS_BUSY
-        if login.bridge_mode and answer.policy.get("NoBridge") and answer.policy.get("NoRouting"):
+        if login.bridge_mode and answer.policy.no_bridge and answer.policy.no_routing:
             return Code.BRIDGE_MODE_DENIED
         resumes = bool(extension and login.resume)
         session = self._plug(hub, _member(hub, login, answer, extension, peer, self.limits), resumes=resumes)
@@ -98,13 +98,12 @@ class Sessions:
             max_connection=member.max_connections,
             timeout_ms=int(member.timeout_s * 1000),
             policy={
-                "Access": 1,
+                **answer.policy.to_wire(),
                 "NoBridge": confined,
                 "NoRouting": confined,
                 "MaxConnection": member.max_connections,
                 "TimeOut": int(member.timeout_s),
                 "NoQoS": 1,
-                **answer.policy,
             },
             extension=extension,
             grace_s=session.granted_s,

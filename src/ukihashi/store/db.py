@@ -34,9 +34,9 @@ class Database:
                 self._connection.execute(
                     "PRAGMA synchronous = FULL"
                 )  # an answered password change survives a power cut
-                self._connection.execute("PRAGMA foreign_keys = ON")
                 self._connection.execute("PRAGMA secure_delete = ON")  # no old password hashes in free pages
-                self._migrate()
+                self._migrate()  # before the next line: a table that is made anew must not take others' rows with it
+                self._connection.execute("PRAGMA foreign_keys = ON")
             except BaseException:
                 self._connection.close()
                 raise
