@@ -35,6 +35,7 @@ Answer = TypeVar("Answer")
 CHUNK: Final = 1 << 16  # bytes read at a time
 QUEUE_MOST: Final = 1 << 20  # bytes held per connection and direction; then the source waits
 EVENTS_KEPT: Final = 10_000
+PIECES_KEPT: Final = 64  # of one connection: its beginning
 ANSWER_S: Final = 10.0  # the thread has done a command by then, or it is dead
 TURN_S: Final = 0.5  # longest sleep of the loop
 AT_ONCE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
@@ -79,6 +80,9 @@ class Connection:
     far: socket.socket  # to the hub
     ports: tuple[int, int]  # of the card at the near leg, of the relay at the far leg
     flows: dict[Way, Flow]
+    pieces: list[tuple[float, Way]] = field(
+        default_factory=list
+    )  # (monotonic seconds, direction): the first it passed on
     connected: bool = False  # the far leg is
     ended: float | None = None
     how: str = ""  # it ended
@@ -86,6 +90,16 @@ class Connection:
     def moved(self, way: Way) -> int:
         """Bytes forwarded so far."""
         return self.flows[way].moved
+
+    def turn(self, number: int, way: Way) -> float | None:
+        """When that side began to speak for the `number`th time, 1 = the first (monotonic); None: it has not yet."""
+        begins: list[float] = []
+        before = ""
+        for at, side in self.pieces:
+            if side == way != before:
+                begins.append(at)
+            before = side
+        return begins[number - 1] if len(begins) >= number else None
 
 
 class FaultRelay:
@@ -427,6 +441,8 @@ class FaultRelay:
                 self._finish(one, "reset by the hub" if way == "up" else "reset by the card", rst=True)
                 return
             flow.moved += count
+            if count and len(one.pieces) < PIECES_KEPT:
+                one.pieces.append((now, way))
             flow.queued -= count
             flow.waiting.popleft()
             if count < len(data):

@@ -171,7 +171,7 @@ class Field:
 class Link:
     """One TLS connection of a card's; what it brings is kept until somebody takes it."""
 
-    def __init__(self, number: int, address: Address, wait: Callable[[], None]) -> None:
+    def __init__(self, number: int, address: Address, wait: Callable[[], object]) -> None:
         self.number = number
         self.wait = wait
         self.sock = socket.create_connection(address)
@@ -274,7 +274,7 @@ class Card:
 
     user: str
     address: Address
-    wait: Callable[[], None]
+    wait: Callable[[], object]
     clock: Callable[[], float]
     links: list[Link] = field(default_factory=list)
     got: list[bytes] = field(default_factory=list)

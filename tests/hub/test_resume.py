@@ -1,8 +1,10 @@
 """Exact resume at the hub: what a cut may not cost, whatever is cut and when, and what ends a session for good."""
 
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,38 @@ def test_what_was_sent_into_a_cut_comes_once_and_in_order(field: Field) -> None:
     assert (row["resumes"], row["ledger"]["cuts"], row["ledger"]["lost"], row["drops"]) == (1, 1, 0, {})
     (resumed,) = field.events(SessionResumed)
     assert (resumed.session, resumed.user) == ("SID-A-1", "a")
+
+
+def test_what_a_card_has_kept_is_taken_no_faster_than_another_takes_it(field: Field) -> None:
+    """6 MiB come at once after a cut, for a member whose queue holds 512 KiB and who reads slowly."""
+    a, b = pair(field)
+    assert b.link is not None
+    b.link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * KIB)
+    field.cards.remove(b)
+    slow, waiting = b.link, 0
+
+    def step() -> bool:
+        nonlocal waiting
+        field.clock.now += 0.001
+        field.turn()
+        waiting = max(waiting, field.session(b).queue.bytes)
+        with suppress(BlockingIOError):
+            slow.plain += slow.tls.receive(slow.sock.recv(32 * KIB))
+            b.feed(slow)
+        return len(b.got) >= 4000
+
+    field.cut(a)
+    a.machine.send(encode_frames(sent := [frame(2, 1, number, 1500) for number in range(4000)]), len(sent))
+    a.wait = step
+    link = a.dial()
+    link.wait = step
+    a.ask(link)
+    a.answered(link)
+    slow.until(step, "everything")
+    assert b.numbers == list(range(4000))
+    assert waiting > 128 * KIB
+    assert field.session(b).drops.total() == 0
+    field.cards.append(b)
 
 
 def test_the_first_replayed_frame_leaves_in_the_turn_of_the_answer(field: Field) -> None:
@@ -618,6 +652,7 @@ def test_without_acknowledgements_no_more_than_the_buffer_is_kept(make_field: Ca
     field.cards.remove(a)
     for number in range(60):
         b.send(*(frame(1, 2, number * 10 + at, 1014) for at in range(10)))
+        field.after(0.2)  # for some seconds b is held back; a congested port may not do so for ever
         field.quiet()
         deaf.read()
     assert session.machine.out.bytes < (128 + 17) * KIB

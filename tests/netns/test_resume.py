@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import statistics
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,33 @@ def test_resets_are_a_moment_each(net: Net) -> None:
         assert row["ledger"]["lost"] == 0
         numbers = [number for _at, number in probe.arrived]
         assert numbers == sorted(set(numbers))  # none twice, none out of order
+
+
+@pytest.mark.peer("nft")
+def test_what_was_kept_is_on_its_way_within_a_tenth_of_a_second_of_the_answer(net: Net) -> None:
+    """A27. On the wire: the hub's third turn on a new connection is the answer, and the card waits for nothing else."""
+    with ours(net, fast=True) as pair, Numbered(pair.one, pair.other, rate=200, seed=7) as frames:
+        waits = []
+        for _ in range(5):
+            pause(0.5)
+            pair.relay.refuse(1.0)
+            pair.relay.reset()
+            pause(1.0)
+            back = time.monotonic()
+            frames.flows_again(back, seconds=10.0)
+            answered = pair.relay.alive[-1].turn(3, "down")
+            assert answered is not None
+            first = [arrival_after_gap(stream.arrived_at, back) for stream in (frames.up, frames.down)]
+            waits.append([round(at - answered, 4) for at in first])
+        print(waits)
+        assert frames.finish().total("lost") == 0
+        for way in zip(*waits, strict=True):
+            assert statistics.median(way) <= 0.1
+
+
+def arrival_after_gap(arrivals: Sequence[float], since: float) -> float:
+    """When the first frame came in after `since`; those sent during the cut are the first."""
+    return min(at for at in arrivals if at > since)
 
 
 def test_a_hub_that_was_killed_is_joined_again_when_it_returns(net: Net) -> None:

@@ -51,7 +51,9 @@ class Wiring:
 class Connection:
     """See the module. Owns the socket; `close` is the orderly end, `abort` the hard one."""
 
-    __slots__ = ("_closing", "_events", "_fd", "_reading", "_shut", "_socket", "_stage", "_tls", "_wiring", "peer")
+    __slots__ = (
+        "_closing", "_events", "_fd", "_reading", "_shut", "_socket", "_stage", "_tls", "_wiring", "peer", "read_most",
+    )  # fmt: skip
 
     def __init__(self, wiring: Wiring, sock: socket.socket, peer: str) -> None:
         self._wiring = wiring
@@ -64,6 +66,7 @@ class Connection:
         self._closing = False
         self._shut = False  # our FIN is out
         self.peer = peer  # "address:port"
+        self.read_most = READ_SIZE  # bytes of one read
         wiring.loop.watch(self._fd, READ, self._on_events)
 
     def set_stage(self, stage: Stage | None) -> None:
@@ -172,7 +175,7 @@ class Connection:
     def _read(self) -> None:
         wiring = self._wiring
         try:
-            count = self._socket.recv_into(wiring.buffer)
+            count = self._socket.recv_into(wiring.buffer, self.read_most)
         except BlockingIOError:
             return
         except OSError as error:

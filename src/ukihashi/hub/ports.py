@@ -121,7 +121,7 @@ class VirtualHub:
     def forward(self, frames: Sequence[bytes], source: PortId, now: float) -> PortQueue | None:
         """Send frames that came in at `source` on their way: into queues now, onto the wire at the turn's end.
 
-        Gives a queue that is more than half full now, if one of them is.
+        Gives a queue in which much waits now, if there is one.
         """
         ports, mark, crowded = self.ports, self.outbox.mark, None
         for number, run in self.switch.forward(frames, source, now).items():

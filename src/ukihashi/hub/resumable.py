@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from ukihashi.hub.connection import Connection
+from ukihashi.hub.connection import READ_SIZE, Connection
 from ukihashi.hub.messages import SessionCut, SessionResumed
 from ukihashi.hub.ports import Encodings, VirtualHub
 from ukihashi.hub.record_tunnel import RecordTunnel
@@ -46,7 +46,10 @@ RESUME_MEMORY: Final = "resume_memory"  # the sessions of this hub together hold
 ENDED: Final = "session_ended"
 
 STALL_S: Final = 0.3  # seconds between two looks at a full link
-BURST_S: Final = 5.0  # seconds after a resume in which other members' queues make the card wait, not drop
+BURST_S: Final = 5.0  # seconds after a silence in which other members' full queues make the card wait, and drop nothing
+BURST_READ: Final = (
+    64 * 1024
+)  # bytes of one read meanwhile: less than what is left of a queue when it counts as crowded
 PAUSE_S: Final = 0.005  # seconds of one such wait
 FRAME_COST: Final = 48  # bytes of memory that a waiting frame costs beside its own
 
@@ -65,6 +68,7 @@ class ResumableSession(Session):
         self._stall_watched = False
         self._waits_more = False  # the queue's bound is not the usual one
         self._burst_until = 0.0  # what the card kept comes in one go, and is taken no faster than it can be passed on
+        self._arrived_at = 0.0
         self._have: int | None = None  # acknowledgement that is to go out with the next write
         self._acks = False  # a timer for an acknowledgement runs
 
@@ -108,7 +112,7 @@ class ResumableSession(Session):
         self._watch.cancel()
         self._owner.memory.linked(self)
         self._begin_catch_up()
-        self._burst_until = self._loop.now + BURST_S if resumed else 0.0
+        self._arrived_at = 0.0
         if resumed:
             self._owner.tell(
                 SessionResumed(
@@ -175,8 +179,17 @@ class ResumableSession(Session):
             self._acks = True
             self._loop.at(machine.ack_at or now, self._on_ack)
         crowded = self.take(frames, now)
-        if crowded is not None and now < self._burst_until and self.tunnels:
-            connection = self.tunnels[-1].connection
+        if self.tunnels:
+            self._hold_burst(self.tunnels[-1].connection, crowded, now)
+
+    def _hold_burst(self, connection: Connection, crowded: PortQueue | None, now: float) -> None:
+        """What a card has kept while its link took nothing must not be lost at the other members' ports."""
+        if now - self._arrived_at >= STALL_S:
+            self._burst_until = now + BURST_S
+        self._arrived_at = now
+        bursts = now < self._burst_until
+        connection.read_most = BURST_READ if bursts else READ_SIZE
+        if bursts and crowded is not None:
             connection.pause()
             self._loop.at(now + PAUSE_S, partial(self._read_on, connection, crowded))
 
@@ -186,6 +199,7 @@ class ResumableSession(Session):
         if crowded.is_crowded and now < self._burst_until and connection.is_open:
             self._loop.at(now + PAUSE_S, partial(self._read_on, connection, crowded))
         else:
+            self._arrived_at = now  # the silence was ours
             connection.resume()
 
     def heard_first(self) -> None:

@@ -25,8 +25,8 @@ class PortQueue:
 
     @property
     def is_crowded(self) -> bool:
-        """More than half of what may wait does, and it is the usual bound: whoever has no link is not waited for."""
-        return self._reason == QUEUE_FULL and 2 * self.bytes > self._limit
+        """More than a quarter of what may wait does, and it is the usual bound: who has no link is not waited for."""
+        return self._reason == QUEUE_FULL and 4 * self.bytes > self._limit
 
     @property
     def frames(self) -> list[bytes]:
