@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -173,7 +174,7 @@ class Desk:
 
         def put(db: Database) -> Hub:
             hub = hubs.get(db, name)
-            hubs.set_online(db, hub, online)
+            hubs.put_settings(db, replace(hub, online=online))
             return hubs.get(db, name)
 
         hub = await self._storage.change(put)

@@ -1,18 +1,24 @@
 """Virtual hubs in the database."""
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgspec
 
 from ukihashi.auth.names import name_key
 from ukihashi.errors import N_, UsageError
 from ukihashi.store.db import Database
+from ukihashi.switch.rules import HubRules
 
-_COLUMNS = "id, name, online, subnet4, subnet6, host_port, created_at"
+_COLUMNS = (
+    "id, name, online, subnet4, subnet6, host_port, created_at, max_sessions, listed, banner, options, admin_hash,"
+    " login_hash, logins, last_login_at"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """One virtual hub."""
+    """One virtual hub. `repr` shows no hash."""
 
     id: int
     name: str
@@ -21,6 +27,14 @@ class Hub:
     subnet6: str  # "fd3c:1:2::/64"
     host_port: str  # interface on the hub machine; "" = none
     created_at: float  # seconds since 1970
+    max_sessions: int = 0  # 0 = no limit
+    listed: bool = True  # told to who asks for the names of hubs
+    banner: str = ""  # for the users of clients that show one
+    rules: HubRules = HubRules()  # noqa: RUF009 - frozen
+    admin_hash: bytes = field(default=b"", repr=False)  # of the hub's own administrator: SHA0(password); b"" = nobody
+    login_hash: bytes = field(default=b"", repr=False)  # the same password as user `administrator`'s
+    logins: int = 0
+    last_login_at: float = 0.0  # 0.0 = never
 
 
 def all_hubs(db: Database) -> list[Hub]:
@@ -66,9 +80,25 @@ def create(
     return get(db, name)
 
 
-def set_online(db: Database, hub: Hub, online: bool) -> None:
-    """Let members in, or not."""
-    db.do("UPDATE hubs SET online = ? WHERE id = ?", (online, hub.id))
+def put_settings(db: Database, hub: Hub) -> None:
+    """Keep what an administrator sets: `online`, `max_sessions`, `listed`, `banner`, `rules`."""
+    rules = msgspec.json.encode(hub.rules).decode()
+    db.do(
+        "UPDATE hubs SET online = ?, max_sessions = ?, listed = ?, banner = ?, options = ? WHERE id = ?",
+        (hub.online, hub.max_sessions, hub.listed, hub.banner, rules, hub.id),
+    )
+
+
+def put_administrator(db: Database, hub: Hub, *, admin_hash: bytes, login_hash: bytes) -> None:
+    """Keep both forms of the hub's own administrator's password; both b"": it has none."""
+    db.do(
+        "UPDATE hubs SET admin_hash = ?, login_hash = ? WHERE id = ?", (admin_hash or None, login_hash or None, hub.id)
+    )
+
+
+def note_login(db: Database, hub: Hub, now: float) -> None:
+    """One more login, and when."""
+    db.do("UPDATE hubs SET logins = logins + 1, last_login_at = ? WHERE id = ?", (now, hub.id))
 
 
 def delete(db: Database, hub: Hub) -> None:
@@ -85,4 +115,12 @@ def _hub(row: sqlite3.Row) -> Hub:
         subnet6=row["subnet6"],
         host_port=row["host_port"] or "",
         created_at=row["created_at"],
+        max_sessions=row["max_sessions"],
+        listed=bool(row["listed"]),
+        banner=row["banner"],
+        rules=msgspec.json.decode(row["options"], type=HubRules),
+        admin_hash=row["admin_hash"] or b"",
+        login_hash=row["login_hash"] or b"",
+        logins=row["logins"],
+        last_login_at=row["last_login_at"] or 0.0,
     )

@@ -1,14 +1,25 @@
-"""Users of virtual hubs, and the addresses assigned to them (D10, D18)."""
+"""Users of virtual hubs: how they prove themselves, what they may, what they used, their addresses (D10, D18)."""
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from ukihashi.auth.names import name_key
 from ukihashi.errors import N_, UsageError
+from ukihashi.store import policies
 from ukihashi.store.db import Database
 from ukihashi.store.hubs import Hub
+from ukihashi.wire.policy import DEFAULT, Policy
 
-_COLUMNS = "id, hub_id, name, kind, sha0, argon2, number, note, created_at, last_login_at"
+Kind = Literal["password", "anonymous", "certificate", "issued"]
+
+DAY_S: Final = 86_400
+QUOTA_DAYS: Final = 30  # of a period, unless said otherwise
+
+_SELECT: Final = (
+    "SELECT u.*, coalesce(g.name, '') AS group_name, g.policy AS group_policy"
+    " FROM users u LEFT JOIN groups g ON g.id = u.group_id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,32 +28,82 @@ class User:
 
     id: int
     hub_id: int
+    group_id: int  # 0 = in none
+    group: str  # its name; "" = in none
+    group_policy: Policy | None
     name: str
-    anonymous: bool
+    kind: Kind
     sha0: bytes  # 20 bytes, password-equivalent; b"" = none kept
     argon2: str  # "" = none
+    certificate: bytes  # kind `certificate`: this one, DER
+    common_name: str  # kind `issued`; "" = any
+    serial: bytes  # kind `issued`; b"" = any
     number: int  # last part of both assigned addresses; 0 = none assigned
+    real_name: str
     note: str
+    policy: Policy | None  # None: the group's, else a new user's
+    expires_at: float  # no login from then on; 0.0 = never
+    quota_bytes: int  # of both directions in a period; 0 = no limit
+    quota_days: int
+    period_began_at: float
+    period_bytes: int
     created_at: float  # seconds since 1970
+    updated_at: float
     last_login_at: float  # 0.0 = never
+    logins: int
+    bytes_in: int  # from the member into the hub, all sessions so far
+    frames_in: int
+    bytes_out: int
+    frames_out: int
 
     def __repr__(self) -> str:
         return f"User({self.name!r}, hub_id={self.hub_id})"
 
     @property
+    def anonymous(self) -> bool:
+        """Whether this user is let in without a proof."""
+        return self.kind == "anonymous"
+
+    @property
     def login(self) -> str:
         """How this user is let in, in one word for listings."""
-        if self.anonymous:
-            return "anonymous"
+        if self.kind != "password":
+            return self.kind
         if self.argon2:
             return "chosen+standard" if self.sha0 else "chosen"
         return "generated" if self.sha0 else "none"
 
+    @property
+    def effective_policy(self) -> Policy:
+        """The user's own, else the group's, else a new user's."""
+        return self.policy or self.group_policy or DEFAULT
+
+    def expired(self, now: float) -> bool:
+        """Whether the time for logins is over."""
+        return bool(self.expires_at) and now >= self.expires_at
+
+    def period(self, now: float) -> tuple[float, int]:
+        """When the present quota period began, and the bytes used in it. Periods follow one another without a gap."""
+        length = self.quota_days * DAY_S
+        past = int((now - self.period_began_at) // length)
+        if past <= 0:
+            return self.period_began_at, self.period_bytes
+        return self.period_began_at + past * length, 0
+
+    def spent(self, now: float) -> bool:
+        """Whether the quota of the present period is used up."""
+        return bool(self.quota_bytes) and self.period(now)[1] >= self.quota_bytes
+
+
+def effective_policy(db: Database, user: User) -> Policy:
+    """As `User.effective_policy`, by what the database says now."""
+    row = db.row(f"{_SELECT} WHERE u.id = ?", (user.id,))
+    return (_user(row) if row else user).effective_policy
+
 
 def all_users(db: Database, hub: Hub) -> list[User]:
     """Every user of a hub, by name."""
-    rows = db.rows(f"SELECT {_COLUMNS} FROM users WHERE hub_id = ? ORDER BY key", (hub.id,))  # noqa: S608 - a constant
-    return [_user(row) for row in rows]
+    return [_user(row) for row in db.rows(f"{_SELECT} WHERE u.hub_id = ? ORDER BY u.key", (hub.id,))]
 
 
 def count(db: Database) -> dict[int, int]:
@@ -52,10 +113,7 @@ def count(db: Database) -> dict[int, int]:
 
 def find(db: Database, hub: Hub, name: str) -> User | None:
     """The user of that name, in any case."""
-    row = db.row(
-        f"SELECT {_COLUMNS} FROM users WHERE hub_id = ? AND key = ?",  # noqa: S608 - a constant
-        (hub.id, name_key(name)),
-    )
+    row = db.row(f"{_SELECT} WHERE u.hub_id = ? AND u.key = ?", (hub.id, name_key(name)))
     return _user(row) if row else None
 
 
@@ -80,25 +138,48 @@ def create(
     note: str = "",
     now: float,
 ) -> User:
-    """Add a user. `name` is checked already (`auth.names`). Raises UsageError when the name is taken."""
+    """Add a user; everything else is `put`'s. `name` is checked already. Raises UsageError when the name is taken."""
+    kind: Kind = "anonymous" if anonymous else "password"
     try:
         db.insert(
-            "INSERT INTO users (hub_id, name, key, kind, sha0, argon2, note, created_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                hub.id,
-                name,
-                name_key(name),
-                "anonymous" if anonymous else "password",
-                sha0 or None,
-                argon2 or None,
-                note,
-                now,
-            ),
+            "INSERT INTO users (hub_id, name, key, kind, sha0, argon2, note, created_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (hub.id, name, name_key(name), kind, sha0 or None, argon2 or None, note, now, now),
         )
     except sqlite3.IntegrityError as error:
         raise UsageError(N_("hub {hub} has a user “{name}” already"), hub=hub.name, name=name) from error
     return get(db, hub, name)
+
+
+def put(db: Database, user: User, now: float) -> None:
+    """Keep all fields that an administrator sets: not the name, the address, and what is counted.
+
+    The user must have been read in the same `Database.change`, so that nothing in between is undone.
+    """
+    db.do(
+        "UPDATE users SET group_id = ?, kind = ?, sha0 = ?, argon2 = ?, certificate = ?, common_name = ?, serial = ?,"
+        " real_name = ?, note = ?, policy = ?, expires_at = ?, quota_bytes = ?, quota_days = ?, period_began_at = ?,"
+        " period_bytes = ?, updated_at = ? WHERE id = ?",
+        (
+            user.group_id or None,
+            user.kind,
+            user.sha0 or None,
+            user.argon2 or None,
+            user.certificate or None,
+            user.common_name or None,
+            user.serial or None,
+            user.real_name,
+            user.note,
+            policies.written(user.policy),
+            user.expires_at or None,
+            user.quota_bytes or None,
+            user.quota_days,
+            user.period_began_at,
+            user.period_bytes,
+            now,
+            user.id,
+        ),
+    )
 
 
 def delete(db: Database, user: User) -> None:
@@ -107,9 +188,11 @@ def delete(db: Database, user: User) -> None:
 
 
 def set_password(db: Database, user: User, *, sha0: bytes = b"", argon2: str = "") -> None:
-    """Put these in the place of every form kept so far; an anonymous user becomes one with a password."""
+    """Put these in the place of every form of proof kept so far; any user becomes one with a password."""
     db.do(
-        "UPDATE users SET kind = 'password', sha0 = ?, argon2 = ? WHERE id = ?", (sha0 or None, argon2 or None, user.id)
+        "UPDATE users SET kind = 'password', sha0 = ?, argon2 = ?, certificate = NULL, common_name = NULL,"
+        " serial = NULL WHERE id = ?",
+        (sha0 or None, argon2 or None, user.id),
     )
 
 
@@ -138,20 +221,51 @@ def assign_number(db: Database, user: User, *, first: int, last: int) -> int:
 
 
 def note_login(db: Database, user: User, now: float) -> None:
-    """Remember when a user came in last."""
-    db.do("UPDATE users SET last_login_at = ? WHERE id = ?", (now, user.id))
+    """One more login, and when."""
+    db.do("UPDATE users SET last_login_at = ?, logins = logins + 1 WHERE id = ?", (now, user.id))
+
+
+def add_traffic(
+    db: Database, user: User, *, frames_in: int, bytes_in: int, frames_out: int, bytes_out: int, now: float
+) -> None:
+    """Count what a session moved, for ever and for the present quota period; `user` read in the same `change`."""
+    began, used = user.period(now)
+    db.do(
+        "UPDATE users SET frames_in = frames_in + ?, bytes_in = bytes_in + ?, frames_out = frames_out + ?,"
+        " bytes_out = bytes_out + ?, period_began_at = ?, period_bytes = ? WHERE id = ?",
+        (frames_in, bytes_in, frames_out, bytes_out, began, used + bytes_in + bytes_out, user.id),
+    )
 
 
 def _user(row: sqlite3.Row) -> User:
     return User(
         id=row["id"],
         hub_id=row["hub_id"],
+        group_id=row["group_id"] or 0,
+        group=row["group_name"],
+        group_policy=policies.read(row["group_policy"]),
         name=row["name"],
-        anonymous=row["kind"] == "anonymous",
+        kind=row["kind"],
         sha0=row["sha0"] or b"",
         argon2=row["argon2"] or "",
+        certificate=row["certificate"] or b"",
+        common_name=row["common_name"] or "",
+        serial=row["serial"] or b"",
         number=row["number"] or 0,
+        real_name=row["real_name"],
         note=row["note"],
+        policy=policies.read(row["policy"]),
+        expires_at=row["expires_at"] or 0.0,
+        quota_bytes=row["quota_bytes"] or 0,
+        quota_days=row["quota_days"],
+        period_began_at=row["period_began_at"],
+        period_bytes=row["period_bytes"],
         created_at=row["created_at"],
+        updated_at=row["updated_at"],
         last_login_at=row["last_login_at"] or 0.0,
+        logins=row["logins"],
+        bytes_in=row["bytes_in"],
+        frames_in=row["frames_in"],
+        bytes_out=row["bytes_out"],
+        frames_out=row["frames_out"],
     )
