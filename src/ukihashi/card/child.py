@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -41,10 +41,24 @@ MAX_EVENTS: Final = 64  # waiting ones; more than a sane process ever has
 Event = Opened | Failed | Lost | Suspect | Recovered | Asked
 
 
+class Process(Protocol):
+    """What is asked of a started process."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def kill(self) -> None:
+        """End it now. Raises: ProcessLookupError: it has ended."""
+
+    async def wait(self) -> int:
+        """Wait for its end."""
+
+
 class DataChild:
     """One running data process. `events` gives what it reports; `None` in it means that the process is gone."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+    def __init__(self, process: Process, control: socket.socket) -> None:
         self._process = process
         self._control = control
         self._ready = asyncio.Event()
@@ -70,7 +84,12 @@ class DataChild:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), tap.fd),
             )
-        child = cls(process, ours)
+        return await cls.adopt(process, ours)
+
+    @classmethod
+    async def adopt(cls, process: Process, control: socket.socket) -> "DataChild":
+        """Wait until a process that was started has given up its rights. Raises: EnvironmentLacks."""
+        child = cls(process, control)
         try:
             async with asyncio.timeout(START_S):
                 await child._ready.wait()

@@ -51,7 +51,8 @@ from ukihashi.errors import N_, DialError, EnvironmentLacks, PeerViolation, Refu
 from ukihashi.net.link import tune
 from ukihashi.net.privileges import drop, identity
 from ukihashi.session.machine import CARD_MOVES, Machine, State
-from ukihashi.tap.device import Tap, adopt_tap
+from ukihashi.tap.device import adopt_tap
+from ukihashi.tap.frame_pipe import Cable
 
 # Python looks these up late; without rights their files may be unreadable.
 for _codec in ("ascii", "idna", "latin-1", "utf-8"):
@@ -70,9 +71,9 @@ class _ToldToEnd(Exception):
 
 
 class DataProcess:
-    """One TAP, one dialler, one session, and the links that carry it or want to."""
+    """One TAP (or a hub's port), one dialler, one session, and the links that carry it or want to."""
 
-    def __init__(self, control: socket.socket, tap: Tap) -> None:
+    def __init__(self, control: socket.socket, tap: Cable) -> None:
         self._control = control
         self._tap = tap
         self._tally = Tally()

@@ -53,6 +53,7 @@ from ukihashi.net.route_watch import RouteWatch
 from ukihashi.session.timers import Backoff, retry_rule
 from ukihashi.tap import netlink
 from ukihashi.tap.device import Tap, open_tap
+from ukihashi.tap.frame_pipe import Cable
 
 STABLE_S: Final = 10.0  # a session that lived that long is followed by an immediate new try
 STANDARD_PAUSE_S: Final = 5.0  # before a fresh login to a standard hub that forgot us (protocol section 20.1)
@@ -88,11 +89,13 @@ class Card:
         *,
         keep_trying: bool = False,
         report: Callable[[UkihashiError | None], None] = lambda _error: None,
+        ids: bytes = b"",
     ) -> None:
         """
         Args:
             keep_trying: go on even if the very first try comes to nothing (for a start at boot).
             report: called once, with None when first online, or with what the first try failed with.
+            ids: 36 bytes that other hubs know us by; unless given, this machine's.
         """
         self.name: Final = name
         self._config = config
@@ -109,7 +112,7 @@ class Card:
         self._set_up = False
         self._leave = asyncio.Event()
         self._hurry = asyncio.Event()  # don't wait for the next try
-        self._ids = account.installation_id()
+        self._ids = ids or account.installation_id()
 
     async def run(self) -> None:
         """Join and stay joined until told to leave (control socket, SIGTERM, SIGINT); then leave nothing behind.
@@ -202,7 +205,7 @@ class Card:
 
     # -- staying joined -------------------------------------------------------------------------------------------
 
-    async def _keep(self, tap: Tap) -> None:
+    async def _keep(self, tap: Cable) -> None:
         backoff = Backoff(longest=self._config.times.retry_most)
         least = 0.0
         while True:
@@ -230,7 +233,7 @@ class Card:
             async with asyncio.timeout(seconds):
                 await self._hurry.wait()
 
-    async def _open(self, tap: Tap) -> tuple[Opened, RouteWatch | None]:
+    async def _open(self, tap: Cable) -> tuple[Opened, RouteWatch | None]:
         """One try: dial, then let the data process open the session, or resume it by its key. Raises: UkihashiError."""
         config, standing = self._config, self._standing
         child = await self._data_process(tap)
@@ -310,7 +313,7 @@ class Card:
         if self._set_up:
             standing.reconnects += 1
         else:
-            await asyncio.to_thread(self._lan.set_up, interface)
+            await self._first_online(interface)
             self._set_up = True
         await asyncio.to_thread(self._remember, opened)
         if opened.lost or opened.carried:
@@ -425,7 +428,11 @@ class Card:
         except UkihashiError as error:
             _log.error("account_not_written", account=self.name, reason=say(error))
 
-    async def _data_process(self, tap: Tap) -> DataChild:
+    async def _first_online(self, interface: str) -> None:
+        """Bring this machine's side up."""
+        await asyncio.to_thread(self._lan.set_up, interface)
+
+    async def _data_process(self, tap: Cable) -> DataChild:
         if self._child is not None and self._child.alive:
             return self._child
         now = clock()

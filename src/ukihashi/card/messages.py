@@ -64,10 +64,32 @@ class Settings(msgspec.Struct, frozen=True):
     buffer: int = 8 << 20  # bytes kept toward the hub
 
 
-class Connect(Message, frozen=True):
-    """Open a session, or resume one, over the attached descriptor. `Opened` or `Failed` follows within `deadline`.
+class Standard(msgspec.Struct, frozen=True):
+    """What to ask a standard hub for; one that grants exact resume is not held to it."""
 
-    Unless it is an exact resume, what there was before is given up.
+    connections: int = 1  # wanted
+    half_duplex: bool = False
+    compress: bool = False
+    plaintext: bool = False  # ask for a tunnel outside TLS, and take it
+    bridge: bool = False
+    monitor: bool = False
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What holds for every connection of a session without exact resume, since its welcome."""
+
+    connections: int = 1  # as many as there may be
+    half_duplex: bool = False
+    compressed: bool = False
+    encrypted: bool = True
+    certificate: bytes = b""  # SHA-256 of the one the first connection showed; all others must show the same
+
+
+class Connect(Message, frozen=True):
+    """Open a session, resume one, or add a connection to one, over the attached descriptor.
+
+    `Opened` or `Failed` follows within `deadline`; before it may come `Sign`, or `SentOn` instead. What there was
+    before is given up, unless `session_key` is that of the session there is.
     """
 
     attempt: int  # named in every answer, so that one for an attempt given up is told apart
@@ -78,21 +100,40 @@ class Connect(Message, frozen=True):
     trust: Literal["pin", "ca", "first-use"]
     pin: bytes = b""  # 32 bytes; first-use without one: the key is accepted and told; a resume: the session's, always
     authorities: str = ""  # PEM; mode "ca" without it: the system's
-    method: Literal["password", "plain", "anonymous"] = "password"
+    certificate: bytes = b""  # SHA-256 of the one that must be shown; `trust` is not asked then (a cluster's member)
+    method: Literal["password", "plain", "anonymous", "certificate", "ticket"] = "password"
     password_hash: bytes = b""  # method "password": SHA-0 form, 20 bytes
     password: str = ""  # method "plain"
+    own_certificate: bytes = b""  # method "certificate": DER
+    ticket: bytes = b""  # method "ticket": 20 bytes
+    standard: Standard = Standard()
     invite: str = ""
-    session_key: bytes = b""  # resume this session instead of logging in
+    session_key: bytes = b""  # resume this session, or add a connection to it, instead of logging in
     timeout_ms: int = 20_000  # resume: what its welcome said
     extension: int = 0  # resume: what its welcome said
+    terms: Terms = Terms()  # resume: what its welcome said
     exact: bool = False  # resume: go on from the very record, beside the link that carries the session now
     unique_id: bytes = b""  # 20 bytes
     node_id: bytes = b""  # 16 bytes
+    product: str = ""  # what we call ourselves; "" = a card
     host_name: str = ""
     system: str = ""
     deadline: float = 15.0  # seconds for TLS and login together
     ciphers: list[str] = []  # picked by hand; [] = modern ones
     settings: Settings = Settings()
+
+
+class Signed(Message, frozen=True):
+    """The answer to `Sign`."""
+
+    attempt: int
+    signature: bytes
+
+
+class End(Message, frozen=True):
+    """End the session in good order; `Lost` follows with the same trouble."""
+
+    trouble: Trouble
 
 
 class GiveUp(Message, frozen=True):
@@ -138,6 +179,9 @@ class Opened(Message, frozen=True):
     product: str = ""  # the hub's own words
     banner: str = ""  # for the user
     grace_s: int = 0  # how long the hub keeps the session when it is cut; 0 = it can't be resumed exactly
+    terms: Terms = Terms()
+    direction: int = 0  # of this connection: `wire.constants.Direction`
+    auto_disconnect_s: int = 0  # the session is to end so long after its login; 0 = never
     lost: int = 0  # frames of the session before this one that may or may not have arrived
     carried: int = 0  # frames kept in the session before, sent in this one
 
@@ -151,11 +195,30 @@ class Failed(Message, frozen=True):
 
 
 class Lost(Message, frozen=True):
-    """The link of an open session is gone."""
+    """A link of an open session is gone."""
 
     attempt: int
     trouble: Trouble
     over: bool = False  # and so is the session
+    left: int = 0  # links that still carry it
+
+
+class Sign(Message, frozen=True):
+    """The hub wants proof that the login's key is ours: `Signed` is waited for."""
+
+    attempt: int
+    challenge: bytes  # 20 bytes
+
+
+class SentOn(Message, frozen=True):
+    """The hub, a cluster's controller, sends this card on to a member; the attempt is over."""
+
+    attempt: int
+    address: str  # IPv4
+    ports: list[int]
+    ticket: bytes  # 20 bytes, for one login within 60 s
+    certificate: bytes  # SHA-256 of the member's
+    pin: bytes  # 32 bytes, of the controller's key
 
 
 class Suspect(Message, frozen=True):
@@ -192,11 +255,13 @@ class Counters(Message, frozen=True):
     backlog: int = 0  # bytes that wait for the network now
     ledger: dict[str, Any] = {}  # of exactly resumed sessions: `session.machine.Ledger`
     waiting_bytes: int = 0  # kept until the hub acknowledges them
+    garbled: int = 0  # blocks from the hub that can't be decompressed
+    directions: list[int] = []  # of the links that carry a session without exact resume, the oldest first
 
 
 AnyMessage = (
-    Connect | GiveUp | Apply | Ask | Stop
-    | Ready | Opened | Failed | Lost | Suspect | Recovered | Asked | Counters
+    Connect | Signed | End | GiveUp | Apply | Ask | Stop
+    | Ready | Opened | Failed | Lost | Sign | SentOn | Suspect | Recovered | Asked | Counters
 )  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode

@@ -37,7 +37,7 @@ from ukihashi.wire.messages import (
 )
 from ukihashi.wire.pack import Pack
 
-PRODUCT: Final = f"ukihashi card {__version__}"  # never with "server" or "bridge" in it (trap T18)
+PRODUCT: Final = f"ukihashi card {__version__}"  # unless ordered otherwise; never with "server" or "bridge" (T18)
 VERSION: Final = 501  # what standard hubs compare with their least version
 BUILD: Final = 9999
 MAX_ANSWER: Final = 256 * 1024  # bytes of a hub's PACK
@@ -174,7 +174,7 @@ class Opening:
             authtype=_METHODS[order.method],
             secure_password=secure_password(order.password_hash, challenge) if password else b"",
             plain_password=order.password if order.method == "plain" else "",
-            client=PRODUCT,
+            client=order.product or PRODUCT,
             client_version=VERSION,
             client_build=BUILD,
             max_connection=1,
