@@ -203,7 +203,11 @@ def _carry_out(cut: Cut, relay: FaultRelay, blind_s: float) -> None:
         case "truncate", "up" | "down":
             present = relay.alive
             relay.truncate(int(cut.part * 3000), ways)
-            until(lambda: all(one.ended for one in present), seconds=GIVE_UP_S, what="the bytes to pass before the cut")
+            until(  # one whose other leg never came about carries nothing that could be cut
+                lambda: all(one.ended or not one.connected for one in present),
+                seconds=GIVE_UP_S,
+                what="the bytes to pass before the cut",
+            )
         case "kill", _:
             relay.kill_every(0.25)
             pause(0.6 + cut.outage_s)

@@ -28,6 +28,7 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
 
+LONG = ("tests/netns/", "tests/lab/test_demo", "tests/bench/", "tests/cli/test_card.py", "tests/card/", "tests/hub/")
 FAILED = pytest.StashKey[bool]()
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, though a user's PATH may not say so
 PACKAGES = {**peers.PACKAGES, "sshd": "openssh-server", "ssh": "openssh-client", "ip": "iproute2", "nft": "nftables"}
@@ -58,7 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that use namespaces are marked `netns`; soak tests run only when asked for by name."""
+    """Tests that use namespaces are marked `netns`; soak tests run only when asked for by name.
+
+    Files that take long come first, so that several processes end at about the same time.
+    """
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
     for item in items:
         if "net" in getattr(item, "fixturenames", ()):
             item.add_marker("netns")

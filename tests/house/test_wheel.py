@@ -54,14 +54,15 @@ def test_the_installed_wheel_puts_both_commands_on_the_path_and_they_run_from_an
 ) -> None:
     environment, elsewhere = tmp_path / "env", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    run([sys.executable, "-m", "venv", environment], cwd=tmp_path)
-    pip: list[str | Path] = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-input"]
-    run([*pip, "--require-hashes", "-r", repository / "requirements" / "run.lock"], cwd=tmp_path)
-    run([*pip, "--no-deps", wheel], cwd=tmp_path)
+    run([sys.executable, "-m", "venv", "--without-pip", environment], cwd=tmp_path)
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "--no-input"]
+    install: list[str | Path] = [*pip, "install", "--quiet", "--no-compile"]
+    run([*install, "--require-hashes", "-r", repository / "requirements" / "run.lock"], cwd=tmp_path)
+    run([*install, "--no-deps", wheel], cwd=tmp_path)
     said = run([environment / "bin" / "ukihashi", "--version"], cwd=elsewhere)
     assert said.split()[-1] == __version__
     for language, word in (("en", "Usage"), ("ja", "使い方")):
         for command in ("ukihashi", "sealert"):
             assert word in run([environment / "bin" / command, "--help"], cwd=elsewhere, language=language)
-    run([environment / "bin" / "python", "-m", "pip", "check"], cwd=elsewhere)
+    run([*pip, "check"], cwd=elsewhere)
     assert list(elsewhere.iterdir()) == []

@@ -46,6 +46,13 @@ def joined(net: Net) -> tuple[Hub, Card]:
     return hub, card
 
 
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    """Two cards at a hub, for tests that leave it as they found it."""
+    with Net() as net, ours(net, fast=True) as made:
+        yield made
+
+
 def programs(pair: Pair) -> tuple[Hub, Card]:
     assert pair.programs is not None
     return pair.programs
@@ -53,46 +60,41 @@ def programs(pair: Pair) -> tuple[Hub, Card]:
 
 @pytest.mark.peer("nft")
 @pytest.mark.parametrize("which", ["pid", "data_pid", "worker"])
-def test_a_process_that_stood_still_goes_on_and_nothing_is_lost(net: Net, which: str) -> None:
+def test_a_process_that_stood_still_goes_on_and_nothing_is_lost(pair: Pair, which: str) -> None:
     """60 s of SIGSTOP, divided by ten: four times what makes a link dead."""
-    with ours(net, fast=True) as pair:
-        hub, card = programs(pair)
-        if which == "worker":
-            pid = json.loads(hub.run("hub", "status", "--json"))["worker"]["pid"]
-        else:
-            pid = card.status()[which]
-        with Numbered(pair.one, pair.other, rate=50, seed=1) as frames:
-            pause(0.5)
-            with frozen(pid):
-                pause(6.0)
-            frames.flows_again(frames.began + 6.5, seconds=20.0)
-            result = frames.finish()
-        for counts in (result.up, result.down):
-            assert (counts.lost, counts.doubled, counts.reordered) == (0, 0, 0)
-        row = card.status()
-        assert (row["logins"], row["state"]) == (1, "online")
-        if which == "pid":
-            assert row["ledger"]["cuts"] == 0  # the data process did not need it
+    hub, card = programs(pair)
+    before = card.status()
+    pid = hub.rows("hub", "status")[0]["worker"]["pid"] if which == "worker" else before[which]
+    with Numbered(pair.one, pair.other, rate=50, seed=1) as frames:
+        pause(0.5)
+        with frozen(pid):
+            pause(6.0)
+        frames.flows_again(frames.began + 6.5, seconds=20.0)
+        result = frames.finish()
+    for counts in (result.up, result.down):
+        assert (counts.lost, counts.doubled, counts.reordered) == (0, 0, 0)
+    row = card.status()
+    assert (row["logins"], row["state"]) == (before["logins"], "online")
+    if which == "pid":
+        assert row["ledger"]["cuts"] == before["ledger"]["cuts"]  # the data process did not need it
 
 
 @pytest.mark.peer("nft", "tcpdump", "tshark")
-def test_a_black_hole_is_dialled_around_between_suspect_and_dead(net: Net) -> None:
-    with ours(net, fast=True) as pair:
-        _hub, card = programs(pair)
-        interface = pair.outer_interface
-        with Capture(pair.hosts["c"], interface, expression="tcp port 443") as capture:
-            pause(1.0)
-            pair.relay.black_hole("both")
-            until(lambda: card.status()["state"] == "reconnecting", seconds=20, what="the link being given up")
-            pair.relay.heal()
-            until(lambda: card.status()["state"] == "online", seconds=20, what="the session going on")
-        heard, dialled = silence_before_syn(capture.path, pair.hosts["f"].ipv4)
-        assert dialled - heard >= SUSPECT_S
-        assert dialled - heard < DEAD_S + 0.5  # half a second of a busy machine
-        row = card.status()
-        assert row["logins"] == 1
-        assert row["gap_s"] > 0
-        assert row["last_cut"] is not None
+def test_a_black_hole_is_dialled_around_between_suspect_and_dead(pair: Pair) -> None:
+    _hub, card = programs(pair)
+    with Capture(pair.hosts["c"], pair.outer_interface, expression="tcp port 443") as capture:
+        pause(1.0)
+        pair.relay.black_hole("both")
+        until(lambda: card.status()["state"] == "reconnecting", seconds=20, what="the link being given up")
+        pair.relay.heal()
+        until(lambda: card.status()["state"] == "online", seconds=20, what="the session going on")
+    heard, dialled = silence_before_syn(capture.path, pair.hosts["f"].ipv4)
+    assert dialled - heard >= SUSPECT_S
+    assert dialled - heard < DEAD_S + 0.5  # half a second of a busy machine
+    row = card.status()
+    assert row["logins"] == 1
+    assert row["gap_s"] > 0
+    assert row["last_cut"] is not None
 
 
 def silence_before_syn(path: Path, hub: str) -> tuple[float, float]:
@@ -110,28 +112,29 @@ def silence_before_syn(path: Path, hub: str) -> tuple[float, float]:
     raise AssertionError("no SYN was sent")
 
 
-def test_resets_are_a_moment_each(net: Net) -> None:
-    with ours(net, fast=True) as pair:
-        _hub, card = programs(pair)
-        gaps = []
-        with Probe(pair.hosts["c"], pair.hosts["b"], pair.addresses[1]) as probe:
-            for _ in range(10):
-                pause(0.3)
-                since = probe.sent[-1]
-                pair.relay.reset()
-                gaps.append(probe.flows_again(since, seconds=20.0))
-        print(sorted(gaps))
-        row = card.status()
-        assert row["resumes"] == row["ledger"]["resumes"] == 10
-        assert row["ledger"]["lost"] == 0
-        numbers = [number for _at, number in probe.arrived]
-        assert numbers == sorted(set(numbers))  # none twice, none out of order
+@pytest.mark.peer("nft")
+def test_resets_are_a_moment_each(pair: Pair) -> None:
+    _hub, card = programs(pair)
+    before = card.status()
+    gaps = []
+    with Probe(pair.hosts["c"], pair.hosts["b"], pair.addresses[1]) as probe:
+        for _ in range(10):
+            pause(0.3)
+            since = probe.sent[-1]
+            pair.relay.reset()
+            gaps.append(probe.flows_again(since, seconds=20.0))
+    print(sorted(gaps))
+    row = card.status()
+    assert row["resumes"] == before["resumes"] + 10
+    assert row["ledger"]["lost"] == 0
+    numbers = [number for _at, number in probe.arrived]
+    assert numbers == sorted(set(numbers))  # none twice, none out of order
 
 
 @pytest.mark.peer("nft")
-def test_what_was_kept_is_on_its_way_within_a_tenth_of_a_second_of_the_answer(net: Net) -> None:
+def test_what_was_kept_is_on_its_way_within_a_tenth_of_a_second_of_the_answer(pair: Pair) -> None:
     """A27. On the wire: the hub's third turn on a new connection is the answer, and the card waits for nothing else."""
-    with ours(net, fast=True) as pair, Numbered(pair.one, pair.other, rate=200, seed=7) as frames:
+    with Numbered(pair.one, pair.other, rate=200, seed=7) as frames:
         waits = []
         for _ in range(5):
             pause(0.5)
@@ -146,8 +149,8 @@ def test_what_was_kept_is_on_its_way_within_a_tenth_of_a_second_of_the_answer(ne
             waits.append([round(at - answered, 4) for at in first])
         print(waits)
         assert frames.finish().total("lost") == 0
-        for way in zip(*waits, strict=True):
-            assert statistics.median(way) <= 0.1
+    for way in zip(*waits, strict=True):
+        assert statistics.median(way) <= 0.1
 
 
 def arrival_after_gap(arrivals: Sequence[float], since: float) -> float:
