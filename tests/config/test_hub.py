@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ukihashi.config.hub import Endpoint, HubConfig, load_hub, parse_listen, parse_public
+from ukihashi.config.hub import Endpoint, HubConfig, Standard, load_hub, parse_listen, parse_public
 from ukihashi.errors import ConfigError, UsageError
 
 
@@ -54,6 +54,19 @@ def test_public_address_forms(text: str, expected: tuple[str, int]) -> None:
     assert parse_public(text, 443) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "found"), [("40000-44999", (40000, 44999)), ("1 - 65535", (1, 65535)), ("5000", (5000, 5000))]
+)
+def test_udp_ports(text: str, found: tuple[int, int]) -> None:
+    assert Standard(udp_ports=text).udp_range() == found
+
+
+@pytest.mark.parametrize("text", ["", "-", "0", "1-", "-1", "x-y", "9-65536", "٤-٥", "1" * 5000])
+def test_what_is_no_range_of_ports(text: str) -> None:
+    with pytest.raises(UsageError, match="two ports"):
+        Standard(udp_ports=text).udp_range()
+
+
 @pytest.mark.parametrize("text", ["", "a b", "https://hub/", "hub:x", ":443", "hub:0"])
 def test_what_is_no_public_address(text: str) -> None:
     with pytest.raises(UsageError):
@@ -70,6 +83,8 @@ def test_what_is_no_public_address(text: str) -> None:
         ('[tls]\nkey = "/k"', "go together"),
         ('page_dir = "/nonexistent"', "not a folder"),
         ("session_timeout_s = 1", "session_timeout_s"),
+        ("[standard]\nmax_connections = 33", "max_connections"),
+        ('[standard]\nudp_ports = "2-1"', "two ports"),
     ],
 )
 def test_the_file_is_checked_at_once(tmp_path: Path, text: str, words: str) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from ukihashi.auth.link import is_host
 from ukihashi.config.load import load
 from ukihashi.errors import N_, ConfigError, UsageError
+from ukihashi.wire.constants import MAX_CONNECTIONS
 
 DEFAULT_PORT: Final = 443
 DEFAULT_LISTEN: Final = ("443",)
@@ -64,6 +65,28 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     half_open: Count = 4096  # connections that are not yet in; beyond it the oldest is closed
 
 
+class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What official clients get of what they ask for. Between two ukihashi ends nothing of it is needed."""
+
+    max_connections: Annotated[int, msgspec.Meta(ge=1, le=MAX_CONNECTIONS)] = MAX_CONNECTIONS  # TCP, of one session
+    half_duplex: bool = True
+    compression: bool = True
+    udp_acceleration: bool = True
+    udp_ports: str = "40000-44999"  # the first free one of these
+    allow_plaintext: bool = False
+
+    def udp_range(self) -> tuple[int, int]:
+        """First and last port of `udp_ports`. Raises: UsageError."""
+        first, dash, last = self.udp_ports.replace(" ", "").partition("-")
+        ports = [int(digits[:6]) if digits.isascii() and digits.isdecimal() else 0 for digits in (first, last or first)]
+        if bool(dash) != bool(last) or not 0 < ports[0] <= ports[1] < 65536:
+            raise UsageError(
+                N_("standard.udp_ports takes two ports, the lower first, as in 40000-44999; not “{given}”"),
+                given=self.udp_ports,
+            )
+        return ports[0], ports[1]
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `hub.toml`."""
 
@@ -77,6 +100,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     times: Times = Times()
     resume: Resume = Resume()
     limits: Limits = Limits()
+    standard: Standard = Standard()
 
     def endpoints(self) -> list[Endpoint]:
         """The listening addresses, each once."""
@@ -100,6 +124,7 @@ def load_hub(path: Path) -> HubConfig:
 def check(config: HubConfig) -> None:
     """What types alone can't say. Raises: UsageError."""
     config.endpoints()
+    config.standard.udp_range()
     if config.public_address:
         parse_public(config.public_address, DEFAULT_PORT)
     if config.times.keepalive_s >= config.times.dead_s:

@@ -62,6 +62,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "times": N_("Periods between two ukihashi ends."),
         "resume": N_("What is kept of a session whose link is cut."),
         "limits": N_("Bounds against strangers and mistakes."),
+        "standard": N_("What official clients get of what they ask for, in sessions that begin afterwards."),
     },
     "alert": {"": N_("The detector.")},
 }
@@ -188,6 +189,18 @@ HUB: Final[Mapping[str, About]] = {
     "limits.opening_s": About(N_("How long a stranger may take for each step of an opening."), NOW, unit="s"),
     "limits.half_open": About(
         N_("Connections that are not yet in; beyond it the one that stood still longest is closed."), NOW
+    ),
+    "standard.max_connections": About(N_("TCP connections of one session, at most."), NOW),
+    "standard.half_duplex": About(N_("Connections that carry frames in one direction only."), NOW),
+    "standard.compression": About(N_("Each frame compressed by itself; costs much and helps little."), NOW),
+    "standard.udp_acceleration": About(N_("Frames over UDP beside the TCP connections, encrypted too."), NOW),
+    "standard.udp_ports": About(N_("Where UDP acceleration may listen: the first free port of this range."), NOW),
+    "standard.allow_plaintext": About(
+        N_(
+            "Whether a client that asks for it may send frames unencrypted after the login. Everybody on the way can"
+            " read and change them: for a laboratory only."
+        ),
+        NOW,
     ),
 }
 

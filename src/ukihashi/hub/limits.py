@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from ukihashi.config.hub import HubConfig
 from ukihashi.hub.messages import LOGIN_DEADLINE
+from ukihashi.wire.constants import MAX_CONNECTIONS
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -32,7 +33,21 @@ class Limits:
     relays: int = 128  # page requests at once; more get 503
     queue_bytes: int = 512 * KIB  # plaintext that waits for one port; beyond it the newest frames are dropped
     batch_bytes: int = 256 * KIB  # plaintext of one TLS write
-    max_connections: int = 8  # TCP connections granted to one session
+    asking: int = 1024  # logins that wait for control at once; more are told that the hub is busy
+    asking_of_one: int = 128  # the same of one address, so that it can't take all places
+    sessions: int = 16384  # of all virtual hubs; more are told that the hub is busy
+    tools: int = 64  # administration tools that are let in at once
+    tool_s: float = 30.0  # for control's answer to a tool's call, and for the tool to take it or send the rest of one
+    traffic_s: float = 10.0  # between two reports of what a session moved
+
+    # Of official clients ([standard] in hub.toml).
+    max_connections: int = MAX_CONNECTIONS  # TCP connections granted to one session
+    half_duplex: bool = True
+    compression: bool = True
+    udp_acceleration: bool = True
+    udp_first: int = 40000
+    udp_last: int = 44999
+    allow_plaintext: bool = False
 
     grace_s: float = 300.0  # a session with exact resume waits so long for its card
     resume_buffer: int = 8 * MIB  # bytes toward one card, records not acknowledged and frames that wait for a link
@@ -41,6 +56,8 @@ class Limits:
     @classmethod
     def of(cls, config: HubConfig) -> Self:
         """As `hub.toml` says."""
+        standard = config.standard
+        udp_first, udp_last = standard.udp_range()
         return cls(
             opening_s=config.limits.opening_s,
             half_open=config.limits.half_open,
@@ -50,4 +67,11 @@ class Limits:
             grace_s=config.resume.grace_s,
             resume_buffer=config.resume.buffer_kib * KIB,
             resume_memory=config.resume.memory_mib * MIB or an_eighth_of_ram(),
+            max_connections=standard.max_connections,
+            half_duplex=standard.half_duplex,
+            compression=standard.compression,
+            udp_acceleration=standard.udp_acceleration,
+            udp_first=udp_first,
+            udp_last=udp_last,
+            allow_plaintext=standard.allow_plaintext,
         )
