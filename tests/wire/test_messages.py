@@ -26,6 +26,7 @@ from ukihashi.wire.messages import (
     Welcome,
 )
 from ukihashi.wire.pack import Pack
+from ukihashi.wire.udp import UdpGrant, UdpOffer
 
 HELLO = Hello("ukihashi hub 0", 501, 9999, bytes(range(20)))
 LOGIN = Login(
@@ -44,9 +45,18 @@ LOGIN = Login(
     extension_oldest=1,
     invite_token="token",
     invite_hash=b"h" * 20,
+    udp=UdpOffer(40_000, b"c" * 128),
 )
 WELCOME = Welcome(
-    "SID-ALICE-1", "CID-1", b"k" * 20, 4, timeout_ms=20000, policy={"Access": 1}, message="hé", extension=1
+    "SID-ALICE-1",
+    "CID-1",
+    b"k" * 20,
+    4,
+    timeout_ms=20000,
+    policy={"Access": 1},
+    message="hé",
+    extension=1,
+    udp=UdpGrant(40_001, b"s" * 128, to_server=1, to_client=2),
 )
 REDIRECT = Redirect(IPv4Address("10.0.0.9"), (443, 992), b"t" * 20, b"cert", "over there")
 MORE = AdditionalConnect(b"k" * 20, "card", 501, 9999)

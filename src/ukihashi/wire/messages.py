@@ -12,6 +12,7 @@ from typing import Final, Self
 from ukihashi.errors import N_, PeerViolation, Refused
 from ukihashi.wire.constants import (
     CHALLENGE_LENGTH,
+    DIGEST_LENGTH,
     MAX_CERTIFICATE,
     MAX_CONNECTIONS,
     MAX_SIGNATURE,
@@ -26,6 +27,7 @@ from ukihashi.wire.constants import (
 )
 from ukihashi.wire.extension import Numbers, Resume
 from ukihashi.wire.pack import Pack, swapped
+from ukihashi.wire.udp import UdpGrant, UdpOffer
 
 _POLICY: Final = "policy:"
 
@@ -72,6 +74,7 @@ class Node:
     system: str = ""
     server: str = ""  # host name of the server as the client knows it
     unique_id: bytes = b""  # 16 bytes, the same for every login from one installation
+    ip: str = ""  # address of the client as it knows it; "" for one that is IPv6 or not said
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Login:
     client: str = ""  # product string; the words "server" or "bridge" in it would force bridge mode
     client_version: int = 0
     client_build: int = 0
+    client_id: int = 0  # some hubs take only clients with theirs
     max_connection: int = 1
     use_encrypt: bool = True
     use_compress: bool = False
@@ -103,6 +107,7 @@ class Login:
     resume: bool = False  # exact resume is offered
     invite_token: str = field(default="", repr=False)
     invite_hash: bytes = field(default=b"", repr=False)
+    udp: UdpOffer | None = None
 
     def to_pack(self, pencore: bytes) -> Pack:
         pack = Pack()
@@ -114,6 +119,7 @@ class Login:
         pack.add_str("client_str", self.client)
         pack.add_int("client_ver", self.client_version)
         pack.add_int("client_build", self.client_build)
+        pack.add_int("client_id", self.client_id)
         pack.add_str("hello", self.client)
         pack.add_int("version", self.client_version)
         pack.add_int("build", self.client_build)
@@ -135,6 +141,8 @@ class Login:
         if self.invite_token:
             pack.add_str("ukihashi_invite", self.invite_token)
             pack.add_data("ukihashi_invite_hash", self.invite_hash)
+        if self.udp is not None:
+            self.udp.add_to(pack)
         return _closed(pack, pencore)
 
     def _add_proof(self, pack: Pack) -> None:
@@ -155,6 +163,8 @@ class Login:
         pack.add_str("ClientHostname", self.node.host)
         pack.add_str("ClientOsName", self.node.system)
         pack.add_str("ServerHostname", self.node.server)
+        if self.node.ip:
+            pack.add_int("ClientIpAddress", int.from_bytes(IPv4Address(self.node.ip).packed, "little"))
         if self.node.unique_id:
             pack.add_data("UniqueId", self.node.unique_id)
 
@@ -174,6 +184,7 @@ class Login:
             client=_text(pack, "client_str"),
             client_version=pack.get_int("client_ver"),
             client_build=pack.get_int("client_build"),
+            client_id=pack.get_int("client_id"),
             max_connection=min(max(pack.get_int("max_connection"), 1), MAX_CONNECTIONS),
             use_encrypt=pack.get_bool("use_encrypt"),  # left out means a plaintext tunnel (trap T3)
             use_compress=pack.get_bool("use_compress"),
@@ -187,12 +198,14 @@ class Login:
                 system=_text(pack, "ClientOsName"),
                 server=_text(pack, "ServerHostname"),
                 unique_id=node_id if len(node_id) == NODE_ID_LENGTH else b"",
+                ip=_client_ip(pack),
             ),
             extension=pack.get_int("ukihashi_version"),
             extension_oldest=pack.get_int("ukihashi_oldest"),
             resume=pack.get_bool("ukihashi_resume"),
             invite_token=_text(pack, "ukihashi_invite"),
             invite_hash=pack.get_data("ukihashi_invite_hash"),
+            udp=UdpOffer.read(pack),
         )
 
 
@@ -211,8 +224,10 @@ class Welcome:
     timeout_ms: int = 20_000
     policy: Mapping[str, int] = field(default_factory=dict)  # appendix B, names without "policy:"
     message: str = ""  # banner for the user
+    vlan_id: int = 0  # that the session is in; 0 = none
     extension: int = 0  # the ukihashi version to speak; 0 = a standard session
     grace_s: int = 0  # exact resume is granted: seconds that the session waits for a cut card; 0 = not granted
+    udp: UdpGrant | None = None
 
     def to_pack(self, pencore: bytes) -> Pack:
         pack = Pack()
@@ -226,7 +241,7 @@ class Welcome:
         pack.add_int("qos", self.qos)
         pack.add_int("timeout", self.timeout_ms)
         pack.add_int("is_azure_session", 0)
-        pack.add_int("vlan_id", 0)
+        pack.add_int("vlan_id", self.vlan_id)
         pack.add_data("Msg", self.message.encode())
         for name, value in self.policy.items():
             pack.add_int(_POLICY + name, value)
@@ -235,6 +250,8 @@ class Welcome:
         if self.grace_s:
             pack.add_int("ukihashi_resume", 1)
             pack.add_int("ukihashi_grace", self.grace_s)
+        if self.udp is not None:
+            self.udp.add_to(pack)
         return _closed(pack, pencore)
 
     @classmethod
@@ -257,8 +274,10 @@ class Welcome:
                 name[len(_POLICY) :]: pack.get_int(name) for name in pack.names() if name.lower().startswith(_POLICY)
             },
             message=pack.get_data("Msg").decode("utf-8", "replace"),
+            vlan_id=pack.get_int("vlan_id"),
             extension=pack.get_int("ukihashi_version"),
             grace_s=pack.get_int("ukihashi_grace") if pack.get_bool("ukihashi_resume") else 0,
+            udp=UdpGrant.read(pack),
         )
 
 
@@ -409,13 +428,108 @@ class Noop:
 
 
 @dataclass(frozen=True, slots=True)
+class EnumHub:
+    """Method `enum_hub` (section 17): the names of the virtual hubs."""
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_str("method", "enum_hub")
+        return _closed(pack, pencore)
+
+
+@dataclass(frozen=True, slots=True)
+class HubNames:
+    """The answer to `EnumHub`."""
+
+    names: tuple[str, ...]
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        if self.names:  # a column without values would make the whole PACK unreadable (trap T6)
+            pack.add_str("HubName", *self.names)
+        pack.add_int("NumHub", len(self.names))
+        return _closed(pack, pencore)
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordChange:
+    """Method `password` (section 17): a user puts a new password in the old one's place."""
+
+    hub: str
+    user: str
+    secure_old: bytes = field(repr=False)  # the old password's answer to the challenge
+    new_hash: bytes = field(repr=False)  # SHA0 form of the new one
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_str("method", "password")
+        pack.add_str("hubname", self.hub)
+        pack.add_str("username", self.user)
+        pack.add_data("secure_old_password", self.secure_old)
+        pack.add_data("new_password", self.new_hash)
+        return _closed(pack, pencore)
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> Self:
+        _require(pack, "hubname", "username")
+        return cls(
+            hub=_text(pack, "hubname"),
+            user=_text(pack, "username"),
+            secure_old=_exact(pack, "secure_old_password", DIGEST_LENGTH),
+            new_hash=_exact(pack, "new_password", DIGEST_LENGTH),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AdminLogin:
+    """Method `admin` (19.1): a tool wants to administrate. HTTP is over when it is let in."""
+
+    hub: str  # "" = the whole server
+    secure_password: bytes = field(repr=False)
+    client: str = ""
+    client_version: int = 0
+    client_build: int = 0
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_str("method", "admin")
+        pack.add_str("hubname", self.hub)
+        pack.add_data("secure_password", self.secure_password)
+        pack.add_int("accept_empty_password", 1)
+        pack.add_str("client_str", self.client)
+        pack.add_int("client_ver", self.client_version)
+        pack.add_int("client_build", self.client_build)
+        return _closed(pack, pencore)
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> Self:
+        return cls(
+            hub=_text(pack, "hubname"),
+            secure_password=_exact(pack, "secure_password", DIGEST_LENGTH),
+            client=_text(pack, "client_str"),
+            client_version=pack.get_int("client_ver"),
+            client_build=pack.get_int("client_build"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was asked for is done: the answer to `PasswordChange` and `AdminLogin`."""
+
+    def to_pack(self, pencore: bytes) -> Pack:
+        pack = Pack()
+        pack.add_int("error", 0)
+        return _closed(pack, pencore)
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownMethod:
     """A method that we do not serve: answer PROTOCOL_ERROR."""
 
     method: str
 
 
-Request = Login | AdditionalConnect | Noop | UnknownMethod
+Request = Login | AdditionalConnect | EnumHub | PasswordChange | AdminLogin | Noop | UnknownMethod
 
 
 def read_request(pack: Pack) -> Request:
@@ -428,6 +542,12 @@ def read_request(pack: Pack) -> Request:
         return Login.from_pack(pack)
     if method == "additional_connect":
         return AdditionalConnect.from_pack(pack)
+    if method == "enum_hub":
+        return EnumHub()
+    if method == "password":
+        return PasswordChange.from_pack(pack)
+    if method == "admin":
+        return AdminLogin.from_pack(pack)
     return UnknownMethod(method[:MAX_TEXT])
 
 
@@ -447,6 +567,11 @@ def read_answer(pack: Pack) -> Welcome | Redirect | ErrorAnswer | Noop:
 def read_additional_answer(pack: Pack) -> AdditionalAnswer | ErrorAnswer | Noop:
     """What a server answers to an additional connect."""
     return _trouble(pack) or AdditionalAnswer.from_pack(pack)
+
+
+def _client_ip(pack: Pack) -> str:
+    ip = pack.get_ip("ClientIpAddress")
+    return str(ip) if isinstance(ip, IPv4Address) and int(ip) else ""
 
 
 def _trouble(pack: Pack) -> Noop | ErrorAnswer | None:
