@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +51,7 @@ class _Program:
         self.host: Final = host
         self.folder: Final = host.folder / (name or self.program)
         self.process: Process | None = None
+        self.env: Final[dict[str, str]] = {}  # for the next start
         for part in ("lib", "log", "run"):
             (self.folder / part).mkdir(parents=True)
         host.net.at_close(self.stop)
@@ -63,7 +64,7 @@ class _Program:
             mounts.append(f"mount --bind '{self.folder / part}' {place}/softether")
         # execsvc: stay in the foreground, stop in order at SIGTERM
         script = " && ".join([*mounts, f"exec {PROGRAMS}/{self.program}/{self.program} execsvc"])
-        self.process = self.host.spawn(["sh", "-c", script], log=self.folder.name)
+        self.process = self.host.spawn(["sh", "-c", script], log=self.folder.name, env=self.env)
         self._wait_ready()
 
     def stop(self) -> None:
@@ -100,6 +101,15 @@ class _Program:
         rows = list(csv.reader(io.StringIO(out)))
         titles, *values = [row for row in rows if len(row) > 1]
         return [dict(zip(titles, row, strict=True)) for row in values if len(row) == len(titles)]
+
+    def items(self, *lines: str, check: bool = True) -> dict[str, str]:
+        """What the last of the commands prints as item and value."""
+        return {row[0]: row[1] for row in csv.reader(io.StringIO(self.say(*lines, check=check))) if len(row) == 2}
+
+    def logged(self) -> str:
+        """Its own log files (not what it prints)."""
+        paths = sorted((self.folder / "log").rglob("*.log"))
+        return "\n".join(path.read_text(errors="replace") for path in paths)
 
     def _wait_ready(self) -> None:
         assert self.process is not None
@@ -142,6 +152,55 @@ class Server(_Program):
         kind = f"UserAnonymousSet {user}" if password is None else f"UserPasswordSet {user} /PASSWORD:{password}"
         self.say(f"Hub {hub}", f"UserCreate {user} /GROUP:none /REALNAME:none /NOTE:none", kind)
 
+    def create_certificate_user(self, hub: str, user: str, certificate: Path) -> None:
+        """A user of `hub` who logs in with exactly this certificate (PEM)."""
+        made = f"UserCreate {user} /GROUP:none /REALNAME:none /NOTE:none"
+        self.say(f"Hub {hub}", made, f"UserCertSet {user} /LOADCERT:{certificate}")
+
+    def set_policy(self, hub: str, user: str, values: Mapping[str, int | bool]) -> None:
+        """Values of the user's policy, by their names in the protocol; a new policy begins as the default one."""
+        words = {
+            name: ("yes" if value else "no") if isinstance(value, bool) else value for name, value in values.items()
+        }
+        self.say(f"Hub {hub}", *(f"UserPolicySet {user} /NAME:{name} /VALUE:{word}" for name, word in words.items()))
+
+    def create_cascade(
+        self,
+        hub: str,
+        name: str,
+        *,
+        server: str,
+        port: int,
+        far_hub: str,
+        user: str,
+        password: str | None = None,
+        certificate: tuple[Path, Path] | None = None,
+        max_tcp: int = 1,
+        half: bool = False,
+        compress: bool = False,
+    ) -> None:
+        """A cascade of `hub` to another server's hub, not yet online; arguments as `Client.create_account` has them."""
+        target = f"[{server}]:{port}" if ":" in server else f"{server}:{port}"
+        self.say(
+            f"Hub {hub}",
+            f"CascadeCreate {name} /SERVER:{target} /HUB:{far_hub} /USERNAME:{user}",
+            _login("Cascade", name, password, certificate, plain=False),
+            f"CascadeDetailSet {name} /MAXTCP:{max_tcp} /INTERVAL:1 /TTL:0 /HALF:{_yes(half)} /NOQOS:yes",
+            f"CascadeCompress{'Enable' if compress else 'Disable'} {name}",
+        )
+
+    def cascade(self, hub: str, name: str, *, online: bool = True) -> None:
+        """Let a cascade dial, or end it in order."""
+        self.say(f"Hub {hub}", f"Cascade{'Online' if online else 'Offline'} {name}")
+
+    def cascade_status(self, hub: str, name: str) -> dict[str, str]:
+        """CascadeStatusGet; empty while it is not connected."""
+        return self.items(f"Hub {hub}", f"CascadeStatusGet {name}", check=False)
+
+    def session(self, hub: str, name: str) -> dict[str, str]:
+        """SessionGet: what the server knows of one session."""
+        return self.items(f"Hub {hub}", f"SessionGet {name}")
+
     def bridge(self, hub: str, device: str, *, cidrs: Sequence[str] = ()) -> str:
         """A TAP on the server's host that is a port of `hub`; gives its interface name (`tap_DEVICE`)."""
         self.say(f"BridgeCreate {hub} /DEVICE:{device} /TAP:yes")
@@ -183,8 +242,12 @@ class Client(_Program):
         user: str,
         password: str | None = None,
         plain: bool = False,
+        certificate: tuple[Path, Path] | None = None,
         cidrs: Sequence[str] = (),
         max_tcp: int = 1,
+        half: bool = False,
+        compress: bool = False,
+        udp: bool = False,
         bridge: bool = False,
     ) -> str:
         """An account with a card of its own; gives the card's interface name.
@@ -192,17 +255,18 @@ class Client(_Program):
         Args:
             password: None = anonymous.
             plain: send the password itself (inside TLS) instead of its SHA-0 form: "RADIUS or NT domain" to the client.
+            certificate: log in with this certificate and its key (PEM files) instead.
             cidrs: addresses for the card.  max_tcp: TCP connections of the session, 1..32.
+            half: each connection one way only.  udp: UDP acceleration is offered.
         """
         target = f"[{server}]:{port}" if ":" in server else f"{server}:{port}"
-        detail = f"/MAXTCP:{max_tcp} /INTERVAL:1 /TTL:0 /HALF:no /BRIDGE:{'yes' if bridge else 'no'}"
+        detail = f"/MAXTCP:{max_tcp} /INTERVAL:1 /TTL:0 /HALF:{_yes(half)} /BRIDGE:{_yes(bridge)}"
         lines = [
             f"NicCreate {account}",
             f"AccountCreate {account} /SERVER:{target} /HUB:{hub} /USERNAME:{user} /NICNAME:{account}",
-            f"AccountAnonymousSet {account}"
-            if password is None
-            else f"AccountPasswordSet {account} /PASSWORD:{password} /TYPE:{'radius' if plain else 'standard'}",
-            f"AccountDetailSet {account} {detail} /MONITOR:no /NOTRACK:yes /NOQOS:yes /DISABLEUDP:yes",
+            _login("Account", account, password, certificate, plain=plain),
+            f"AccountDetailSet {account} {detail} /MONITOR:no /NOTRACK:yes /NOQOS:yes /DISABLEUDP:{_yes(not udp)}",
+            f"AccountCompress{'Enable' if compress else 'Disable'} {account}",
             f"AccountRetrySet {account} /NUM:999 /INTERVAL:5",
         ]
         self.say(*lines)
@@ -234,8 +298,7 @@ class Client(_Program):
 
     def status(self, account: str) -> dict[str, str]:
         """AccountStatusGet: what the client knows of its session; empty while not connected."""
-        out = self.say(f"AccountStatusGet {account}", check=False)
-        return {row[0]: row[1] for row in csv.reader(io.StringIO(out)) if len(row) == 2}
+        return self.items(f"AccountStatusGet {account}", check=False)
 
     def start(self) -> None:
         """Start it; cards it had get their addresses again, accounts that were connected connect again."""
@@ -260,6 +323,19 @@ def _tell(process: Process, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _login(what: str, name: str, password: str | None, certificate: tuple[Path, Path] | None, *, plain: bool) -> str:
+    """The command that says how an account or a cascade proves who it is."""
+    if certificate is not None:
+        return f"{what}CertSet {name} /LOADCERT:{certificate[0]} /LOADKEY:{certificate[1]}"
+    if password is None:
+        return f"{what}AnonymousSet {name}"
+    return f"{what}PasswordSet {name} /PASSWORD:{password} /TYPE:{'radius' if plain else 'standard'}"
 
 
 def version() -> str:

@@ -22,6 +22,7 @@ from typing import Any, Final
 import tomlkit
 
 from lab.net import Ended, Host, LabError, Process
+from ukihashi.net.control_socket import Client as ControlClient
 
 HUB: Final = "LAN"  # the virtual hub that `hub serve --first` makes
 LINK: Final = re.compile(r"ukihashi://\S+")
@@ -123,6 +124,10 @@ class Hub(_Installation):
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Write `hub.toml`; read at the next start."""
         _edit(self.config_dir / "hub.toml", settings)
+
+    def tell(self, verb: str, **arguments: Any) -> list[dict[str, Any]]:
+        """Ask the running hub by its control socket, as `ukihashi hub` does, without starting a program for it."""
+        return ControlClient(self.runtime_dir / "hub.sock", PATIENCE_S).ask(verb, **arguments)
 
     def stop(self) -> int:
         """End it in order (SIGTERM); its exit status."""
