@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ukihashi.errors import PeerViolation, VersionMismatch
 from ukihashi.wire import messages
 from ukihashi.wire.constants import Code
+from ukihashi.wire.elements import MessageViolation
 from ukihashi.wire.extension import agree
 from ukihashi.wire.messages import (
     AdditionalAnswer,
@@ -18,13 +19,13 @@ from ukihashi.wire.messages import (
     ErrorAnswer,
     Hello,
     Login,
-    MessageViolation,
     Node,
     Noop,
     Redirect,
     UnknownMethod,
     Welcome,
 )
+from ukihashi.wire.methods import AdminLogin, Done, EnumHub, HubNames, PasswordChange
 from ukihashi.wire.pack import Pack
 from ukihashi.wire.udp import UdpGrant, UdpOffer
 
@@ -37,10 +38,11 @@ LOGIN = Login(
     client="ukihashi card 0",
     client_version=501,
     client_build=9999,
+    client_id=7,
     max_connection=4,
     qos=True,
     unique_id=b"u" * 20,
-    node=Node(host="box", system="Linux", server="hub.example", unique_id=b"n" * 16),
+    node=Node(host="box", system="Linux", server="hub.example", unique_id=b"n" * 16, ip="10.77.0.2"),
     extension=1,
     extension_oldest=1,
     invite_token="token",
@@ -59,6 +61,8 @@ WELCOME = Welcome(
     udp=UdpGrant(40_001, b"s" * 128, to_server=1, to_client=2),
 )
 REDIRECT = Redirect(IPv4Address("10.0.0.9"), (443, 992), b"t" * 20, b"cert", "over there")
+ADMIN = AdminLogin("LAN", b"s" * 20, "a tool", 501, 9999)
+CHANGE = PasswordChange("LAN", "alice", b"o" * 20, b"n" * 20)
 MORE = AdditionalConnect(b"k" * 20, "card", 501, 9999)
 
 
@@ -77,7 +81,7 @@ def without(pack: Pack, name: str) -> Pack:
 @given(st.binary(max_size=999))
 def test_messages_survive_the_wire(pencore: bytes) -> None:
     assert messages.read_hello(over_the_wire(HELLO.to_pack(pencore))) == HELLO
-    for request in (LOGIN, MORE, Noop(1)):
+    for request in (LOGIN, MORE, Noop(1), EnumHub(), CHANGE, ADMIN):
         assert messages.read_request(over_the_wire(request.to_pack(pencore))) == request
     for answer in (WELCOME, REDIRECT, ErrorAnswer(9, no_save_password=True, extension=2, extension_oldest=1)):
         assert messages.read_answer(over_the_wire(answer.to_pack(pencore))) == answer
@@ -98,8 +102,30 @@ def test_every_kind_of_proof_survives(login: Login) -> None:
     assert messages.read_request(over_the_wire(login.to_pack(b""))) == login
 
 
+def test_a_list_of_no_hubs_has_no_column() -> None:
+    """Trap T6."""
+    assert "HubName" not in over_the_wire(HubNames(()).to_pack(b""))
+    pack = over_the_wire(HubNames(("LAN", "b")).to_pack(b""))
+    assert [pack.get_str("HubName", "", n) for n in range(pack.get_int("NumHub"))] == ["LAN", "b"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "missing"),
+    [(CHANGE, "hubname"), (CHANGE, "secure_old_password"), (CHANGE, "new_password"), (ADMIN, "secure_password")],
+)
+def test_other_methods_need_their_elements(request_: PasswordChange | AdminLogin, missing: str) -> None:
+    with pytest.raises(MessageViolation, match=missing):
+        messages.read_request(without(request_.to_pack(b""), missing))
+
+
+def test_a_tool_without_a_hub_asks_for_the_whole() -> None:
+    assert messages.read_request(without(ADMIN.to_pack(b""), "hubname")) == replace(ADMIN, hub="")
+
+
 def test_pencore_is_the_last_element() -> None:
-    for message in (HELLO, LOGIN, WELCOME, REDIRECT, MORE, ErrorAnswer(9), AdditionalAnswer()):
+    for message in (
+        HELLO, LOGIN, WELCOME, REDIRECT, MORE, CHANGE, ADMIN, HubNames(()), Done(), ErrorAnswer(9), AdditionalAnswer(),
+    ):  # fmt: skip
         assert message.to_pack(b"x").names()[-1] == "pencore"
 
 
@@ -178,8 +204,8 @@ def test_connections_are_between_1_and_32() -> None:
 
 def test_an_unknown_method_is_named() -> None:
     pack = Pack()
-    pack.add_str("method", "Enum_Hub")
-    assert messages.read_request(pack) == UnknownMethod("enum_hub")
+    pack.add_str("method", "Farm_Connect")
+    assert messages.read_request(pack) == UnknownMethod("farm_connect")
     assert messages.read_request(Pack()) == UnknownMethod("")
 
 

@@ -28,6 +28,7 @@ from ukihashi.wire.constants import (
     AuthType,
     Code,
 )
+from ukihashi.wire.elements import MessageViolation
 from ukihashi.wire.extension import Numbers, Resume, agree
 from ukihashi.wire.http import (
     HttpViolation,
@@ -44,7 +45,6 @@ from ukihashi.wire.messages import (
     ErrorAnswer,
     Hello,
     Login,
-    MessageViolation,
     Noop,
     read_request,
 )

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final, Self
 
-from ukihashi.errors import N_, PeerViolation, Refused
+from ukihashi.errors import N_, Refused
 from ukihashi.wire.constants import (
     CHALLENGE_LENGTH,
-    DIGEST_LENGTH,
     MAX_CERTIFICATE,
     MAX_CONNECTIONS,
     MAX_SIGNATURE,
@@ -21,21 +20,16 @@ from ukihashi.wire.constants import (
     SESSION_KEY_LENGTH,
     TICKET_LENGTH,
     AuthType,
-    Code,
     Direction,
     sentence,
 )
+from ukihashi.wire.elements import MessageViolation, bounded, closed, exact, require, text
 from ukihashi.wire.extension import Numbers, Resume
+from ukihashi.wire.methods import AdminLogin, EnumHub, PasswordChange
 from ukihashi.wire.pack import Pack, swapped
 from ukihashi.wire.udp import UdpGrant, UdpOffer
 
 _POLICY: Final = "policy:"
-
-
-class MessageViolation(PeerViolation):
-    """A PACK that is well formed but says nothing sensible. `code` is what to answer before hanging up."""
-
-    code: Final = Code.PROTOCOL_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +47,16 @@ class Hello:
         pack.add_str("hello", self.product)
         pack.add_data("random", self.random)
         pack.add_int("version", self.version)
-        return _closed(pack, pencore)
+        return closed(pack, pencore)
 
     @classmethod
     def from_pack(cls, pack: Pack) -> Self:
-        _require(pack, "hello")
+        require(pack, "hello")
         return cls(
-            product=_text(pack, "hello"),
+            product=text(pack, "hello"),
             version=pack.get_int("version"),
             build=pack.get_int("build"),
-            random=_exact(pack, "random", CHALLENGE_LENGTH),
+            random=exact(pack, "random", CHALLENGE_LENGTH),
         )
 
 
@@ -143,7 +137,7 @@ class Login:
             pack.add_data("ukihashi_invite_hash", self.invite_hash)
         if self.udp is not None:
             self.udp.add_to(pack)
-        return _closed(pack, pencore)
+        return closed(pack, pencore)
 
     def _add_proof(self, pack: Pack) -> None:
         if self.authtype == AuthType.PASSWORD_HASH:
@@ -170,18 +164,18 @@ class Login:
 
     @classmethod
     def from_pack(cls, pack: Pack) -> Self:
-        _require(pack, "hubname", "username")
+        require(pack, "hubname", "username")
         node_id = pack.get_data("UniqueId")
         return cls(
-            hub=_text(pack, "hubname"),
-            user=_text(pack, "username"),
+            hub=text(pack, "hubname"),
+            user=text(pack, "username"),
             authtype=pack.get_int("authtype"),
             secure_password=pack.get_data("secure_password"),
             plain_password=pack.get_str("plain_password"),
-            certificate=_bounded(pack, "cert", MAX_CERTIFICATE),
-            signature=_bounded(pack, "sign", MAX_SIGNATURE),
-            ticket=_bounded(pack, "ticket", TICKET_LENGTH),
-            client=_text(pack, "client_str"),
+            certificate=bounded(pack, "cert", MAX_CERTIFICATE),
+            signature=bounded(pack, "sign", MAX_SIGNATURE),
+            ticket=bounded(pack, "ticket", TICKET_LENGTH),
+            client=text(pack, "client_str"),
             client_version=pack.get_int("client_ver"),
             client_build=pack.get_int("client_build"),
             client_id=pack.get_int("client_id"),
@@ -194,16 +188,16 @@ class Login:
             monitor_mode=pack.get_bool("require_monitor_mode"),
             unique_id=pack.get_data("unique_id"),
             node=Node(
-                host=_text(pack, "ClientHostname"),
-                system=_text(pack, "ClientOsName"),
-                server=_text(pack, "ServerHostname"),
+                host=text(pack, "ClientHostname"),
+                system=text(pack, "ClientOsName"),
+                server=text(pack, "ServerHostname"),
                 unique_id=node_id if len(node_id) == NODE_ID_LENGTH else b"",
                 ip=_client_ip(pack),
             ),
             extension=pack.get_int("ukihashi_version"),
             extension_oldest=pack.get_int("ukihashi_oldest"),
             resume=pack.get_bool("ukihashi_resume"),
-            invite_token=_text(pack, "ukihashi_invite"),
+            invite_token=text(pack, "ukihashi_invite"),
             invite_hash=pack.get_data("ukihashi_invite_hash"),
             udp=UdpOffer.read(pack),
         )
@@ -252,18 +246,18 @@ class Welcome:
             pack.add_int("ukihashi_grace", self.grace_s)
         if self.udp is not None:
             self.udp.add_to(pack)
-        return _closed(pack, pencore)
+        return closed(pack, pencore)
 
     @classmethod
     def from_pack(cls, pack: Pack) -> Self:
-        _require(pack, "session_name", "connection_name", "timeout")
+        require(pack, "session_name", "connection_name", "timeout")
         timeout_ms = pack.get_int("timeout")
         if timeout_ms == 0:  # real clients drop such a session at once (trap T8)
             raise MessageViolation(N_("the welcome gives the session no time ({name} is 0)"), name="timeout")
         return cls(
-            session_name=_text(pack, "session_name"),
-            connection_name=_text(pack, "connection_name"),
-            session_key=_exact(pack, "session_key", SESSION_KEY_LENGTH),
+            session_name=text(pack, "session_name"),
+            connection_name=text(pack, "connection_name"),
+            session_key=exact(pack, "session_key", SESSION_KEY_LENGTH),
             max_connection=min(max(pack.get_int("max_connection"), 1), MAX_CONNECTIONS),
             use_encrypt=pack.get_bool("use_encrypt"),
             use_compress=pack.get_bool("use_compress"),
@@ -300,13 +294,13 @@ class AdditionalConnect:
         pack.add_int("client_build", self.client_build)
         if self.resume is not None:
             self.resume.add_to(pack)
-        return _closed(pack, pencore)
+        return closed(pack, pencore)
 
     @classmethod
     def from_pack(cls, pack: Pack) -> Self:
         return cls(
-            session_key=_exact(pack, "session_key", SESSION_KEY_LENGTH),
-            client=_text(pack, "client_str"),
+            session_key=exact(pack, "session_key", SESSION_KEY_LENGTH),
+            client=text(pack, "client_str"),
             client_version=pack.get_int("client_ver"),
             client_build=pack.get_int("client_build"),
             resume=Resume.read(pack),
@@ -326,7 +320,7 @@ class AdditionalAnswer:
         pack.add_int("error", 0)
         if self.have is not None:
             pack.add_int64("ukihashi_have", self.have)
-        return _closed(pack, pencore)
+        return closed(pack, pencore)
 
     @classmethod
     def from_pack(cls, pack: Pack) -> Self:
@@ -355,7 +349,7 @@ class ErrorAnswer:
             pack.add_int("ukihashi_oldest", self.extension_oldest)
         if self.numbers is not None:
             self.numbers.add_to(pack)
-        return _closed(pack, pencore)
+        return closed(pack, pencore)
 
     @classmethod
     def from_pack(cls, pack: Pack) -> Self:
@@ -391,7 +385,7 @@ class Redirect:
         if self.certificate:
             pack.add_data("Cert", self.certificate)
         pack.add_data("Msg", self.message.encode())
-        return _closed(pack, pencore)
+        return closed(pack, pencore)
 
     @classmethod
     def from_pack(cls, pack: Pack) -> Self:
@@ -402,8 +396,8 @@ class Redirect:
         return cls(
             ip=ip,
             ports=ports,
-            ticket=_exact(pack, "Ticket", TICKET_LENGTH),
-            certificate=_bounded(pack, "Cert", MAX_CERTIFICATE),
+            ticket=exact(pack, "Ticket", TICKET_LENGTH),
+            certificate=bounded(pack, "Cert", MAX_CERTIFICATE),
             message=pack.get_data("Msg").decode("utf-8", "replace"),
         )
 
@@ -418,108 +412,13 @@ class Noop:
         """The client's no-op; `answer_pack` is the server's."""
         pack = Pack()
         pack.add_int("noop", self.value)
-        return _closed(pack, pencore)
+        return closed(pack, pencore)
 
     def answer_pack(self, pencore: bytes) -> Pack:
         pack = Pack()
         pack.add_int("error", 0)
         pack.add_int("noop", self.value)
-        return _closed(pack, pencore)
-
-
-@dataclass(frozen=True, slots=True)
-class EnumHub:
-    """Method `enum_hub` (section 17): the names of the virtual hubs."""
-
-    def to_pack(self, pencore: bytes) -> Pack:
-        pack = Pack()
-        pack.add_str("method", "enum_hub")
-        return _closed(pack, pencore)
-
-
-@dataclass(frozen=True, slots=True)
-class HubNames:
-    """The answer to `EnumHub`."""
-
-    names: tuple[str, ...]
-
-    def to_pack(self, pencore: bytes) -> Pack:
-        pack = Pack()
-        if self.names:  # a column without values would make the whole PACK unreadable (trap T6)
-            pack.add_str("HubName", *self.names)
-        pack.add_int("NumHub", len(self.names))
-        return _closed(pack, pencore)
-
-
-@dataclass(frozen=True, slots=True)
-class PasswordChange:
-    """Method `password` (section 17): a user puts a new password in the old one's place."""
-
-    hub: str
-    user: str
-    secure_old: bytes = field(repr=False)  # the old password's answer to the challenge
-    new_hash: bytes = field(repr=False)  # SHA0 form of the new one
-
-    def to_pack(self, pencore: bytes) -> Pack:
-        pack = Pack()
-        pack.add_str("method", "password")
-        pack.add_str("hubname", self.hub)
-        pack.add_str("username", self.user)
-        pack.add_data("secure_old_password", self.secure_old)
-        pack.add_data("new_password", self.new_hash)
-        return _closed(pack, pencore)
-
-    @classmethod
-    def from_pack(cls, pack: Pack) -> Self:
-        _require(pack, "hubname", "username")
-        return cls(
-            hub=_text(pack, "hubname"),
-            user=_text(pack, "username"),
-            secure_old=_exact(pack, "secure_old_password", DIGEST_LENGTH),
-            new_hash=_exact(pack, "new_password", DIGEST_LENGTH),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class AdminLogin:
-    """Method `admin` (19.1): a tool wants to administrate. HTTP is over when it is let in."""
-
-    hub: str  # "" = the whole server
-    secure_password: bytes = field(repr=False)
-    client: str = ""
-    client_version: int = 0
-    client_build: int = 0
-
-    def to_pack(self, pencore: bytes) -> Pack:
-        pack = Pack()
-        pack.add_str("method", "admin")
-        pack.add_str("hubname", self.hub)
-        pack.add_data("secure_password", self.secure_password)
-        pack.add_int("accept_empty_password", 1)
-        pack.add_str("client_str", self.client)
-        pack.add_int("client_ver", self.client_version)
-        pack.add_int("client_build", self.client_build)
-        return _closed(pack, pencore)
-
-    @classmethod
-    def from_pack(cls, pack: Pack) -> Self:
-        return cls(
-            hub=_text(pack, "hubname"),
-            secure_password=_exact(pack, "secure_password", DIGEST_LENGTH),
-            client=_text(pack, "client_str"),
-            client_version=pack.get_int("client_ver"),
-            client_build=pack.get_int("client_build"),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What was asked for is done: the answer to `PasswordChange` and `AdminLogin`."""
-
-    def to_pack(self, pencore: bytes) -> Pack:
-        pack = Pack()
-        pack.add_int("error", 0)
-        return _closed(pack, pencore)
+        return closed(pack, pencore)
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,35 +478,3 @@ def _trouble(pack: Pack) -> Noop | ErrorAnswer | None:
     if noop:
         return Noop(noop)
     return ErrorAnswer.from_pack(pack) if pack.get_int("error") else None
-
-
-def _closed(pack: Pack, pencore: bytes) -> Pack:
-    pack.add_data("pencore", pencore)
-    return pack
-
-
-def _require(pack: Pack, *names: str) -> None:
-    for name in names:
-        if name not in pack:
-            raise MessageViolation(N_("a message came without its element {name}"), name=name)
-
-
-def _exact(pack: Pack, name: str, length: int) -> bytes:
-    data = pack.get_data(name)
-    if len(data) != length:
-        raise MessageViolation(N_("element {name} must be {length} bytes"), name=name, length=length)
-    return data
-
-
-def _bounded(pack: Pack, name: str, limit: int) -> bytes:
-    data = pack.get_data(name)
-    if len(data) > limit:
-        raise MessageViolation(N_("element {name} is longer than {limit} bytes"), name=name, limit=limit)
-    return data
-
-
-def _text(pack: Pack, name: str) -> str:
-    text = pack.get_str(name)
-    if len(text.encode()) > MAX_TEXT:
-        raise MessageViolation(N_("element {name} is longer than {limit} bytes"), name=name, limit=MAX_TEXT)
-    return text
