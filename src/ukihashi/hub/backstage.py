@@ -30,7 +30,7 @@ class Facts:
 class Live(Protocol):
     """The way to the other processes."""
 
-    async def ask_worker(self, what: str, *, hub: str = "", name: str = "") -> list[Row]:
+    async def ask_worker(self, what: str, *, hub: str = "", name: str = "", reason: str = "") -> list[Row]:
         """Rows of the worker's answer; UkihashiError when it doesn't answer."""
 
     async def tell_worker(self, message: Message) -> None:

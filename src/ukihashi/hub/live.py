@@ -48,7 +48,7 @@ class Links:
         self.worker_ended: Final = asyncio.Event()  # its stream has been read to the end
         self.worker_stays = False  # the supervisor replaces us, not the worker
 
-    async def ask_worker(self, what: str, *, hub: str = "", name: str = "") -> list[Row]:
+    async def ask_worker(self, what: str, *, hub: str = "", name: str = "", reason: str = "") -> list[Row]:
         """Rows of the worker's answer. Raises EnvironmentLacks when there is none."""
         if self._pipe is None or len(self._asked) >= MAX_ASKS:
             raise _no_worker()
@@ -57,7 +57,7 @@ class Links:
         self._asked[number] = answer
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._pipe.send(Asked(number, what, hub=hub, name=name))
+                await self._pipe.send(Asked(number, what, hub=hub, name=name, reason=reason))
                 answered = await answer
         except (TimeoutError, PipeBroken):
             raise _no_worker() from None

@@ -43,6 +43,7 @@ class LoginAsked(Message, frozen=True):
     client: str = ""  # product string
     client_version: int = 0
     client_build: int = 0
+    client_id: int = 0
     extension: int = 0  # highest ukihashi version offered; 0 = a standard peer
 
 
@@ -208,6 +209,7 @@ class Asked(Message, frozen=True):
     what: str  # "sessions", "mac_table", "status", "disconnect"
     hub: str = ""
     name: str = ""
+    reason: str = ""  # of "disconnect": a sentence for the log
 
 
 # -- control to supervisor, supervisor to both --------------------------------------------------------------------

@@ -362,7 +362,7 @@ class Worker:
         session = self._sessions.named(asked.hub, asked.name)
         if session is None:
             return []
-        session.close("ended by the admin", Reason.REMOVED)
+        session.close(asked.reason or "ended by the admin", Reason.REMOVED)
         return [{"session": session.name, "hub": session.hub.name}]
 
 
