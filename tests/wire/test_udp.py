@@ -16,6 +16,7 @@ from ukihashi.wire.udp import (
     OUTER_MTU,
     Datagram,
     UdpCodec,
+    UdpEnd,
     UdpGrant,
     UdpOffer,
     frame_of,
@@ -29,16 +30,10 @@ TICK, ECHO = 1_000, 77
 
 def codec(*, mine: bool = True, encrypted: bool = True, ip_version: int = 4, iv: bytes = bytes(12)) -> UdpCodec:
     """One of the two ends: `mine` or the other."""
-    keys, cookies = ((OURS, THEIRS), (5, 9)) if mine else ((THEIRS, OURS), (9, 5))
-    return UdpCodec(
-        own_key=keys[0],
-        peer_key=keys[1],
-        own_cookie=cookies[0],
-        peer_cookie=cookies[1],
-        encrypted=encrypted,
-        ip_version=ip_version,
-        first_iv=iv,
-    )
+    end = UdpEnd(OURS, THEIRS, 5, 9, encrypted, fast=True)
+    if not mine:
+        end = UdpEnd(THEIRS, OURS, 9, 5, encrypted, fast=True)
+    return UdpCodec(end, ip_version=ip_version, first_iv=iv)
 
 
 @given(st.binary(max_size=1375), st.floats(0, 1, exclude_max=True), st.booleans())
@@ -185,3 +180,10 @@ def test_fresh_ones_are_all_different() -> None:
     for secret in (OURS, THEIRS):
         assert secret.hex()[:8] not in repr((OFFER, GRANT))
         assert repr(secret)[2:20] not in repr((OFFER, GRANT))
+
+
+def test_the_two_ends_fit() -> None:
+    ends = UdpEnd.server(OFFER, GRANT), UdpEnd.client(OFFER, GRANT)
+    server, client = (UdpCodec(end, ip_version=4, first_iv=bytes(12)) for end in ends)
+    for one, other in ((server, client), (client, server)):
+        assert other.decode(one.encode(TICK, ECHO, b"frame", 0.5)) == Datagram(TICK, ECHO, b"frame", 0)

@@ -16,7 +16,7 @@ from ukihashi.wire.blocks import BlockDecoder, compress, decompress, encode_fram
 from ukihashi.wire.constants import BLOB_LENGTH, BLOB_MAGIC, PROBE_TAG, SHORT_SIGNATURE
 from ukihashi.wire.http import ClientSide, ServerSide, is_pack, is_signature, read_pack, signature_request
 from ukihashi.wire.pack import Pack, swapped
-from ukihashi.wire.udp import KEY_LENGTH, USED_KEY, UdpCodec
+from ukihashi.wire.udp import USED_KEY, UdpCodec, UdpEnd
 
 Vector = dict[str, Any]
 VECTORS: Final[list[Vector]] = json.loads((Path(__file__).parent / "softether-vectors.json").read_text())["vectors"]
@@ -199,15 +199,8 @@ def check_udp(vector: Vector) -> None:
     key = next(unhex(vector[name]) for name in ("server_key_hex", "client_key_hex") if name in vector)
     packet, cookie = unhex(vector["packet_hex"]), vector.get("cookie") or vector["fields"]["cookie"]
     known = vector["version"] == 2 or not vector["encrypted"]  # plain datagrams have no version
-    receiver = UdpCodec(
-        own_key=bytes(KEY_LENGTH),
-        peer_key=key.ljust(USED_KEY, b"\0"),
-        own_cookie=cookie,
-        peer_cookie=1,
-        encrypted=vector["encrypted"],
-        ip_version=4,
-        first_iv=bytes(12),
-    )
+    end = UdpEnd(bytes(USED_KEY), key.ljust(USED_KEY, b"\0"), cookie, 1, vector["encrypted"], fast=False)
+    receiver = UdpCodec(end, ip_version=4, first_iv=bytes(12))
     came = receiver.decode(packet)
     if not known:
         assert came is None  # RC4 is not taken

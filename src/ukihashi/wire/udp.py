@@ -125,6 +125,28 @@ class UdpGrant:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class UdpEnd:
+    """What one end knows once login and welcome are exchanged."""
+
+    own_key: bytes = field(repr=False)
+    peer_key: bytes = field(repr=False)
+    own_cookie: int = field(repr=False)  # the peer's datagrams carry it
+    peer_cookie: int = field(repr=False)  # ours do
+    encrypted: bool
+    fast: bool
+
+    @classmethod
+    def server(cls, offer: UdpOffer, grant: UdpGrant) -> Self:
+        """The end that granted."""
+        return cls(grant.key, offer.key, grant.to_server, grant.to_client, grant.encrypted, grant.fast)
+
+    @classmethod
+    def client(cls, offer: UdpOffer, grant: UdpGrant) -> Self:
+        """The end that offered."""
+        return cls(offer.key, grant.key, grant.to_client, grant.to_server, grant.encrypted, grant.fast)
+
+
 class Datagram(NamedTuple):
     """What an authentic datagram says."""
 
@@ -139,28 +161,14 @@ class UdpCodec:
 
     __slots__ = ("_iv", "_open", "_own_cookie", "_peer_cookie", "_room", "_seal")
 
-    def __init__(
-        self,
-        *,
-        own_key: bytes,
-        peer_key: bytes,
-        own_cookie: int,
-        peer_cookie: int,
-        encrypted: bool,
-        ip_version: int,
-        first_iv: bytes,
-    ) -> None:
-        """
-        Args:
-            own_cookie: what the peer's datagrams carry.  peer_cookie: what ours carry.
-            first_iv: 12 random bytes.
-        """
-        self._own_cookie = own_cookie
-        self._peer_cookie = peer_cookie
-        self._seal = ChaCha20Poly1305(own_key[:USED_KEY]).encrypt if encrypted else None
-        self._open = ChaCha20Poly1305(peer_key[:USED_KEY]).decrypt if encrypted else None
+    def __init__(self, end: UdpEnd, *, ip_version: int, first_iv: bytes) -> None:
+        """`first_iv`: 12 random bytes, others for each codec of the same end."""
+        self._own_cookie = end.own_cookie
+        self._peer_cookie = end.peer_cookie
+        self._seal = ChaCha20Poly1305(end.own_key[:USED_KEY]).encrypt if end.encrypted else None
+        self._open = ChaCha20Poly1305(end.peer_key[:USED_KEY]).decrypt if end.encrypted else None
         self._iv = first_iv
-        self._room = longest_frame(ip_version, encrypted=encrypted)
+        self._room = longest_frame(ip_version, encrypted=end.encrypted)
 
     @property
     def longest_frame(self) -> int:
@@ -169,11 +177,10 @@ class UdpCodec:
 
     def encode(self, tick: int, echo: int, frame: bytes, chance: float) -> bytes:
         """One datagram. `frame`: at most `longest_frame` bytes; b"" is a keep-alive. `chance`: random in [0, 1)."""
-        padding = min(int(chance * (MAX_PADDING + 1)), self._room - len(frame))
         head = _INNER.pack(self._peer_cookie, tick, echo, len(frame), RAW)
-        if self._seal is None:  # whoever can read it can tell a frame's size anyway, so peers don't pad
+        if self._seal is None:
             return head + frame
-        iv = self._iv
+        iv, padding = self._iv, min(int(chance * (MAX_PADDING + 1)), self._room - len(frame))
         sealed = self._seal(iv, head + frame + _ZEROS[:padding], None)
         self._iv = sealed[:IV_LENGTH]
         return iv + sealed
@@ -208,7 +215,9 @@ def longest_frame(ip_version: int, *, encrypted: bool) -> int:
 
 
 def mss(ip_version: int, *, encrypted: bool) -> int:
-    """The TCP segment size that members are told, so that their frames fit (15.4); reckoned with version 1's overhead,
-    which is larger, as every peer does. `ip_version`: of the packets that carry the datagrams."""
+    """The TCP segment size that members are told, so that their frames fit (15.4). `ip_version`: of the datagrams.
+
+    Reckoned with the overhead of version 1, which is larger, as every peer does.
+    """
     overhead = 20 + 20 if encrypted else 0
     return OUTER_MTU - IP_HEADER[ip_version] - UDP_HEADER - overhead - _INNER_SIZE - 14 - 20 - 20
