@@ -245,20 +245,16 @@ class World:
         return seen
 
     def run(self, seconds: float, step: float = 0.1) -> None:
+        """What is sent in one step goes round together, hop by hop."""
         until = self.now + seconds
         while self.now < until:
             self.now = round(self.now + step, 6)
+            on_the_way = []
             for hub in self.hubs:
-                if hub.guard is None:
-                    continue
-                for port, frame in hub.guard.tick(self.now):
-                    other, entry = hub.ways[port]
-                    self._carry(other, entry, frame)
-
-    def _carry(self, hub: Hub, port: int, frame: bytes, hops: int = 30) -> None:
-        on_the_way = list(hub.take(frame, port, self.now))
-        for _ in range(hops):
-            on_the_way = [copy for other, at, one in on_the_way for copy in other.take(one, at, self.now)][:64]
+                for port, frame in hub.guard.tick(self.now) if hub.guard is not None else ():
+                    on_the_way.append((*hub.ways[port], frame))
+            for _ in range(30):
+                on_the_way = [copy for other, at, one in on_the_way for copy in other.take(one, at, self.now)][:64]
 
     def blocked(self) -> list[tuple[str, int]]:
         return [
