@@ -231,6 +231,7 @@ def test_a_link_that_speaks_again_is_kept_and_what_was_opened_beside_it_closed(r
     rig.hear(Suspect)
     rig.hub.heeded.clear()  # nobody greets the new link
     rig.connect(opened)
+    rig.counters()  # it has been taken over
     rig.hub.speak()
     assert rig.hear(Recovered).attempt == 1
     rig.hub.heeded.set()

@@ -19,8 +19,8 @@ from ukihashi.auth.password import hash_password
 from ukihashi.card.link import Link, fingerprint
 from ukihashi.card.messages import Connect
 from ukihashi.card.opening import Outcome
+from ukihashi.card.standard import StandardLane
 from ukihashi.card.tally import Tally
-from ukihashi.card.tunnel import StandardTunnel
 from ukihashi.errors import DialError, NotTrusted, PeerViolation, Refused, UkihashiError, UsageError, VersionMismatch
 from ukihashi.pki import ca
 from ukihashi.wire.constants import Code
@@ -59,7 +59,7 @@ class Driver:
         except UkihashiError:
             sock.close()
             raise
-        self.tunnel: StandardTunnel | None = None
+        self.tunnel: StandardLane | None = None
         self.frames: list[bytes] = []
 
     @property
@@ -90,7 +90,7 @@ class Driver:
         if self.tunnel is None:
             settings = self.link.order.settings if outcome.extension else None
             timeout = outcome.timeout_ms / 1000
-            self.tunnel = StandardTunnel(self.link, self.tally, timeout=timeout, settings=settings, now=now)
+            self.tunnel = StandardLane(self.link, self.tally, timeout=timeout, settings=settings, now=now)
         self.tunnel.heard(now)
         self.frames += self.tunnel.receive(plain, now)
 

@@ -7,11 +7,14 @@ that wait -> one encoding -> one TLS write. While the socket is full the TAP is 
 what fits and drops the rest, counted there (D8, D12). What waits here are the records of an exactly resumable session
 that the hub has not acknowledged, up to a bound; also while the link is cut.
 
-One link carries the session; links that shall take over from it are opened beside it. The order in a turn of the loop
-is what makes resume exact: what came over the old link is with the TAP before the new one is asked.
+One link carries an exactly resumable session; links that shall take over from it are opened beside it. The order in a
+turn of the loop is what makes resume exact: what came over the old link is with the TAP before the new one is asked.
+A session with a standard hub may have several links at once.
 """
 
 import codecs
+import contextlib
+import hashlib
 import select
 import signal
 import socket
@@ -21,6 +24,7 @@ from typing import Final
 import msgspec
 
 from ukihashi.card.clock import Alarm, clock
+from ukihashi.card.goodbyes import LINGER, Goodbyes
 from ukihashi.card.link import Link
 from ukihashi.card.messages import (
     FORGOTTEN,
@@ -30,36 +34,41 @@ from ukihashi.card.messages import (
     Ask,
     Asked,
     Connect,
+    End,
     Failed,
     GiveUp,
     Lost,
     Message,
-    Opened,
     Ready,
     Recovered,
+    SentOn,
     Settings,
+    Sign,
+    Signed,
     Stop,
     Suspect,
     Trouble,
     decode,
     encode,
 )
+from ukihashi.card.opening import Outcome
 from ukihashi.card.session import ExactSession
+from ukihashi.card.standard import StandardTunnel
 from ukihashi.card.tally import Tally
-from ukihashi.card.tunnel import StandardTunnel, Tunnel
+from ukihashi.card.tunnel import Tunnel
 from ukihashi.errors import N_, DialError, EnvironmentLacks, PeerViolation, Refused, UkihashiError
 from ukihashi.net.link import tune
 from ukihashi.net.privileges import drop, identity
 from ukihashi.session.machine import CARD_MOVES, Machine, State
 from ukihashi.tap.device import adopt_tap
 from ukihashi.tap.frame_pipe import Cable
+from ukihashi.wire.messages import Redirect
 
 # Python looks these up late; without rights their files may be unreadable.
 for _codec in ("ascii", "idna", "latin-1", "utf-8"):
     codecs.lookup(_codec)
 
 USER: Final = "ukihashi-card"  # or the number kept for it
-LINGER: Final = 0.5  # seconds a closed link may take to close at the hub's end too
 FOREVER: Final = 3600.0  # seconds; the longest sleep of the loop
 
 READ: Final = select.EPOLLIN
@@ -84,7 +93,7 @@ class DataProcess:
         self._suspect = False  # what the dialler was told last
         self._tap_watched = False
         self._alarm = Alarm()
-        self._closing: dict[int, tuple[socket.socket, float]] = {}  # said goodbye, until when to wait for theirs
+        self._goodbyes = Goodbyes(self._poll)
         self._running = True
         control.setblocking(False)
         self._poll.register(control.fileno(), READ)
@@ -102,7 +111,7 @@ class DataProcess:
             self._tunnel.leave()
         self._finish_all()
         last = clock() + 2 * LINGER
-        while self._closing and clock() < last:
+        while self._goodbyes and clock() < last:
             self._turn()
         self._alarm.close()
         self._poll.close()
@@ -116,25 +125,22 @@ class DataProcess:
                 self._from_link(self._links[fd], mask, now)
             elif fd == self._control.fileno():
                 self._from_dialler(now)
-            elif fd in self._closing:
-                self._read_away(fd)
+            elif fd in self._goodbyes:
+                self._goodbyes.read(fd)
             elif fd == self._alarm.fd:
                 self._alarm.rang()
         now = clock()
         self._tick(now)
         self._watch()
-        for fd in [fd for fd, (_, until) in self._closing.items() if now >= until]:
-            self._close(fd)
+        self._goodbyes.tick(now)
 
     def _patience(self, now: float) -> float:
-        due = now + FOREVER
+        due = min(now + FOREVER, self._goodbyes.due_at)
         if self._tunnel is not None:
             due = min(due, self._tunnel.due_at)
         for link in self._links.values():
             if link.outcome is None:
                 due = min(due, link.late_at)
-        for _, until in self._closing.values():
-            due = min(due, until)
         return max(0.0, due - now)
 
     # -- frames ---------------------------------------------------------------------------------------------------
@@ -145,17 +151,22 @@ class DataProcess:
             return
         frames = self._tally.outward(self._tap.read_frames())
         if frames:
-            tunnel.send(frames, now)
-            if tunnel.link is not None:
-                self._drive(tunnel.link, now)
+            link = tunnel.send(frames, now)
+            if link is not None:
+                self._drive(link, now)
 
     def _from_link(self, link: Link, mask: int, now: float) -> None:
         try:
             if mask & ~WRITE:  # readable, or an error that reading tells
-                was_open = link.outcome is not None
+                was_open, was_challenged = link.outcome is not None, bool(link.challenge)
                 plain = link.read(now)
                 if link.greeted:
                     self._ask(link, now)
+                elif link.sent_on is not None:
+                    self._send_on(link, link.sent_on, now)
+                    return
+                elif link.challenge and not was_challenged:
+                    self._tell(Sign(link.number, link.challenge))
                 elif link.outcome is not None and not was_open:
                     self._open(link, now)
                 if link.outcome is not None:
@@ -172,16 +183,17 @@ class DataProcess:
     def _take(self, link: Link, plain: bytes, now: float) -> None:
         """Bytes of the tunnel: to the TAP first, then what else they say."""
         tunnel = self._tunnel
-        if tunnel is None or tunnel.link is not link:
+        lane = tunnel.lane(link) if tunnel is not None else None
+        if lane is None:
             return
         if link.heard_at == now:
-            tunnel.heard(now)
+            lane.heard(now)
         if plain:
             try:
-                frames = tunnel.receive(plain, now)
+                frames = lane.receive(plain, now)
                 if frames:
                     self._tap.write_frames(frames)
-                tunnel.obey(now)
+                lane.obey(now)
             except PeerViolation:
                 if isinstance(tunnel, ExactSession):
                     tunnel.machine.bye()  # it would say the same after a resume
@@ -190,8 +202,9 @@ class DataProcess:
     def _drive(self, link: Link, now: float) -> None:
         """Give the link what waits for it, and the network what the link has."""
         try:
-            if self._tunnel is not None and self._tunnel.link is link:
-                self._tunnel.pump(now)
+            lane = self._tunnel.lane(link) if self._tunnel is not None else None
+            if lane is not None:
+                lane.pump(now)
             link.flush()
         except UkihashiError as error:
             self._lose(link, error)
@@ -203,15 +216,20 @@ class DataProcess:
             except UkihashiError as error:
                 self._lose(opening, error)
         tunnel = self._tunnel
-        link = tunnel.link if tunnel is not None else None
-        if tunnel is None or link is None or now < tunnel.due_at:
+        if tunnel is not None and now >= tunnel.due_at:
+            for link in tunnel.links:
+                self._tick_link(tunnel, link, now)
+
+    def _tick_link(self, tunnel: Tunnel, link: Link, now: float) -> None:
+        lane = tunnel.lane(link)
+        if lane is None:
             return
-        if tunnel.looks_silent(now):  # if it was us who stood still, what came meanwhile lies in the socket
+        if lane.looks_silent(now):  # if it was us who stood still, what came meanwhile lies in the socket
             self._from_link(link, READ, now)
             if link.sock.fileno() not in self._links:  # its end lay there
                 return
         try:
-            tunnel.tick(now)
+            lane.tick(now)
         except UkihashiError as error:
             self._lose(link, error)
         else:
@@ -223,11 +241,12 @@ class DataProcess:
         if isinstance(tunnel, ExactSession):
             self._watch_state(tunnel)
         for fd, link in self._links.items():
-            wanted = link.backlog > 0 or (tunnel is not None and tunnel.link is link and tunnel.pending)
+            lane = tunnel.lane(link) if tunnel is not None else None
+            wanted = link.backlog > 0 or (lane is not None and lane.pending)
             if wanted != (fd in self._writing):
                 self._writing ^= {fd}
                 self._poll.modify(fd, READ | WRITE if wanted else READ)
-        if tunnel is not None and tunnel.link is not None and tunnel.silent_at < self._alarm.at:
+        if tunnel is not None and tunnel.links and tunnel.silent_at < self._alarm.at:
             self._alarm.set(tunnel.silent_at)  # it may ring too early: the link has spoken since; then it is set anew
         hungry = tunnel is not None and tunnel.hungry
         if hungry != self._tap_watched:
@@ -256,7 +275,7 @@ class DataProcess:
         try:
             if order.exact and (session is None or session.machine.state in {State.ONLINE, State.ENDED}):
                 raise DialError(N_("this connection is not needed any more"))
-            if not order.exact:
+            if not order.exact and not self._is_ours(order.session_key):
                 self._end_session()
             tune(sock, dead_after=order.settings.dead)
             link = Link(order, sock, now)
@@ -269,6 +288,10 @@ class DataProcess:
         self._links[sock.fileno()] = link
         self._poll.register(sock.fileno(), READ)
         self._drive(link, now)
+
+    def _is_ours(self, session_key: bytes) -> bool:
+        """Does this key belong to the standard session there is?"""
+        return isinstance(self._tunnel, StandardTunnel) and self._tunnel.key == session_key
 
     def _end_session(self) -> None:
         """What there was is given up; an exact session stays, to be succeeded by the next."""
@@ -293,6 +316,13 @@ class DataProcess:
         self._suspect = False
         self._tell(Asked(link.number))
 
+    def _send_on(self, link: Link, to: Redirect, now: float) -> None:
+        """The hub's work is done here: a member of its cluster will have us."""
+        self._drive(link, now)  # our thanks
+        self._finish(link)
+        certificate = hashlib.sha256(to.certificate).digest()
+        self._tell(SentOn(link.number, str(to.ip), list(to.ports), to.ticket, certificate, link.pin))
+
     def _open(self, link: Link, now: float) -> None:
         """The tunnel begins."""
         order, outcome, old = link.order, link.outcome, self._tunnel
@@ -313,41 +343,30 @@ class DataProcess:
                 self._tunnel = ExactSession(machine, link, self._tally, order.settings, now)
             else:
                 lost, carried = lost + carried, 0
-                settings = order.settings if outcome.extension else None
-                timeout = outcome.timeout_ms / 1000
-                self._tunnel = StandardTunnel(link, self._tally, timeout=timeout, settings=settings, now=now)
+                self._standard(outcome, order.settings).add(link, outcome.direction, now)
         self._suspect = False
-        self._tell(
-            Opened(
-                attempt=order.attempt,
-                resumed=bool(order.session_key),
-                session=outcome.session,
-                session_key=outcome.session_key,
-                timeout_ms=outcome.timeout_ms,
-                extension=outcome.extension,
-                tls=link.tls,
-                cipher=link.cipher,
-                pin=link.pin,
-                product=outcome.product,
-                banner=outcome.banner[:1024],
-                grace_s=outcome.grace_s,
-                lost=lost,
-                carried=carried,
-            )
-        )
+        self._tell(link.opened(lost=lost, carried=carried))
+
+    def _standard(self, outcome: Outcome, settings: Settings) -> StandardTunnel:
+        """The tunnel of a session without exact resume; a new one, unless it is the one there is."""
+        tunnel = self._tunnel
+        if not isinstance(tunnel, StandardTunnel) or tunnel.key != outcome.session_key:
+            self._tunnel = tunnel = StandardTunnel(outcome, self._tally, settings)
+        return tunnel
 
     def _lose(self, link: Link, error: UkihashiError) -> None:
         """A link is gone; what that means for the session, and what to tell."""
         number, trouble, tunnel = link.number, Trouble.of(error), self._tunnel
         self._finish(link)
-        if tunnel is None or tunnel.link is not link:
+        if tunnel is None or tunnel.lane(link) is None:
             self._tell(Failed(number, trouble))
             return
         self._suspect = False
-        if not isinstance(tunnel, ExactSession):
-            self._tunnel = None
-            self._tell(Lost(number, trouble))
+        if isinstance(tunnel, StandardTunnel):
+            tunnel.lost(link)
+            self._tell(Lost(number, trouble, left=len(tunnel.links)))
             return
+        assert isinstance(tunnel, ExactSession)
         asked = link.outcome is None
         if asked and isinstance(error, Refused) and error.code in FORGOTTEN:
             tunnel.machine.refused(number)
@@ -360,29 +379,12 @@ class DataProcess:
         if self._links.pop(fd, None) is not None:
             link.finish()
             self._writing.discard(fd)
-            self._poll.modify(fd, READ)
-            self._closing[fd] = (link.sock, clock() + LINGER)
+            self._goodbyes.add(link.sock, clock())
 
     def _finish_all(self, *, but: Link | None = None) -> None:
         for link in list(self._links.values()):
             if link is not but:
                 self._finish(link)
-
-    def _read_away(self, fd: int) -> None:
-        sock, _ = self._closing[fd]
-        try:
-            if sock.recv(65536):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._close(fd)
-
-    def _close(self, fd: int) -> None:
-        sock, _ = self._closing.pop(fd)
-        self._poll.unregister(fd)
-        sock.close()
 
     # -- the dialler ----------------------------------------------------------------------------------------------
 
@@ -401,6 +403,12 @@ class DataProcess:
             case GiveUp(attempt, trouble):
                 for link in [link for link in self._links.values() if link.number == attempt]:
                     self._lose(link, trouble.error())
+            case Signed(attempt, signature):
+                for link in [link for link in self._links.values() if link.number == attempt]:
+                    link.sign(signature)
+                    self._drive(link, now)
+            case End(trouble):
+                self._end(trouble)
             case Apply(settings):
                 self._apply(settings, now)
             case Ask():
@@ -410,6 +418,18 @@ class DataProcess:
         for unexpected in sockets:
             unexpected.close()
 
+    def _end(self, trouble: Trouble) -> None:
+        """The dialler wants the session to end."""
+        tunnel = self._tunnel
+        if tunnel is None:
+            return
+        tunnel.leave()
+        for link in tunnel.links:
+            with contextlib.suppress(UkihashiError):
+                link.flush()
+        self._end_session()
+        self._tell(Lost(-1, trouble, over=True))
+
     def _apply(self, settings: Settings, now: float) -> None:
         if self._tunnel is not None:
             self._tunnel.apply(settings, now)
@@ -418,14 +438,16 @@ class DataProcess:
 
     def _counters(self) -> Message:
         tunnel = self._tunnel
-        link = tunnel.link if tunnel is not None else None
-        backlog = link.backlog if link is not None else 0
+        backlog = sum(link.backlog for link in tunnel.links) if tunnel is not None else 0
         ledger, kept = {}, 0
+        directions = tunnel.directions if isinstance(tunnel, StandardTunnel) else []
         if isinstance(tunnel, ExactSession):
             out = tunnel.machine.out
             ledger = tunnel.machine.ledger.row(out.end - out.first)
             kept = out.bytes
-        return self._tally.message(refused=self._tap.dropped, backlog=backlog, ledger=ledger, waiting_bytes=kept)
+        return self._tally.message(
+            refused=self._tap.dropped, backlog=backlog, ledger=ledger, waiting_bytes=kept, directions=directions
+        )
 
     def _tell(self, message: Message) -> None:
         """A dialler that does not take its few messages is as good as gone."""

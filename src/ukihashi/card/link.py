@@ -5,18 +5,23 @@ raise a `UkihashiError`: the link is then finished, and the error says why. What
 here (`tunnel.py`, `session.py`).
 """
 
+import hashlib
 import random
 import socket
 import ssl
 from typing import Final
 
-from ukihashi.card.messages import Connect
+import msgspec
+
+from ukihashi.card.clear import ClearChannel, cut_records
+from ukihashi.card.messages import Connect, Opened
 from ukihashi.card.opening import Opening, Outcome
 from ukihashi.errors import N_, DialError, NotTrusted, PeerViolation, UsageError
 from ukihashi.net.link import is_stalled
 from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import TlsChannel, TlsState, client_context, spki_pin
 from ukihashi.wire.extension import Resume
+from ukihashi.wire.messages import Redirect
 
 READ: Final = 256 * 1024  # bytes of one read from the network
 TLS_HANDSHAKE: Final = frozenset({0x14, 0x15, 0x16})  # first byte of a TLS record before data (RFC 8446, 5.1)
@@ -39,7 +44,11 @@ class Link:
         self.heard_at = now  # when the last byte came
         self.late_at: Final = now + order.deadline  # when the opening must be done
         self.pin = b""  # of the key that the hub showed
-        self._channel = _channel(order)
+        self.certificate = b""  # SHA-256 of what it showed
+        self._channel: TlsChannel | ClearChannel = _channel(order)
+        self._records: bytearray | None = None  # where the tunnel may leave TLS: the start of a record
+        if order.standard.plaintext or not order.terms.encrypted:
+            self._records = bytearray()
         self._opening = Opening(order, random=_chance.randbytes)
         self._talking = False  # the opening talk has begun, so the hub's key was found right
         self._first = b""  # the first bytes that came, to tell what answers when it is not TLS
@@ -76,8 +85,11 @@ class Link:
         self.heard_at = now
         if len(self._first) < 8:
             self._first += bytes(_room[: 8 - len(self._first)])
-        plain = self._decrypt(_room[:size])
-        return plain if self.outcome is not None else self._open(plain)
+        if self.outcome is not None:
+            return self._channel.receive(_room[:size])
+        if self._records is not None:
+            return self._open_by_records(self._records, _room[:size])
+        return self._open(self._decrypt(_room[:size]))
 
     def check_end(self) -> None:
         """Raise if the hub has said its goodbye; ask after what came before it is delivered."""
@@ -101,6 +113,45 @@ class Link:
     def ask(self, resume: Resume) -> None:
         """Ask the hub to go on with the session over this link."""
         self._channel.send(self._opening.ask(resume))
+
+    @property
+    def challenge(self) -> bytes:
+        """What the hub wants to have signed for a login by certificate; b"": nothing now."""
+        return self._opening.challenge
+
+    def sign(self, signature: bytes) -> None:
+        """Log in with it; ignored unless there is a challenge."""
+        if self._opening.challenge:
+            self._channel.send(self._opening.sign(signature))
+
+    @property
+    def sent_on(self) -> Redirect | None:
+        """The hub, a cluster's controller, wants this card at a member."""
+        return self._opening.sent_on
+
+    def opened(self, *, lost: int, carried: int) -> Opened:
+        """What to tell once there is an outcome; the numbers are of frames of the session before."""
+        outcome = self.outcome
+        assert outcome is not None
+        return Opened(
+            attempt=self.number,
+            resumed=bool(self.order.session_key),
+            session=outcome.session,
+            session_key=outcome.session_key,
+            timeout_ms=outcome.timeout_ms,
+            extension=outcome.extension,
+            tls=self.tls,
+            cipher=self.cipher,
+            pin=self.pin,
+            product=outcome.product,
+            banner=outcome.banner[:1024],
+            grace_s=outcome.grace_s,
+            terms=msgspec.structs.replace(outcome.terms, certificate=self.certificate),
+            direction=outcome.direction,
+            auto_disconnect_s=outcome.auto_disconnect_s,
+            lost=lost,
+            carried=carried,
+        )
 
     @property
     def backlog(self) -> int:
@@ -140,6 +191,7 @@ class Link:
 
     def _decrypt(self, data: memoryview) -> bytes:
         channel = self._channel
+        assert isinstance(channel, TlsChannel)
         shaking = channel.state is TlsState.HANDSHAKING
         try:
             plain = channel.receive(data)
@@ -148,7 +200,7 @@ class Link:
                 raise self._no_tls(violation) from violation
             raise
         if not self._talking and channel.state is not TlsState.HANDSHAKING:
-            self._check_key()
+            self._check_key(channel)
             self._talking = True
             channel.send(self._opening.start())
         return plain
@@ -163,10 +215,34 @@ class Link:
         self.outcome = self._opening.outcome
         return self.outcome.rest if self.outcome is not None else b""
 
-    def _check_key(self) -> None:
+    def _open_by_records(self, records: bytearray, data: memoryview) -> bytes:
+        """As `_open`, a TLS record at a time: behind the one that ends the opening plaintext may follow (2.1)."""
+        records += data
+        for record in cut_records(records):
+            first = self._open(self._decrypt(memoryview(record)))
+            if self.outcome is not None:
+                if self.outcome.terms.encrypted:
+                    return first + self._channel.receive(bytes(records))
+                self._channel = ClearChannel()
+                return first + bytes(records)
+        return b""
+
+    def _check_key(self, channel: TlsChannel) -> None:
         """The hub must show the key we know, before anything else is said to it (A9, D9)."""
-        self.pin = spki_pin(self._channel.peer_certificate())
+        shown = channel.peer_certificate()
+        self.pin, self.certificate = spki_pin(shown), hashlib.sha256(shown).digest()
         known, order = self.order.pin, self.order
+        demanded = order.certificate or (order.terms.certificate if order.session_key and not order.exact else b"")
+        if demanded and self.certificate != demanded:
+            raise NotTrusted(
+                N_(
+                    "{address} shows another certificate than it must: expected SHA-256 {expected}, got {shown}."
+                    " Nothing was sent to it"
+                ),
+                address=order.location,
+                expected=fingerprint(demanded),
+                shown=fingerprint(self.certificate),
+            )
         if known and self.pin != known and (order.trust != "ca" or order.session_key):
             raise NotTrusted(
                 N_(
@@ -249,7 +325,7 @@ def fingerprint(pin: bytes) -> str:
 
 def _channel(order: Connect) -> TlsChannel:
     """TLS towards the hub, verifying against authorities where the account says so."""
-    with_ca = order.trust == "ca"
+    with_ca = order.trust == "ca" and not order.certificate
     context = client_context(system_trust=with_ca and not order.authorities, pick=check_pick(order.ciphers))
     if with_ca and order.authorities:
         context.verify_mode = ssl.CERT_REQUIRED

@@ -255,6 +255,7 @@ class Counters(Message, frozen=True):
     backlog: int = 0  # bytes that wait for the network now
     ledger: dict[str, Any] = {}  # of exactly resumed sessions: `session.machine.Ledger`
     waiting_bytes: int = 0  # kept until the hub acknowledges them
+    crowded: int = 0  # frames from this machine that neither a path beside the links nor a link could take
     garbled: int = 0  # blocks from the hub that can't be decompressed
     directions: list[int] = []  # of the links that carry a session without exact resume, the oldest first
 

@@ -4,12 +4,12 @@ Plaintext in, plaintext out; TLS and sockets are the caller's. The hub's key has
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ukihashi import __version__
 from ukihashi.auth.password import secure_password
-from ukihashi.card.messages import Connect
+from ukihashi.card.messages import Connect, Standard, Terms
 from ukihashi.errors import N_, DialError, PeerViolation, Refused, UkihashiError
 from ukihashi.wire.constants import (
     EXTENSION_OLDEST,
@@ -19,6 +19,7 @@ from ukihashi.wire.constants import (
     PACK_TARGET,
     AuthType,
     Code,
+    Direction,
 )
 from ukihashi.wire.extension import Resume, agree
 from ukihashi.wire.http import ClientSide, HttpViolation, Response, pack_request, read_pack, signature_request
@@ -46,6 +47,17 @@ _METHODS: Final = {
     "password": AuthType.PASSWORD_HASH,
     "plain": AuthType.PLAIN_PASSWORD,
     "anonymous": AuthType.ANONYMOUS,
+    "certificate": AuthType.CERTIFICATE,
+    "ticket": AuthType.TICKET,
+}
+
+# What a hub means by AUTH_FAILED when asked in this way.
+_FAILED: Final = {
+    "password": N_("the hub refused user “{user}”: the name or the password is wrong"),
+    "plain": N_("the hub refused user “{user}”: the name or the password is wrong"),
+    "anonymous": N_("the hub refused user “{user}”: there is no such user, or it needs a password"),
+    "certificate": N_("the hub refused user “{user}”: the name is wrong, or the certificate is not that user's"),
+    "ticket": N_("a member of the hub's cluster did not take the ticket that its controller gave to user “{user}”"),
 }
 
 
@@ -62,12 +74,17 @@ class Outcome:
     rest: bytes
     grace_s: int = 0  # seconds that the hub keeps a cut session for an exact resume; 0 = never
     have: int = 0  # exact resume: every record of ours before this number has reached the hub
+    terms: Terms = field(default_factory=Terms)
+    direction: int = Direction.BOTH  # of this connection
+    auto_disconnect_s: int = 0
 
 
 class Opening:
     """One talk. Call `start`, then `receive` for everything that comes, until `outcome` is there.
 
-    For an exact resume it stops when `greeted`: the caller lets go of the old link and calls `ask`.
+    For an exact resume it stops when `greeted`: the caller lets go of the old link and calls `ask`. For a login by
+    certificate it stops with a `challenge`: the caller has it signed and calls `sign`. It ends without an outcome when
+    the hub has `sent_on` the card.
     """
 
     def __init__(self, order: Connect, *, random: Callable[[int], bytes]) -> None:
@@ -78,6 +95,8 @@ class Opening:
         self._hello: Hello | None = None
         self._noops = 0
         self._asked = False
+        self.challenge = b""  # 20 bytes that wait for a signature
+        self.sent_on: Redirect | None = None
         self.outcome: Outcome | None = None
 
     def start(self) -> bytes:
@@ -92,6 +111,8 @@ class Opening:
             Refused: the hub said no, or asks for what this card does not do.
             PeerViolation: a hub that breaks the protocol.
         """
+        if self.challenge or self.sent_on is not None:
+            raise PeerViolation(N_("the hub says something before it is asked"))
         try:
             response = self._http.receive(data)
         except HttpViolation as violation:
@@ -107,6 +128,11 @@ class Opening:
         """Ask the hub to go on with the session from there; call once, when `greeted`."""
         self._asked = True
         return self._send(AdditionalConnect(self._order.session_key, PRODUCT, VERSION, BUILD, resume))
+
+    def sign(self, signature: bytes) -> bytes:
+        """Log in by certificate; call once, when there is a `challenge`."""
+        self.challenge = b""
+        return self._send(self._login(signature=signature))
 
     def end(self) -> DialError:
         """The hub closed the connection in the middle: the error to tell."""
@@ -163,10 +189,13 @@ class Opening:
             return b""
         if self._order.session_key:
             return self._send(AdditionalConnect(self._order.session_key, PRODUCT, VERSION, BUILD))
+        if self._order.method == "certificate":
+            self.challenge = hello.random
+            return b""
         return self._send(self._login(hello.random))
 
-    def _login(self, challenge: bytes) -> Login:
-        order = self._order
+    def _login(self, challenge: bytes = b"", signature: bytes = b"") -> Login:
+        order, standard = self._order, self._order.standard
         password = order.method == "password"
         return Login(
             hub=order.hub,
@@ -174,10 +203,18 @@ class Opening:
             authtype=_METHODS[order.method],
             secure_password=secure_password(order.password_hash, challenge) if password else b"",
             plain_password=order.password if order.method == "plain" else "",
+            certificate=order.own_certificate if signature else b"",
+            signature=signature,
+            ticket=order.ticket,
             client=order.product or PRODUCT,
             client_version=VERSION,
             client_build=BUILD,
-            max_connection=1,
+            max_connection=wanted_connections(standard),
+            use_encrypt=not standard.plaintext,
+            use_compress=standard.compress,
+            half_connection=standard.half_duplex,
+            bridge_mode=standard.bridge,
+            monitor_mode=standard.monitor,
             unique_id=order.unique_id,
             node=Node(order.host_name, order.system, order.server_name, order.node_id),
             extension=EXTENSION_VERSION,
@@ -194,10 +231,7 @@ class Opening:
         if isinstance(answer, ErrorAnswer):
             raise self._refused(answer)
         if isinstance(answer, Redirect):
-            raise Refused(
-                N_("the hub sends this card on to {address}, a member of its cluster; this card can't follow yet"),
-                address=str(answer.ip),
-            )
+            return self._follow(answer)
         self._check(answer)
         assert self._hello is not None
         self.outcome = Outcome(
@@ -209,16 +243,58 @@ class Opening:
             banner=answer.message,
             rest=self._http.take_over(),
             grace_s=answer.grace_s if answer.extension else 0,
+            terms=self._terms(answer),
+            direction=Direction.TO_SERVER if answer.half_connection else Direction.BOTH,
+            auto_disconnect_s=_policy_value(answer, "AutoDisconnect"),
         )
         return b""
+
+    def _follow(self, sent_on: Redirect) -> bytes:
+        """To a member of a cluster (section 16): the controller has proved who it is, so its word names the member.
+
+        What it says must pin the member down to the very certificate; else the trust of the account would end here.
+        """
+        if self._order.method == "ticket":
+            raise Refused(N_("a member of the hub's cluster sends this card on once more; ask the hub's admin"))
+        if not sent_on.certificate:
+            raise Refused(
+                N_(
+                    "the hub sends this card on to {address} without saying by which certificate to know that machine;"
+                    " this card doesn't go there. Ask the hub's admin"
+                ),
+                address=str(sent_on.ip),
+            )
+        self.sent_on = sent_on
+        if self._http.must_close:
+            return b""
+        thanks = Pack()
+        thanks.add_data("pencore", self._pencore())
+        return pack_request(self._http, thanks)
+
+    def _terms(self, welcome: Welcome) -> Terms:
+        """The welcome has the last word, but for more connections than we want."""
+        least = 2 if welcome.half_connection else 1
+        granted = min(welcome.max_connection, wanted_connections(self._order.standard))
+        return Terms(
+            connections=max(least, granted),
+            half_duplex=welcome.half_connection,
+            compressed=welcome.use_compress,
+            encrypted=welcome.use_encrypt,
+        )
 
     def _check(self, welcome: Welcome) -> None:
         """Obey the welcome, or say what in it this card can't obey."""
         agree(welcome.extension, welcome.extension, peer="hub")
-        if not welcome.use_encrypt:
-            raise Refused(N_("the hub wants to send frames without encryption; this card never does. Ask its admin"))
-        if welcome.use_compress or welcome.half_connection:
-            raise Refused(N_("the hub insists on compression or half duplex, which this card did not ask for"))
+        exact = welcome.extension and welcome.grace_s
+        if not welcome.use_encrypt and (exact or not self._order.standard.plaintext):
+            raise Refused(
+                N_(
+                    "the hub wants to send frames without encryption, which this account does not allow"
+                    " (standard.allow_plaintext). Ask the hub's admin"
+                )
+            )
+        if exact and (welcome.use_compress or welcome.half_connection):
+            raise PeerViolation(N_("the hub wants compression or half duplex in a session that it can resume exactly"))
 
     def _take_resumed(self, pack: Pack) -> bytes:
         answer = read_additional_answer(pack)
@@ -226,9 +302,9 @@ class Opening:
             return self._skip()
         if isinstance(answer, ErrorAnswer):
             raise self._not_resumed(answer)
-        if answer.direction:
-            raise Refused(N_("the hub insists on compression or half duplex, which this card did not ask for"))
         order = self._order
+        if answer.direction and order.exact:
+            raise PeerViolation(N_("the hub wants compression or half duplex in a session that it can resume exactly"))
         if order.exact and answer.have is None:
             raise PeerViolation(N_("the hub resumes the session without saying how far it got"))
         assert self._hello is not None
@@ -241,6 +317,8 @@ class Opening:
             banner="",
             rest=self._http.take_over(),
             have=answer.have or 0,
+            terms=order.terms,
+            direction=answer.direction,
         )
         return b""
 
@@ -274,11 +352,7 @@ class Opening:
                 address=self._order.location,
             )
         if answer.code == Code.AUTH_FAILED:
-            return Refused(
-                N_("the hub refused user “{user}”: the name or the password is wrong"),
-                code=answer.code,
-                user=self._order.user,
-            )
+            return Refused(_FAILED[self._order.method], code=answer.code, user=self._order.user)
         return answer.refusal()
 
     def _skip(self) -> bytes:
@@ -307,3 +381,12 @@ class Opening:
             N_("{address} speaks TLS but not HTTP behind it, so it is no hub; check address and port"),
             address=self._order.location,
         )
+
+
+def wanted_connections(standard: Standard) -> int:
+    """How many to ask for: half duplex needs one each way."""
+    return max(2, standard.connections) if standard.half_duplex else standard.connections
+
+
+def _policy_value(welcome: Welcome, name: str) -> int:
+    return next((value for key, value in welcome.policy.items() if key.casefold() == name.casefold()), 0)

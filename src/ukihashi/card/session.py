@@ -81,6 +81,14 @@ class ExactSession:
         """No link can carry it any more."""
         return self.machine.state is State.ENDED
 
+    @property
+    def links(self) -> Sequence[Link]:
+        return () if self.link is None else (self.link,)
+
+    def lane(self, link: Link) -> "ExactSession | None":
+        """There is one link only, so its lane is the session itself."""
+        return self if link is self.link else None
+
     # -- frames ---------------------------------------------------------------------------------------------------
 
     @property
@@ -96,8 +104,9 @@ class ExactSession:
     def pending(self) -> bool:
         return self.machine.out.waiting > 0 and self.machine.state in _CARRIED
 
-    def send(self, frames: Sequence[bytes], now: float) -> None:  # noqa: ARG002 - as every tunnel
+    def send(self, frames: Sequence[bytes], now: float) -> Link | None:  # noqa: ARG002 - as every tunnel
         self.machine.send(encode_frames(frames), len(frames))
+        return self.link
 
     def pump(self, now: float) -> None:
         link, machine = self.link, self.machine

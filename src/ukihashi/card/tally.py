@@ -21,6 +21,8 @@ class Tally:
     keepalives_in: int = 0
     keepalives_out: int = 0
     oversized: int = 0
+    crowded: int = 0
+    garbled: int = 0
 
     def outward(self, frames: Sequence[bytes]) -> Sequence[bytes]:
         """Count frames on their way to the hub; those that no block may hold are counted and left out."""
