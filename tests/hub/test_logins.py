@@ -113,7 +113,7 @@ def test_who_is_let_in(desk: Desk) -> None:
         (by_plain("taro", "wrong"), Code.AUTH_FAILED),
         (by_plain("nobody", "no user has this"), Code.AUTH_FAILED),
         (by_nothing("hanako"), Code.AUTH_FAILED),
-        (LoginAsked(7, "LAN", "hanako", 3, CHALLENGE), Code.AUTHTYPE_NOT_SUPPORTED),
+        (LoginAsked(7, "LAN", "hanako", 3, CHALLENGE), Code.AUTH_FAILED),
         (LoginAsked(7, "LAN", "hanako", 98, CHALLENGE), Code.AUTHTYPE_NOT_SUPPORTED),
         (LoginAsked(7, "LAN", "hanako", 1, CHALLENGE, secure_password=b"short"), Code.AUTH_FAILED),
     ],

@@ -12,7 +12,7 @@ from ukihashi.wire.policy import Policy
 def test_a_user_is_found_in_any_case(db: Database, hub: Hub) -> None:
     user = users.create(db, hub, "Hanako", sha0=b"h" * 20, now=5.0)
     assert users.find(db, hub, "HANAKO") == user
-    assert (user.login, user.created_at, user.last_login_at) == ("generated", 5.0, 0.0)
+    assert (user.login, user.created_at, user.last_login_at) == ("standard", 5.0, 0.0)
     with pytest.raises(UsageError, match="has a user “hanako” already"):
         users.create(db, hub, "hanako", now=5.0)
     with pytest.raises(UsageError, match="no user “taro”"):
@@ -44,7 +44,7 @@ def test_a_new_password_replaces_every_form_of_the_old(db: Database, hub: Hub) -
     users.set_standard_hash(db, user, b"s" * 20)
     assert users.get(db, hub, "hanako").login == "chosen+standard"
     users.set_password(db, user, sha0=b"t" * 20)
-    assert users.get(db, hub, "hanako").login == "generated"
+    assert users.get(db, hub, "hanako").login == "standard"
 
 
 def test_the_last_login_is_remembered(db: Database, hub: Hub) -> None:

@@ -71,7 +71,7 @@ class User:
             return self.kind
         if self.argon2:
             return "chosen+standard" if self.sha0 else "chosen"
-        return "generated" if self.sha0 else "none"
+        return "standard" if self.sha0 else "none"
 
     @property
     def effective_policy(self) -> Policy:
@@ -199,6 +199,12 @@ def set_password(db: Database, user: User, *, sha0: bytes = b"", argon2: str = "
 def set_standard_hash(db: Database, user: User, sha0: bytes) -> None:
     """Put the standard hash in the place of the one kept so far; a chosen password's argon2 form stays."""
     db.do("UPDATE users SET sha0 = ? WHERE id = ?", (sha0, user.id))
+
+
+def replace_hash(db: Database, user: User, sha0: bytes, now: float) -> bool:
+    """A member's own new password, if the old one still holds; of the old one nothing is left."""
+    statement = "UPDATE users SET sha0 = ?, argon2 = NULL, updated_at = ? WHERE id = ? AND sha0 = ?"
+    return db.do(statement, (sha0, now, user.id, user.sha0)) > 0
 
 
 def assign_number(db: Database, user: User, *, first: int, last: int) -> int:
