@@ -19,11 +19,18 @@ BLOCK: Final = hashlib.sha256(b"ukihashi").digest() * (CHUNK // 32)  # nothing t
 
 
 def stream(
-    sender: Host, receiver: Host, address: str, *, seconds: float, moved: Callable[[int], None] = lambda _: None
+    sender: Host,
+    receiver: Host,
+    address: str,
+    *,
+    seconds: float,
+    least: int = 0,
+    moved: Callable[[int], None] = lambda _: None,
 ) -> int:
     """One TCP stream from `sender` to `receiver` at `address`, checked by SHA-256; gives the bytes that arrived.
 
-    `moved` is told the bytes of each piece that arrived, from the calling thread. Raises `LabError` if it fails.
+    It lasts for `seconds`, and longer until `least` bytes are sent. `moved` is told the bytes of each piece that
+    arrived, from the calling thread. Raises `LabError` if it fails.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with receiver.inside():
@@ -38,7 +45,7 @@ def stream(
             piece = struct.pack("!Q", number) + BLOCK[8:]
             out.sendall(piece)
             sent.update(piece)
-            if time.monotonic() >= end:
+            if time.monotonic() >= end and (number + 1) * CHUNK >= least:
                 break
         out.shutdown(socket.SHUT_WR)
 

@@ -1,0 +1,448 @@
+"""The ends of the matrix's sessions (lab/matrix.py): real programs and ours, behind the same few words.
+
+    near ------ wire ------ far        near joins; far answers; each has an address inside, on the virtual LAN
+
+Session timeouts are the least there are (5 s), because a standard session says no goodbye: its other end notices by
+that time.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from lab import peers
+from lab.matrix import Variant
+from lab.net import Host, LabError
+from lab.ukihashi import Card, Hub
+from lab.wait import until
+from ukihashi.wire.constants import Code, sentence
+
+TIMEOUT_S: Final = 5
+UP_S: Final = 45.0  # until a session is carried as wanted: seven more connections, 1 s apart; UDP is stable after 10 s
+USER: Final = "taro"
+TLS12_SUITE: Final = "ECDHE-RSA-AES128-GCM-SHA256"
+TLS13_SUITE: Final = "TLS_AES_128_GCM_SHA256"
+
+
+class Carried(NamedTuple):
+    """How a session is carried, as one of its ends says."""
+
+    connections: int
+    half: bool
+    compress: bool
+    udp: bool  # frames go that way now
+    tls: str  # "" = this end does not say
+
+    def is_as(self, variant: Variant) -> bool:
+        """As the row of the matrix names it."""
+        wanted = (variant.connections, variant.half, variant.compress, variant.udp)
+        return self[:4] == wanted and self.tls in ("", variant.tls or self.tls)
+
+
+@dataclass(frozen=True)
+class Login:
+    """Where to join, and as whom."""
+
+    address: str
+    port: int
+    hub: str
+    password: str | None = None
+    certificate: tuple[Path, Path] | None = None  # PEM files: certificate, key
+    user: str = USER
+
+
+# -- the end that answers ---------------------------------------------------------------------------------------------
+
+
+class Far(ABC):
+    """A hub with one user and a place of its own on its virtual LAN."""
+
+    port = 443
+    hub = ""
+    inside = ""  # its own address and prefix length on the virtual LAN
+    password = ""
+
+    def __init__(self, host: Host, variant: Variant) -> None:
+        self.host: Final = host
+        self.variant: Final = variant
+        self.files: tuple[Path, Path] | None = make_certificate(host) if variant.certificate else None
+
+    def login(self) -> Login:
+        """One that is let in."""
+        address = self.host.ipv6 if self.variant.ipv6 else self.host.ipv4
+        password = None if self.files else self.password
+        return Login(address, self.port, self.hub, password, self.files)
+
+    def free_address(self) -> str:
+        """An address on the virtual LAN for the other end."""
+        own = ip_interface(self.inside)
+        return f"{own.network[200]}/{own.network.prefixlen}"
+
+    @abstractmethod
+    def start(self) -> None:
+        """Serve."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """End in order, and serve again."""
+
+    @abstractmethod
+    def fill(self, full: bool) -> None:
+        """No room for another session, or room again."""
+
+    @abstractmethod
+    def deny(self, denied: bool) -> None:
+        """Set the policy of the user: access or none."""
+
+    @abstractmethod
+    def carried(self) -> Carried | None:
+        """The user's session; None if there is none."""
+
+
+class OurHub(Far):
+    """`ukihashi hub serve`."""
+
+    hub = "LAN"
+
+    def start(self) -> None:
+        self.program = Hub(self.host)
+        settings: dict[str, Any] = {
+            "session_timeout_s": TIMEOUT_S,
+            "standard": {"udp_acceleration": self.variant.udp},
+        }
+        if self.variant.tls:
+            settings["tls"] = {"ciphers": [TLS12_SUITE if self.variant.tls == "TLSv1.2" else TLS13_SUITE]}
+        self.program.configure(settings)
+        self.program.start()
+        row = self.program.tell("list")[0]
+        self.inside = str(ip_interface(f"{ip_interface(row['subnet4']).network[1]}/24"))
+        if self.files is None:
+            self.password = self.program.tell("user_create", name=USER, hub=self.hub)[0]["password"]
+        else:
+            self.program.create_certificate_user(USER, self.files[0], hub=self.hub)
+
+    def restart(self) -> None:
+        self.program.stop()
+        self.program.start()
+
+    def fill(self, full: bool) -> None:
+        self.program.tell("hub_set", name=self.hub, max_sessions=1 if full else 0)
+        if full:
+            self.program.tell("user_create", name="other", hub=self.hub, anonymous=True)
+
+    def deny(self, denied: bool) -> None:
+        self.program.set_policy(USER, {"Access": not denied}, hub=self.hub)
+
+    def carried(self) -> Carried | None:
+        found = [row for row in self.program.sessions(self.hub) if row["user"].casefold() == USER]
+        if not found:
+            return None
+        row = found[-1]
+        how = row["connections"], row["half_duplex"], row["compression"], row["udp"], row["tls_version"]
+        return Carried(*how)
+
+
+class RealServer(Far):
+    """`vpnserver`."""
+
+    hub = "FAR"
+    inside = "10.99.0.1/24"
+    password = "wonderland"
+
+    def start(self) -> None:
+        self.program = peers.Server(self.host)
+        if self.variant.tls:
+            self.program.env["OPENSSL_CONF"] = str(only_version(self.host, self.variant.tls))
+        self.program.start()
+        self.program.create_hub(self.hub)
+        if self.files is None:
+            self.program.create_user(self.hub, USER, self.password)
+        else:
+            self.program.create_certificate_user(self.hub, USER, self.files[0])
+        self.program.set_policy(self.hub, USER, {"TimeOut": TIMEOUT_S})
+        self.program.bridge(self.hub, "far", cidrs=[self.inside])
+
+    def restart(self) -> None:
+        self.program.restart()
+        until(lambda: self.host.has_interface("tap_far"), seconds=20, what="the bridge being there")
+        self.host.add_address("tap_far", self.inside)
+        self.host.ip("link set tap_far up")
+
+    def fill(self, full: bool) -> None:
+        self.program.say(f"Hub {self.hub}", f"SetMaxSession {1 if full else 0}")  # the bridge is one
+
+    def deny(self, denied: bool) -> None:
+        self.program.set_policy(self.hub, USER, {"Access": not denied})
+
+    def carried(self) -> Carried | None:
+        found = [row for row in self.program.sessions(self.hub) if row["User Name"].casefold() == USER]
+        return read_status(self.program.session(self.hub, found[-1]["Session Name"])) if found else None
+
+
+# -- the end that joins -----------------------------------------------------------------------------------------------
+
+
+class Near(ABC):
+    """What joins."""
+
+    official = False  # a program of others, to be restarted when it is poisoned
+
+    def __init__(self, host: Host, variant: Variant, inside: str) -> None:
+        self.host: Final = host
+        self.variant: Final = variant
+        self.inside: Final = inside  # its address on the virtual LAN, with prefix length
+
+    @abstractmethod
+    def start(self) -> None:
+        """Make ready."""
+
+    @abstractmethod
+    def join(self, login: Login) -> None:
+        """Join; returns when the session is up."""
+
+    @abstractmethod
+    def refused(self, login: Login) -> int:
+        """Join in vain; the code that this end reports. Nothing of the attempt is left."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """End the session in order."""
+
+    def carried(self) -> Carried | None:
+        """How this end says that its session is carried; None if it does not say."""
+        return None
+
+    def revive(self) -> None:
+        """Start the program anew, because it did not come back by itself."""
+        raise LabError("ours did not come back by itself")
+
+
+class OfficialClient(Near):
+    """`vpnclient`."""
+
+    official = True
+
+    def start(self) -> None:
+        self.program = peers.Client(self.host)
+        self.program.start()
+        self._number = 0
+
+    def _account(self, login: Login, cidrs: list[str]) -> str:
+        self._number += 1
+        variant = self.variant
+        self.program.create_account(
+            f"v{self._number}", server=login.address, port=login.port, hub=login.hub, user=login.user,
+            password=login.password, certificate=login.certificate, cidrs=cidrs, max_tcp=variant.connections,
+            half=variant.half, compress=variant.compress, udp=variant.udp,
+        )  # fmt: skip
+        return f"v{self._number}"
+
+    def join(self, login: Login) -> None:
+        self.account = self._account(login, [self.inside])
+        self.program.connect(self.account, seconds=UP_S)
+
+    def refused(self, login: Login) -> int:
+        account = self._account(login, [])
+        before = len(self.program.logged())
+        self.program.say(f"AccountConnect {account}")
+        code = logged_code(lambda: self.program.logged()[before:])
+        self.program.say(f"AccountDisconnect {account}")
+        return code
+
+    def leave(self) -> None:
+        self.program.disconnect(self.account)
+
+    def carried(self) -> Carried | None:
+        return read_status(self.program.status(self.account))
+
+    def revive(self) -> None:
+        self.program.restart()
+
+
+class OurCard(Near):
+    """`ukihashi card up`."""
+
+    def start(self) -> None:
+        self.program = Card(self.host)
+
+    def _account(self, login: Login, name: str) -> None:
+        variant = self.variant
+        proof: dict[str, Any] = {"method": "password", "password": login.password}
+        if login.certificate is not None:
+            proof = dict(zip(("certificate", "key"), map(str, login.certificate), strict=True))
+            proof["method"] = "certificate"
+        standard = {
+            "max_connections": variant.connections,
+            "half_duplex": variant.half,
+            "compression": variant.compress,
+            "udp_acceleration": variant.udp,
+        }
+        self.program.account(
+            name,
+            {
+                "hub": {"host": login.address, "port": login.port, "hub": login.hub, "user": login.user},
+                "trust": {"mode": "first-use"},
+                "login": proof,
+                "interface": {"name": f"uk{name}", "mac": "02:00:00:00:77:01", "addresses": [self.inside]},
+                "standard": standard,
+            },
+        )
+
+    def join(self, login: Login) -> None:
+        self._account(login, "far")
+        self.program.up("far", seconds=UP_S)
+
+    def refused(self, login: Login) -> int:
+        self._account(login, "no")
+        done = self.program.ask("card", "up", "no", timeout_s=UP_S)
+        if done.returncode == 0:
+            self.program.leave("no")
+        return next((code for code in Code if sentence(code)[:30] in done.stderr), 0)
+
+    def leave(self) -> None:
+        self.program.leave("far")
+
+    def carried(self) -> Carried | None:
+        row = self.program.status("far")
+        how = row["connections"], row["half_duplex"], row["compression"], row["udp"], row["tls"]
+        return Carried(*how)
+
+
+class RealCascade(Near):
+    """A hub of a `vpnserver` joins as a bridge."""
+
+    official = True
+    hub = "NEAR"
+
+    def start(self) -> None:
+        self.program = peers.Server(self.host)
+        self.program.start()
+        self.program.create_hub(self.hub)
+        self.program.bridge(self.hub, "near", cidrs=[self.inside])
+        self._number = 0
+
+    def _make(self, login: Login) -> str:
+        self._number += 1
+        self.name = f"c{self._number}"
+        variant = self.variant
+        self.program.create_cascade(
+            self.hub, self.name, server=login.address, port=login.port, far_hub=login.hub, user=login.user,
+            password=login.password, certificate=login.certificate, max_tcp=variant.connections, half=variant.half,
+            compress=variant.compress,
+        )  # fmt: skip
+        self.program.cascade(self.hub, self.name)
+        return self.name
+
+    def join(self, login: Login) -> None:
+        name = self._make(login)
+        until(lambda: self.carried() is not None, seconds=UP_S, what=f"cascade {name} being up", step_s=0.3)
+
+    def refused(self, login: Login) -> int:
+        before = len(self.program.logged())
+        name = self._make(login)
+        code = logged_code(lambda: self.program.logged()[before:])
+        self.program.cascade(self.hub, name, online=False)
+        return code
+
+    def leave(self) -> None:
+        self.program.cascade(self.hub, self.name, online=False)
+
+    def carried(self) -> Carried | None:
+        status = self.program.cascade_status(self.hub, self.name)
+        return read_status(status) if "Established" in status.get("Session Status", "") else None
+
+    def revive(self) -> None:
+        self.program.restart()
+        until(lambda: self.host.has_interface("tap_near"), seconds=20, what="the bridge being there")
+        self.host.add_address("tap_near", self.inside)
+        self.host.ip("link set tap_near up")
+
+
+class OurCascade(Near):
+    """Our hub joins as a bridge."""
+
+    hub = "LAN"
+
+    def start(self) -> None:
+        self.program = Hub(self.host)
+        self.program.start()
+        port = self.program.tell("list")[0]["host_port"]
+        self.host.add_address(port, self.inside)
+
+    def join(self, login: Login) -> None:
+        self.program.create_cascade(self.hub, "far", login, self.variant)
+        until(lambda: self.carried() is not None, seconds=UP_S, what="the cascade being up", step_s=0.2)
+
+    def refused(self, login: Login) -> int:
+        self.program.create_cascade(self.hub, "no", login, self.variant)
+
+        def look() -> int:
+            return int(self.program.cascade(self.hub, "no").get("code") or 0)
+
+        code = until(look, seconds=UP_S, what="the cascade being refused", step_s=0.2)
+        self.program.delete_cascade(self.hub, "no")
+        return code
+
+    def leave(self) -> None:
+        self.program.delete_cascade(self.hub, "far")
+
+    def carried(self) -> Carried | None:
+        row = self.program.cascade(self.hub, "far")
+        if row.get("state") != "online":
+            return None
+        how = row["connections"], row["half_duplex"], row["compression"], row["udp"], row["tls"]
+        return Carried(*how)
+
+
+# -- reading what others say ------------------------------------------------------------------------------------------
+
+
+def read_status(items: dict[str, str]) -> Carried | None:
+    """From the items that vpncmd prints of a session, at either end; None while there is no session."""
+
+    def item(*words: str) -> str:
+        return next((value for name, value in items.items() if all(word in name for word in words)), "")
+
+    if not items:
+        return None
+    cipher = item("Encryption")
+    return Carried(
+        connections=sum(map(int, re.findall(r"\d+", item("Number of", "TCP")))) or 1,
+        half="Yes" in item("Half Duplex"),
+        compress=not item("Compression").startswith(("No", "0")),
+        udp="Yes" in item("UDP Acceleration is Active"),
+        tls="" if not cipher else "TLSv1.3" if "TLS_" in cipher else "TLSv1.2",
+    )
+
+
+def logged_code(look: Callable[[], str]) -> int:
+    """The error code in a log of an official program, waited for."""
+    found = until(
+        lambda: re.search(r"(?:Error code|code|Code)[: ]+(\d+)", look()), seconds=UP_S, what="a refusal", step_s=0.3
+    )
+    return int(found[1])
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def make_certificate(host: Host) -> tuple[Path, Path]:
+    """A certificate of its own making for `USER`, and its key (PEM)."""
+    certificate, key = host.folder / "user.pem", host.folder / "user.key"
+    words = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", f"/CN={USER}"]
+    host.run(["openssl", "req", *words, "-keyout", key, "-out", certificate])
+    return certificate, key
+
+
+def only_version(host: Host, version: str) -> Path:
+    """A configuration of the TLS library for an official program: this version alone."""
+    path = host.folder / "openssl.cnf"
+    path.write_text(
+        "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = only\n"
+        f"[only]\nMinProtocol = {version}\nMaxProtocol = {version}\n"
+    )
+    return path
