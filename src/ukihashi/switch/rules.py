@@ -1,6 +1,13 @@
-"""What holds for a whole virtual hub's switch, set by its administrator (protocol section 18)."""
+"""What holds at a virtual hub's switch: for the whole, set by its administrator, and for one port (protocol section 18)."""
 
 import msgspec
+
+from ukihashi.wire.policy import DEFAULT, Policy
+
+LEAST_STATIONS = 3  # a lower limit counts as this one; also the limit of who may not bridge
+LEAST_IPV4 = 4  # the same for IPv4 addresses, and who may not route
+LEAST_IPV6 = 5
+IPV6_WITHOUT_ROUTING = 15
 
 
 class HubRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -15,3 +22,36 @@ class HubRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     privacy_drops_arp: bool = True
     least_client_build: int = 0  # official clients older than that are refused (section 8.3)
     required_client_id: int = 0
+
+
+class PortRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Rules of one port. The defaults are those of a port that may do everything."""
+
+    policy: Policy = DEFAULT
+    user: str = ""
+    group: str = ""
+    bridge: bool = False
+    monitor: bool = False  # hears everything and sends nothing
+    over_ipv6: bool = False  # the member's connection
+    confined: bool = False  # neither bridges nor routes, whatever the policy says (18.6)
+    is_hub_port: bool = False  # the hub machine's own place
+
+
+def most_stations(rules: PortRules) -> int:
+    """Source MACs that the port may use (18.2); 0 = any number."""
+    return _most(rules.policy.max_mac, LEAST_STATIONS if rules.confined or rules.policy.no_bridge else 0, LEAST_STATIONS)
+
+
+def most_ipv4(rules: PortRules) -> int:
+    """IPv4 addresses (18.5)."""
+    return _most(rules.policy.max_ip, LEAST_IPV4 if rules.confined or rules.policy.no_routing else 0, LEAST_IPV4)
+
+
+def most_ipv6(rules: PortRules) -> int:
+    """IPv6 addresses (18.5)."""
+    return _most(rules.policy.max_ipv6, IPV6_WITHOUT_ROUTING if rules.policy.no_routing_v6 else 0, LEAST_IPV6)
+
+
+def _most(given: int, implied: int, least: int) -> int:
+    limits = [limit for limit in (given, implied) if limit]
+    return max(min(limits), least) if limits else 0
