@@ -31,7 +31,7 @@ from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.locale import LANGUAGES, _, catalogue
 from ukihashi.net.host import own_address
 from ukihashi.net.privileges import identity, is_root
-from ukihashi.net.suites import NO_PICK, Pick, check_key, check_pick
+from ukihashi.net.suites import NO_PICK, Pick, check_key, check_pick, usual_names
 from ukihashi.net.tls import server_context
 from ukihashi.ops import log
 from ukihashi.pki import ca
@@ -60,7 +60,7 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
         UkihashiError: it can't start. The sentence says why; nothing is left running.
     """
     ready = _prepare(listen, log_format)
-    serving = _Serving(ready.options, first=first)
+    serving = _Serving(ready.options, ready.pick, first=first)
     settings = Supervisor(
         listen=[(one.address, one.port) for one in _bindable(ready.endpoints)],
         state_dir=ready.state / "hub",
@@ -116,8 +116,9 @@ def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
 class _Serving:
     """What the supervisor calls back."""
 
-    def __init__(self, options: LiveOptions, *, first: bool) -> None:
+    def __init__(self, options: LiveOptions, pick: Pick, *, first: bool) -> None:
         self._options = options
+        self._ciphers = pick.tls13 + pick.tls12 or usual_names()
         self._first = first
         self._serves = False  # set in the supervisor: a control process started anew inherits it
 
@@ -136,7 +137,10 @@ class _Serving:
             session_timeout_s=config.session_timeout_s,
             mac_ageing_s=config.mac_ageing_s,
             host_ports=start.host_ports,
+            certificate=key.der,
+            ciphers=self._ciphers,
         )
+        log.keep(facts.log.note)
         page_dir = Path(config.page_dir) if config.page_dir else None
 
         async def web(listener: socket.socket, api: control.WebApi) -> None:

@@ -1,10 +1,11 @@
 """What the verbs of a hub share: the facts of this start, the way to the other processes, how a hub is named."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ukihashi.config.hub import Endpoint
 from ukihashi.errors import N_, UsageError
+from ukihashi.hub.log_ring import LogRing
 from ukihashi.hub.messages import Message
 from ukihashi.hub.storage import Storage
 from ukihashi.net.control_socket import Row
@@ -25,6 +26,9 @@ class Facts:
     session_timeout_s: float = 20.0
     mac_ageing_s: float = 600.0
     host_ports: bool = True  # whether the supervisor may make interfaces (root)
+    certificate: bytes = b""  # the hub's own, DER
+    ciphers: tuple[str, ...] = ()  # cipher suites that are offered, the first liked best
+    log: LogRing = field(default_factory=LogRing)
 
 
 class Live(Protocol):

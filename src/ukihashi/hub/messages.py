@@ -291,6 +291,7 @@ class OptionsPut(Message, frozen=True):
     session_timeout_s: float
     mac_ageing_s: float
     changes: list[dict[str, Any]]  # all of them, for the log
+    certificate: bytes = b""  # DER
 
 
 class LimitsPut(Message, frozen=True):

@@ -108,7 +108,9 @@ class Wishes:
             config = live.config
             self._house.send(
                 "control",
-                OptionsPut(config.public_address, config.session_timeout_s, config.mac_ageing_s, rows),
+                OptionsPut(
+                    config.public_address, config.session_timeout_s, config.mac_ageing_s, rows, live.identity.der
+                ),
             )
         return rows
 

@@ -129,6 +129,11 @@ def default_tls13() -> tuple[str, ...]:
     return tuple(sorted(usual_suites(), key=lambda name: name != FAVOURITE))
 
 
+def usual_names() -> tuple[str, ...]:
+    """What is offered without a pick, the first liked best."""
+    return tuple(suite.name for suite in available() if suite.offered)
+
+
 def check_pick(names: Iterable[str]) -> Pick:
     """Sort names by TLS version, in the given order; each must be one that can be had.
 

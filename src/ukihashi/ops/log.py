@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
@@ -49,6 +49,17 @@ def configure(form: str, texts: Mapping[str, str], stream: TextIO | None = None)
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+
+
+def keep(note: Callable[[Mapping[str, Any]], None]) -> None:
+    """Give every event to `note`, too, as it is before it becomes a line."""
+
+    def told(_logger: object, _method: str, event: Event) -> Event:
+        note(event)
+        return event
+
+    *before, shape = structlog.get_config()["processors"]
+    structlog.configure(processors=[*before, told, shape])
 
 
 def _stamp(_logger: object, _method: str, event: Event) -> Event:

@@ -40,6 +40,7 @@ class Identity:
     kind: Literal["RSA", "ECDSA"]  # of the key: what cipher suites it can serve
     made_key: bool = False  # now, for the first time
     made_certificate: bool = False  # now, for the first time or anew
+    der: bytes = b""  # the certificate
 
 
 def load_or_make(folder: Path, *, name: str, now: dt.datetime) -> Identity:
@@ -102,13 +103,15 @@ def _identity(certificate_path: Path, key_path: Path) -> Identity:
 
     certificate = _read_certificate(certificate_path)
     public = certificate.public_key()
+    der = certificate.public_bytes(Encoding.DER)
     return Identity(
         certificate=certificate_path,
         key=key_path,
         pin=hashlib.sha256(_spki(public)).digest(),
-        fingerprint=hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest(),
+        fingerprint=hashlib.sha256(der).digest(),
         not_after=certificate.not_valid_after_utc,
         kind="RSA" if isinstance(public, rsa.RSAPublicKey) else "ECDSA",
+        der=der,
     )
 
 

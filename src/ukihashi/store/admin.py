@@ -30,3 +30,14 @@ def put(db: Database, argon2: str, *, one_time: bool, now: float) -> None:
         " changed_at = excluded.changed_at",
         (argon2, one_time, now),
     )
+
+
+def rpc_hash(db: Database) -> bytes:
+    """SHA0 form of the password for tools of others; b"" = they are refused."""
+    row = db.row("SELECT rpc_hash FROM admin WHERE id = 1")
+    return (row["rpc_hash"] if row else None) or b""
+
+
+def put_rpc_hash(db: Database, rpc_hash: bytes) -> None:
+    """Let tools of others in with this password, or with b"" no more."""
+    db.do("UPDATE admin SET rpc_hash = ? WHERE id = 1", (rpc_hash or None,))
