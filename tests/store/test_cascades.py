@@ -32,9 +32,9 @@ def test_what_is_set_is_kept_and_what_is_deleted_is_gone(db: Database, hub: Hub)
 
 def test_cascades_are_listed_by_name_and_go_with_their_hub(db: Database, hub: Hub) -> None:
     other = hubs.create(db, "OTHER", subnet4="10.81.8.0/24", subnet6="fd3c:1:3::/64", now=1.0)
-    for home, name in ((hub, "b"), (other, "a"), (hub, "A")):
+    for home, name in ((other, "a"), (hub, "b"), (hub, "A")):
         cascades.create(db, home, name, account=ACCOUNT, secrets={}, now=1.0)
     assert [one.name for one in cascades.all_cascades(db, hub)] == ["A", "b"]
-    assert [one.hub_id for one in cascades.all_cascades(db)] == [hub.id, other.id, hub.id]
+    assert [one.hub_id for one in cascades.all_cascades(db)] == [other.id, hub.id, hub.id]
     hubs.delete(db, hub)
     assert [one.name for one in cascades.all_cascades(db)] == ["a"]

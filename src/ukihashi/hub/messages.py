@@ -243,6 +243,34 @@ class HostPort(Message, frozen=True):
     interface: str
 
 
+class CascadeWanted(Message, frozen=True):
+    """Join another hub as a client. Supervisor to worker, with one descriptor: the cable of that port."""
+
+    cascade: int  # its number in the database; the larger, the younger
+    hub: str  # the virtual hub that it is a port of
+    name: str
+    policy: Policy = DEFAULT  # of what comes from there
+
+
+class CascadeGone(Message, frozen=True):
+    """Control to supervisor to worker: end it, pull the plug."""
+
+    cascade: int
+
+
+class CascadeLink(Message, frozen=True):
+    """Supervisor to control, with one descriptor: the link to a newly started process (`config.cascade`)."""
+
+    cascade: int
+
+
+class CascadeUp(Message, frozen=True):
+    """Control to worker: a session carries its frames, or none does."""
+
+    cascade: int
+    up: bool
+
+
 class PeerLink(Message, frozen=True):
     """Supervisor to worker or control, with one descriptor attached: the stream to a restarted `who`.
 
@@ -354,6 +382,10 @@ AnyMessage = (
     | HostPortWanted
     | HostPortGone
     | HostPort
+    | CascadeWanted
+    | CascadeGone
+    | CascadeLink
+    | CascadeUp
     | PeerLink
     | Stop
     | Failed
