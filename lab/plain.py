@@ -31,6 +31,8 @@ KEEPALIVE_S: Final = 3.0  # of our own silence; servers give up after 20 s
 BUILD: Final = 9674  # of the client we say to be: some servers refuse old ones
 READ: Final = 1 << 16  # bytes
 
+CONTEXT: Final = client_context()
+
 Found = TypeVar("Found")
 
 
@@ -45,7 +47,7 @@ class Opening:
         self.plain = bytearray()  # read and not yet used
         self.ended = False  # the other side has ended the connection, in whatever way
         self.challenge = b""
-        self._tls = TlsChannel(client_context(), server_side=False)
+        self._tls = TlsChannel(CONTEXT, server_side=False)
         if tls:
             self._tls.start()
             self.flush()
