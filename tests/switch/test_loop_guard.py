@@ -56,6 +56,7 @@ def test_the_younger_of_two_ports_is_blocked_neither_way(two: LoopGuard, sent: i
     other = [BROADCAST] if back == 1 else []  # what came with it, unless that very port was blocked by it
     assert list(two.inward([frame, BROADCAST], back, 0.1)) == other
     [found] = two.found
+    assert two.stirred
     assert (found.sent, found.back, found.blocked, found.seconds) == (sent, back, 2, BLOCK_S)
     assert list(two.inward([BROADCAST], 2, 0.2)) == list(two.outward([BROADCAST], 2, 0.2)) == []
     assert list(two.inward([BROADCAST], 1, 0.2)) == [BROADCAST]
@@ -157,7 +158,7 @@ def test_an_old_probe_is_taken_out_and_means_nothing(two: LoopGuard) -> None:
     for n in range(1, loop_guard.RECENT + 1):
         two.tick(n * PERIOD_S)
     assert list(two.inward([old], 2, 9.0)) == []
-    assert two.found == []
+    assert (two.found, two.stirred) == ([], False)
 
 
 def test_a_probe_of_a_port_that_is_gone_means_nothing(two: LoopGuard) -> None:

@@ -88,6 +88,7 @@ class LoopGuard:
         self._others: dict[bytes, float] = {}  # other hubs: when one of their probes passed here last
         self.dropped: dict[int, Counter[str]] = {}  # frames at blocked ports
         self.found: list[Found] = []  # for the caller to take out
+        self.stirred = False  # `found` and `due_at` may have changed between two ticks; for the caller to put back
 
     def add(self, port: int, *, age: int, now: float) -> None:
         """Guard `port`, which is open; its first probe is due at once. `age`: the larger, the younger."""
@@ -192,6 +193,7 @@ class LoopGuard:
         other = self._ports.get(back) if back is not None else None
         if other is not None and other.state is State.BLOCKED:
             return
+        self.stirred = True
         if number > one.returned:
             one.returned = number
             one.in_a_row += 1
