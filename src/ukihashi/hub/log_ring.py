@@ -1,4 +1,4 @@
-"""The newest lines of the hub's own log, for tools that ask for log files: ours goes to standard error, into no file."""
+"""The newest lines of the hub's own log, for tools that ask for log files: ours is a stream, not a file."""
 
 import json
 from collections import deque

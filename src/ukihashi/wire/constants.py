@@ -114,7 +114,10 @@ class Code(IntEnum):
     NOT_ENOUGH_RIGHT = 52
     HUB_ALREADY_EXISTS = 57
     TOO_MANY_HUBS = 58
+    LINK_ALREADY_EXISTS = 59
+    GROUP_NOT_FOUND = 65
     USER_ALREADY_EXISTS = 66
+    GROUP_ALREADY_EXISTS = 67
     NOT_A_PASSWORD_USER = 68
     OLD_PASSWORD_WRONG = 69
     CERT_NOT_TRUSTED = 85  # local
@@ -167,7 +170,10 @@ SENTENCES: Final[dict[int, str]] = {
     Code.NOT_ENOUGH_RIGHT: N_("this user may not do that; ask an admin"),
     Code.HUB_ALREADY_EXISTS: N_("a virtual hub of this name exists already; choose another name"),
     Code.TOO_MANY_HUBS: N_("the server has all the virtual hubs it may have; delete one first"),
+    Code.LINK_ALREADY_EXISTS: N_("a cascade of this name exists already; choose another name"),
+    Code.GROUP_NOT_FOUND: N_("there is no group of this name; check the name"),
     Code.USER_ALREADY_EXISTS: N_("a user of this name exists already; choose another name"),
+    Code.GROUP_ALREADY_EXISTS: N_("a group of this name exists already; choose another name"),
     Code.NOT_A_PASSWORD_USER: N_("this user does not log in by password, so there is none to change"),
     Code.OLD_PASSWORD_WRONG: N_("the old password is wrong; type it again"),
     Code.CERT_NOT_TRUSTED: N_("the server's certificate is not one we trust; compare its fingerprint with the admin"),
