@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-HELPERS: Final = {"__main__", "machine"}
+HELPERS: Final = {"__main__", "machine", "streams"}
 
 
 def names() -> list[str]:
