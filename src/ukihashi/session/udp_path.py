@@ -20,6 +20,8 @@ WINDOW_MS: Final = 30_000  # what is older than the newest datagram by more is d
 FOREIGN: Final = "udp_foreign"  # not sealed by the peer, or not whole: anybody may have sent it
 LATE: Final = "udp_late"
 UNREADABLE: Final = "udp_unreadable"  # the peer's own, but its frame can't be unpacked
+UNREAD: Final = "udp_unread"  # came while the socket's buffer was full; counted by the kernel
+FULL: Final = "udp_full"  # a frame for which the socket had no room: the way is narrower than what it shall carry
 
 
 class Pace:
