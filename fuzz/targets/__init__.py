@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 _VECTORS: Final = Path(__file__).parents[2] / "tests" / "wire"
+SEEDS: Final = Path(__file__).parents[1] / "seeds"  # what official programs said: a folder for each target
 
 
 class Target(Protocol):
@@ -44,6 +45,11 @@ def vectors(of: str = "softether") -> list[dict[str, Any]]:
     """Test vectors to take seeds from: the protocol's, or the "extension"'s."""
     found: list[dict[str, Any]] = json.loads((_VECTORS / f"{of}-vectors.json").read_text())["vectors"]
     return found
+
+
+def overheard(target: str) -> list[bytes]:
+    """What `fuzz.overhear` has kept for a target."""
+    return [path.read_bytes() for path in sorted((SEEDS / target).glob("*.bin"))]
 
 
 def pieces(data: bytes, step: int) -> list[bytes]:
