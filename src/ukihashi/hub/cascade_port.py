@@ -166,6 +166,7 @@ class CascadePorts:
         self._sessions = sessions
         self._random = random
         self._ports: dict[int, CascadePort] = {}  # by number
+        self._ups: set[int] = set()  # those with a session; control may say so before the supervisor gives the cable
         self._guards: dict[str, LoopGuard] = {}  # by virtual hub, casefolded
         self._timer: Timer | None = None
 
@@ -184,6 +185,7 @@ class CascadePorts:
         self._ports[wanted.cascade] = CascadePort(
             hub, wanted, pipe, self._loop, queue_bytes=limit, guard=guard, stirred=self._soon
         )
+        self._set_up(wanted.cascade)
 
     def unplug(self, cascade: int) -> None:
         """It is not wanted any more."""
@@ -193,10 +195,8 @@ class CascadePorts:
 
     def set_up(self, message: CascadeUp) -> None:
         """See `CascadePort.set_up`."""
-        port = self._ports.get(message.cascade)
-        if port is not None:
-            port.set_up(message.up)
-            self._tick()
+        (self._ups.add if message.up else self._ups.discard)(message.cascade)
+        self._set_up(message.cascade)
 
     def rows(self) -> list[dict[str, Any]]:
         """Every one, for listings."""
@@ -212,6 +212,12 @@ class CascadePorts:
             self.unplug(cascade)
         if self._timer is not None:
             self._timer.cancel()
+
+    def _set_up(self, cascade: int) -> None:
+        port = self._ports.get(cascade)
+        if port is not None:
+            port.set_up(cascade in self._ups)
+            self._tick()
 
     def _soon(self) -> None:
         self._loop.at(self._loop.now, self._tick)
@@ -230,9 +236,10 @@ class CascadePorts:
     def _tell(self, guard: LoopGuard) -> None:
         found, guard.found = guard.found, []
         for one in found:
+            port = self._ports.get(one.blocked)
             _log.warning(
                 "loop_found",
-                hub=self._ports[one.blocked].hub.name,
+                hub=port.hub.name if port is not None else "",
                 blocked=self._name(one.blocked),
                 seconds=one.seconds,
                 sent_by=self._name(one.sent),

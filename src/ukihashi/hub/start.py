@@ -25,6 +25,15 @@ class ControlStart:
 
 
 @dataclass(frozen=True, slots=True)
+class CascadeStart:
+    """What a cascade's process is given."""
+
+    name: str  # "HUB/CASCADE"
+    cable: socket.socket  # SEQPACKET: frames (`tap.frame_pipe`)
+    control: socket.socket  # SEQPACKET: what to join, and how it stands (`config.cascade`)
+
+
+@dataclass(frozen=True, slots=True)
 class Supervisor:
     """How a hub is to run."""
 
@@ -37,6 +46,8 @@ class Supervisor:
     options: LiveOptions | None = None  # None: nothing can be changed while it runs
     control_user: str = "ukihashi"
     worker_user: str = "ukihashi-worker"
+    cascade_user: str = "ukihashi-card"
+    cascade: Callable[[CascadeStart], int] | None = None  # a cascade's life, in a process of its own; its exit status
     limits: Limits = field(default_factory=Limits)
     pick: Pick = NO_PICK  # cipher suites
     tell: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr, flush=True)  # noqa: T201

@@ -2,6 +2,7 @@
 
     supervisor --- fork ---> control (asyncio: logins, database, pages)      listens: admin socket, page socket
                --- fork ---> worker  (epoll: TLS, sessions, frames)          listens: the TCP ports
+               --- fork ---> one for each cascade                            (`cascade_children`)
 
 It reads nothing from the network and keeps no secret. A child that ends is started anew: a control process while
 sessions go on, a worker while control and the host ports stay. More than RESTARTS a minute end the hub with a sentence.
@@ -14,19 +15,22 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 from ukihashi import __version__
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
+from ukihashi.hub.cascade_children import CascadeChildren
 from ukihashi.hub.children import Child, Starts, fork
 from ukihashi.hub.doors import WEB_SOCKET, Doors, make_folder
 from ukihashi.hub.hostports import HostPorts
 from ukihashi.hub.messages import (
     STOP_DEADLINE,
+    CascadeGone,
+    CascadeWanted,
     Failed,
     HandedOver,
     HostPortGone,
@@ -38,6 +42,7 @@ from ukihashi.hub.messages import (
     Wish,
 )
 from ukihashi.hub.pipes import PipeBroken, receive_with_fds, send_with_fd
+from ukihashi.hub.signals import Signals
 from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.hub.succession import Succession
 from ukihashi.hub.upgrade import HEEDED, Inherited, InheritedChild, become, inherited
@@ -84,12 +89,11 @@ class _Hub:
         self._heirs_link: socket.socket | None = None  # control's end of the stream to the heir
         self._succession: Succession | None = None
         self._wishes = Wishes(self, settings.options, settings.program, self._poll)
+        self._cascades = CascadeChildren(self, settings.cascade, self._poll, settings.cascade_user)
         self.limits = settings.limits
         self.number = 0
-        self._wake, self._waker = socket.socketpair()
-        self._own(self._wake, self._waker)
-        self._waker.setblocking(False)
-        self._wake.setblocking(False)
+        self._signals = Signals()
+        self._own(*self._signals.sockets)
 
     def __enter__(self) -> Self:
         left = inherited()
@@ -144,10 +148,11 @@ class _Hub:
         """For `Wishes`: only a failure returns."""
         listeners, fronts = self._doors.leave()
         children = [*self._children.values(), *self._retired]
+        self._cascades.pause()
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
-        for number in self._signals_that_came():  # and were not read yet: they are the new program's to hear
+        for number in self._signals.came():  # and were not read yet: they are the new program's to hear
             os.kill(os.getpid(), number)
         become(
             self._settings.program,
@@ -173,6 +178,7 @@ class _Hub:
             self.kill(child)
             self._reap(child)
         self._wishes.stop()
+        self._cascades.pause()
         self._host_ports.close()
         self._doors.close()
         for sock in self._owned:
@@ -200,7 +206,7 @@ class _Hub:
 
     def _live_as_worker(self, name: str, parent: int, link: socket.socket, peer: socket.socket) -> int:
         settings = self._settings
-        self._keep_only(link, peer, *self._doors.listeners)
+        self.keep_only(link, peer, *self._doors.listeners)
         raise_descriptor_limit()
         context = server_context(settings.certificate, settings.key, pick=settings.pick)
         # A relative path needs no right to the folders above; and there is nothing else to find in there.
@@ -223,16 +229,17 @@ class _Hub:
     def _live_as_control(self, parent: int, link: socket.socket, peer: socket.socket) -> int:
         settings = self._settings
         endpoints, may_make_ports = self._doors.endpoints, is_root()
-        self._keep_only(link, peer, *self._doors.fronts)
+        self.keep_only(link, peer, *self._doors.fronts)
         os.chdir(settings.state_dir)
         drop(self._control_identity)
         die_with(parent, signal.SIGKILL)
         web, admin = self._doors.fronts
         return self._control(ControlStart(link, peer, web, admin, settings.state_dir, endpoints, may_make_ports))
 
-    def _keep_only(self, *kept: socket.socket) -> None:
-        """Close, in a child, what belongs to the supervisor and the other child."""
+    def keep_only(self, *kept: socket.socket) -> None:
+        """Close, in a child, what belongs to the supervisor and the other children."""
         self._host_ports.forget()
+        self._cascades.forget()
         for child in [*self._children.values(), *self._retired]:
             os.close(child.pidfd)
         for sock in {*self._owned, *self._doors.sockets} - set(kept):
@@ -257,8 +264,8 @@ class _Hub:
     # -- the supervisor's life ------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        self._poll.register(self._wake.fileno(), select.POLLIN)
-        with self._signals():
+        self._poll.register(self._signals.fileno(), select.POLLIN)
+        with self._signals.heard():
             if self._succession is not None:
                 self._succession.begin()
             else:
@@ -266,26 +273,13 @@ class _Hub:
                 self._own(worker_end)
                 self._start("control", control_end)
                 self._start("worker", worker_end)
-            while self._children or self._retired:
+            while self._children or self._retired or self._cascades:
                 self._turn()
         return self._status
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The signals that we heed become a byte to read, their number; everything happens in the loop."""
-        old_fd = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        old = {number: signal.signal(number, lambda *_: None) for number in HEEDED}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)  # an upgrade held them back until somebody would hear them
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(old_fd)
-
     def _turn(self) -> None:
         ready = {fd for fd, _ in self._poll.poll(self._patience_ms())}
-        if self._wake.fileno() in ready:
+        if self._signals.fileno() in ready:
             self._signalled()
         for child in [*self._children.values(), *self._retired]:
             if child.link.fileno() in ready:
@@ -293,6 +287,7 @@ class _Hub:
         for child in [*self._children.values(), *self._retired]:
             if child.pidfd in ready:
                 self._ended(child)
+        self._cascades.look(ready)
         if self._stopping_since is None:
             self._wishes.look(ready)
             if self._succession is not None:
@@ -301,14 +296,8 @@ class _Hub:
             for child in [*self._children.values(), *self._retired]:
                 self.kill(child)
 
-    def _signals_that_came(self) -> set[int]:
-        try:
-            return set(self._wake.recv(4096))
-        except BlockingIOError:
-            return set()
-
     def _signalled(self) -> None:
-        numbers = self._signals_that_came()
+        numbers = self._signals.came()
         if numbers == {signal.SIGHUP} and not self._terminal.is_gone():
             self._wishes.reload()
         elif numbers:
@@ -317,7 +306,8 @@ class _Hub:
     def _patience_ms(self) -> int | None:
         if self._stopping_since is not None:
             return 250
-        dues = [self._wishes.patience_s, self._succession.patience_s if self._succession is not None else None]
+        dues = [self._wishes.patience_s, self._cascades.patience_s]
+        dues += [self._succession.patience_s] if self._succession is not None else []
         return min((int(due * 1000) + 1 for due in dues if due is not None), default=None)
 
     def _stop(self, status: int) -> None:
@@ -329,6 +319,7 @@ class _Hub:
         self._wishes.stop()
         self._succession = None
         self._doors.close_ports()
+        self._cascades.stop()
         for name in list(self._children):
             self.send(name, Stop())
 
@@ -358,7 +349,7 @@ class _Hub:
         assert self._heirs_link is not None
         self.send("control", PeerLink("worker"), [self._heirs_link.fileno()])
         self._disown(self._heirs_link)
-        self._give_host_ports()
+        self._give_ports()
 
     def succeeded(self) -> None:
         """The upgrade is finished."""
@@ -412,6 +403,10 @@ class _Hub:
             elif isinstance(message, HostPortGone):
                 if self._host_ports.remove(message.hub):
                     self.send("worker", message)
+            elif isinstance(message, CascadeWanted):
+                self._cascades.want(message)
+            elif isinstance(message, CascadeGone):
+                self._cascades.remove(message.cascade)
             elif isinstance(message, Stop):
                 self._stop(0)
             elif isinstance(message, Wish):
@@ -467,7 +462,7 @@ class _Hub:
         return self._succession.worker_ended()
 
     def _restart(self, name: str) -> None:
-        """A new `name`, linked to the other child; a new worker gets the host ports again."""
+        """A new `name`, linked to the other child; a new worker gets host ports and cascades again."""
         other = "control" if name == "worker" else "worker"
         its_end, others_end = socket.socketpair()
         self._own(others_end)
@@ -475,11 +470,12 @@ class _Hub:
         self.send(other, PeerLink(name), [others_end.fileno()])
         self._disown(others_end)
         if name == "worker":
-            self._give_host_ports()
+            self._give_ports()
 
-    def _give_host_ports(self) -> None:
+    def _give_ports(self) -> None:
         for host_port in self._host_ports.all():
             self.send("worker", *host_port)
+        self._cascades.give_cables()
 
     def tell(self, error: UkihashiError) -> None:
         """A sentence for the log."""
