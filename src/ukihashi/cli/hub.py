@@ -10,6 +10,7 @@ import click
 
 from ukihashi.cli import hub_sessions
 from ukihashi.cli.ciphers import hub_ciphers
+from ukihashi.cli.import_config import import_config
 from ukihashi.cli.options import HUB_COMMANDS, set_hub_options
 from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write, yes_no
 from ukihashi.cli.upgrade import upgrade
@@ -32,7 +33,7 @@ def hub(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | Non
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
-for _command in (user, hub_ciphers, upgrade, *HUB_COMMANDS):
+for _command in (user, hub_ciphers, import_config, upgrade, *HUB_COMMANDS):
     hub.add_command(_command)
 
 
@@ -172,7 +173,7 @@ def change(words: tuple[str, ...], online: bool | None, as_json: bool) -> None:
         return
     if online is None or len(words) > 1:
         raise UsageError(N_("nothing to change; give NAME with --online or --offline, or KEY and VALUE"))
-    show(client().ask("set", name=words[0], online=online), _hub_columns()[:-2], as_json=as_json, empty="")
+    show(client().ask("hub_set", name=words[0], online=online), _hub_columns()[:-2], as_json=as_json, empty="")
 
 
 @hub.command(help=_("Delete a virtual hub with its users and join links; its sessions end."))

@@ -1,10 +1,14 @@
 """What the verbs of a hub share: the facts of this start, the way to the other processes, how a hub is named."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import structlog
+
+from ukihashi.auth.names import name_key
 from ukihashi.config.hub import Endpoint
-from ukihashi.errors import N_, UsageError
+from ukihashi.errors import N_, UkihashiError, UsageError
 from ukihashi.hub.log_ring import LogRing
 from ukihashi.hub.messages import Message
 from ukihashi.hub.storage import Storage
@@ -13,6 +17,8 @@ from ukihashi.store import hubs
 from ukihashi.store.hubs import Hub
 
 MAX_PASSWORD: Final = 256  # characters
+
+_log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -58,6 +64,20 @@ async def pick_hub(storage: Storage, name: str) -> Hub:
         raise UsageError(N_("there is no virtual hub yet; make one with: ukihashi hub create {name}"), name="LAN")
     names = ", ".join(one.name for one in known)
     raise UsageError(N_("there are several virtual hubs; name one of: {names}"), names=names)
+
+
+async def end_sessions(live: Live, hub: Hub, names: Collection[str], reason: str) -> int:
+    """End the sessions of these users; `reason` is for the log. How many there were."""
+    keys = {name_key(name) for name in names}
+    ended = 0
+    try:
+        for session in await live.ask_worker("sessions", hub=hub.name):
+            if name_key(str(session.get("user", ""))) in keys:
+                name = str(session.get("session", ""))
+                ended += len(await live.ask_worker("disconnect", hub=hub.name, name=name, reason=reason))
+    except UkihashiError as error:
+        _log.warning("internal_error", reason=str(error))  # without a worker there are no sessions either
+    return ended
 
 
 def check_length(password: str, least: int) -> None:

@@ -17,10 +17,14 @@ from typing import Any, Final, Protocol
 import structlog
 
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
+from ukihashi.hub.accounting import Accounting
 from ukihashi.hub.administrator import Administrator
 from ukihashi.hub.backstage import Facts
 from ukihashi.hub.desk import Desk, upgrade_row
+from ukihashi.hub.filters import Filters
+from ukihashi.hub.groups import Groups
 from ukihashi.hub.hashing import Hasher
+from ukihashi.hub.importing import Importer
 from ukihashi.hub.live import Links
 from ukihashi.hub.logins import Logins
 from ukihashi.hub.messages import (
@@ -31,11 +35,13 @@ from ukihashi.hub.messages import (
     LoginAsked,
     LoginRefused,
     OptionsPut,
+    PasswordAsked,
     Ready,
     SessionClosed,
     SessionCut,
     SessionOpened,
     SessionResumed,
+    Traffic,
     Upgraded,
 )
 from ukihashi.hub.people import People
@@ -44,7 +50,7 @@ from ukihashi.hub.storage import Storage
 from ukihashi.locale import say
 from ukihashi.net import control_socket
 from ukihashi.net.control_socket import Row, Verbs, asker
-from ukihashi.store import hubs, users
+from ukihashi.store import hubs
 from ukihashi.store.db import Database
 from ukihashi.wire.constants import Code
 
@@ -162,12 +168,26 @@ class _Control:
             loop.add_signal_handler(number, links.stopping.set)
         self._logins = Logins(storage, self._hasher)
         self._desk = Desk(self._facts, storage, links)
+        self._accounting = Accounting(storage, links)
         people = People(self._facts, storage, self._hasher, links)
+        groups = Groups(storage, links)
+        filters = Filters(storage, self._desk.tell_worker)
         administrator = Administrator(storage, self._hasher)
-        verbs = Verbs({**self._desk.verbs(), **people.verbs(), **administrator.verbs()})
+        importer = Importer(storage, self._desk)
+        verbs = Verbs(
+            {
+                **self._desk.verbs(),
+                **people.verbs(),
+                **groups.verbs(),
+                **filters.verbs(),
+                **administrator.verbs(),
+                **importer.verbs(),
+            }
+        )
         tasks = [
             asyncio.create_task(links.follow_supervisor(self._heed), name="supervisor"),
             asyncio.create_task(self._follow_worker(), name="worker"),
+            asyncio.create_task(self._accounting.run(), name="accounting"),
         ]
         if web is not None:
             tasks.append(asyncio.create_task(self._web(web, WebApi(verbs)), name="web"))
@@ -188,6 +208,7 @@ class _Control:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._accounting.write(last=True)
             links.close()
             self._hasher.close()
             storage.close()
@@ -213,7 +234,7 @@ class _Control:
         async with asyncio.TaskGroup() as group:
 
             def handle(message: AnyMessage) -> None:
-                if isinstance(message, LoginAsked):
+                if isinstance(message, LoginAsked | PasswordAsked):
                     if self._deciding >= MAX_LOGINS:
                         busy = LoginAnswered(message.ask, error=int(Code.HUB_IS_BUSY))
                         group.create_task(self._links.tell_worker(busy))
@@ -222,7 +243,9 @@ class _Control:
                     group.create_task(self._decide(message))
                 elif isinstance(message, SessionOpened):
                     _log.info("session_opened", **_fields(message))
-                    group.create_task(self._note_login(message))
+                    group.create_task(self._accounting.opened(message))
+                elif isinstance(message, Traffic):
+                    self._accounting.add(message)
                 elif isinstance(message, SessionClosed):
                     _log.info("session_closed", **_fields(message))
                 elif isinstance(message, SessionCut):
@@ -254,27 +277,18 @@ class _Control:
     async def _worker_is_new(self) -> None:
         await self._desk.announce_all(worker_only=True)
 
-    async def _decide(self, asked: LoginAsked) -> None:
+    async def _decide(self, asked: LoginAsked | PasswordAsked) -> None:
         try:
-            answer = await self._logins.answer(asked)
+            if isinstance(asked, LoginAsked):
+                answer = await self._logins.answer(asked)
+            else:
+                answer = await self._logins.change_password(asked)
         except Exception:  # noqa: BLE001 - a fault of ours in one login must not end the others
             await _log.aexception("internal_error", hub=asked.hub, user=asked.user)
             answer = LoginAnswered(asked.ask, error=int(Code.INTERNAL_ERROR))
         finally:
             self._deciding -= 1
         await self._links.tell_worker(answer)
-
-    async def _note_login(self, opened: SessionOpened) -> None:
-        def note(db: Database) -> None:
-            hub = hubs.find(db, opened.hub)
-            user = users.find(db, hub, opened.user) if hub else None
-            if user is not None:
-                users.note_login(db, user, opened.at)
-
-        try:
-            await self._storage.change(note)
-        except UkihashiError as error:  # a full disk: the session lives on all the same
-            _log.warning("internal_error", reason=str(error))
 
 
 async def _first_end(tasks: list[asyncio.Task[None]], stopping: asyncio.Event) -> None:

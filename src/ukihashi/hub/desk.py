@@ -9,8 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import structlog
 
@@ -18,11 +17,13 @@ from ukihashi.auth.names import check_hub_name, name_key
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError, UsageError
 from ukihashi.hub.addresses import HOST_PORT_NUMBER, addresses, choose_subnets, host_port_name
 from ukihashi.hub.backstage import Facts, Live, pick_hub
+from ukihashi.hub.changes import HubFields, changed_hub
 from ukihashi.hub.messages import HostPortGone, HostPortWanted, HubPut, HubRemoved, Upgraded
+from ukihashi.hub.rows import hub_row
 from ukihashi.hub.storage import Storage
 from ukihashi.net import host
 from ukihashi.net.control_socket import Handler, Row, asker
-from ukihashi.store import hubs, users
+from ukihashi.store import hubs, rules, users
 from ukihashi.store.db import Database
 from ukihashi.store.hubs import Hub
 
@@ -49,7 +50,7 @@ class Desk:
             "disconnect": self.disconnect,
             "list": self.list_hubs,
             "create": self.create,
-            "set": self.set_hub,
+            "hub_set": self.hub_set,
             "delete": self.delete,
             "options": self.options,
             "set_option": self.set_option,
@@ -135,7 +136,7 @@ class Desk:
         except UkihashiError:
             live = None
         return [
-            _hub_row(one) | {"users": counts.get(one.id, 0), "sessions": None if live is None else live[one.name]}
+            hub_row(one) | {"users": counts.get(one.id, 0), "sessions": None if live is None else live[one.name]}
             for one in known
         ]
 
@@ -167,20 +168,19 @@ class Desk:
         hub = await self._storage.change(make)
         _log.info("hub_created", hub=hub.name, subnet4=hub.subnet4, subnet6=hub.subnet6, by=asker.get())
         await self.announce(hub)
-        return [_hub_row(hub)]
+        return [hub_row(hub)]
 
-    async def set_hub(self, name: str, online: bool) -> list[Row]:
-        """Put a hub online or offline."""
+    async def hub_set(self, name: str, **fields: Unpack[HubFields]) -> list[Row]:
+        """Change what is named."""
 
         def put(db: Database) -> Hub:
-            hub = hubs.get(db, name)
-            hubs.put_settings(db, replace(hub, online=online))
+            hubs.put_settings(db, changed_hub(hubs.get(db, name), fields))
             return hubs.get(db, name)
 
         hub = await self._storage.change(put)
-        _log.info("hub_changed", hub=hub.name, online=hub.online, by=asker.get())
-        await self._live.tell_worker(self._put(hub))
-        return [_hub_row(hub)]
+        _log.info("hub_changed", hub=hub.name, online=hub.online, changed=sorted(fields), by=asker.get())
+        await self.tell_worker(hub)
+        return [hub_row(hub)]
 
     async def delete(self, name: str) -> list[Row]:
         """Delete a hub with its users; its sessions end."""
@@ -190,11 +190,11 @@ class Desk:
         await self._live.tell_worker(HubRemoved(hub=hub.name))
         if hub.host_port:
             await self._live.tell_supervisor(HostPortGone(hub=hub.name))
-        return [_hub_row(hub)]
+        return [hub_row(hub)]
 
     async def announce(self, hub: Hub) -> None:
         """Tell the worker and the supervisor of one hub."""
-        await self._live.tell_worker(self._put(hub))
+        await self.tell_worker(hub)
         if hub.host_port and self.facts.host_ports:
             wanted = HostPortWanted(hub.name, hub.host_port, list(addresses(hub, HOST_PORT_NUMBER)))
             await self._live.tell_supervisor(wanted)
@@ -203,16 +203,24 @@ class Desk:
         """Tell a new worker of every hub; at the start, the supervisor too."""
         for hub in await self._storage.read(hubs.all_hubs):
             if worker_only:
-                await self._live.tell_worker(self._put(hub))
+                await self.tell_worker(hub)
             else:
                 await self.announce(hub)
 
-    def _put(self, hub: Hub) -> HubPut:
-        return HubPut(
-            hub.name,
-            online=hub.online,
-            ageing_s=self.facts.mac_ageing_s,
-            session_timeout_s=self.facts.session_timeout_s,
+    async def tell_worker(self, hub: Hub) -> None:
+        """Tell the worker how a hub is set now."""
+        access = await self._storage.read(rules.access_list, hub)
+        await self._live.tell_worker(
+            HubPut(
+                hub.name,
+                online=hub.online,
+                ageing_s=self.facts.mac_ageing_s,
+                session_timeout_s=self.facts.session_timeout_s,
+                listed=hub.listed,
+                banner=hub.banner,
+                rules=hub.rules,
+                access=tuple(one.rule for one in access),
+            )
         )
 
     async def _pick(self, name: str) -> Hub:
@@ -231,15 +239,3 @@ def upgrade_row(done: Upgraded) -> Row:
 
 def _networks(hub: Hub) -> tuple[Any, Any]:
     return ipaddress.ip_network(hub.subnet4), ipaddress.ip_network(hub.subnet6)
-
-
-def _hub_row(hub: Hub) -> Row:
-    return {
-        "name": hub.name,
-        "online": hub.online,
-        "subnet4": hub.subnet4,
-        "subnet6": hub.subnet6,
-        "host_port": hub.host_port or None,
-        "host_port_addresses": list(addresses(hub, HOST_PORT_NUMBER)) if hub.host_port else [],
-        "created_at": hub.created_at,
-    }

@@ -5,7 +5,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Unpack
 
 import structlog
 
@@ -14,10 +14,13 @@ from ukihashi.auth.link import Link
 from ukihashi.auth.names import check_user_name, name_key
 from ukihashi.auth.password import hash_password
 from ukihashi.config.hub import parse_public
-from ukihashi.errors import N_, UkihashiError, UsageError
+from ukihashi.errors import N_, UsageError
 from ukihashi.hub.addresses import FIRST_NUMBER, LAST_NUMBER, addresses
-from ukihashi.hub.backstage import Facts, Live, check_length, pick_hub
+from ukihashi.hub.backstage import Facts, Live, check_length, end_sessions, pick_hub
+from ukihashi.hub.changes import UserFields, changed_user
 from ukihashi.hub.hashing import Hasher
+from ukihashi.hub.logins import ADMINISTRATOR_NAME
+from ukihashi.hub.rows import barred, user_details, user_row
 from ukihashi.hub.storage import Storage
 from ukihashi.net import host
 from ukihashi.net.control_socket import Handler, Row, asker
@@ -51,6 +54,7 @@ class People:
             "users": self.users,
             "user_create": self.user_create,
             "user_show": self.user_show,
+            "user_set": self.user_set,
             "user_password": self.user_password,
             "user_delete": self.user_delete,
             "invite": self.invite,
@@ -63,7 +67,8 @@ class People:
     async def users(self, hub: str = "") -> list[Row]:
         """Users of one hub; of all hubs if none is named."""
         named = [await self._pick(hub)] if hub else await self._storage.read(hubs.all_hubs)
-        return [_user_row(one, user) for one in named for user in await self._storage.read(users.all_users, one)]
+        now = self._clock()
+        return [user_row(one, user, now) for one in named for user in await self._storage.read(users.all_users, one)]
 
     async def user_create(
         self,
@@ -78,6 +83,8 @@ class People:
         """Make a user. Without `password` and `anonymous` one is generated and told in the row, this once."""
         home = await self._pick(hub)
         name = check_user_name(name)
+        if name_key(name) == ADMINISTRATOR_NAME:
+            raise UsageError(N_("“{name}” is the hub's own administrator; give the user another name"), name=name)
         if anonymous and (password or standard_hash):
             raise UsageError(N_("an anonymous user has no password; leave one of the two out"))
         forms = _Forms() if anonymous else await self._forms(name, password, standard_hash)
@@ -92,12 +99,28 @@ class People:
             now=self._clock(),
         )
         _log.info("user_created", hub=home.name, user=user.name, login=user.login, by=asker.get())
-        return [_user_row(home, user) | ({"password": forms.told} if forms.told else {})]
+        return [user_row(home, user, self._clock()) | ({"password": forms.told} if forms.told else {})]
+
+    async def user_set(self, name: str, hub: str = "", **fields: Unpack[UserFields]) -> list[Row]:
+        """Change what is named. Who may no longer enter is put out; other sessions keep the policy they began with."""
+        home = await self._pick(hub)
+        now = self._clock()
+
+        def put(db: Database) -> User:
+            user = users.get(db, home, name)
+            users.put(db, changed_user(db, home, user, fields, now), now)
+            return users.get(db, home, name)
+
+        user = await self._storage.change(put)
+        _log.info("user_changed", hub=home.name, user=user.name, changed=sorted(fields), by=asker.get())
+        if why := barred(user, now):
+            await end_sessions(self._live, home, [user.name], f"the user may not enter: {why}")
+        return [user_details(home, user, now)]
 
     async def user_show(self, name: str, hub: str = "") -> list[Row]:
         """One user."""
         home = await self._pick(hub)
-        return [_user_row(home, await self._storage.read(users.get, home, name))]
+        return [user_details(home, await self._storage.read(users.get, home, name), self._clock())]
 
     async def user_password(
         self, name: str, hub: str = "", password: str = "", standard_hash: bool = False
@@ -109,7 +132,7 @@ class People:
         await self._storage.change(users.set_password, user, sha0=forms.sha0, argon2=forms.argon2)
         _log.info("password_set", hub=home.name, user=user.name, by=asker.get())
         user = await self._storage.read(users.get, home, name)
-        return [_user_row(home, user) | ({"password": forms.told} if forms.told else {})]
+        return [user_row(home, user, self._clock()) | ({"password": forms.told} if forms.told else {})]
 
     async def user_delete(self, name: str, hub: str = "") -> list[Row]:
         """Delete a user; running sessions of that user end."""
@@ -117,16 +140,8 @@ class People:
         user = await self._storage.read(users.get, home, name)
         await self._storage.change(users.delete, user)
         _log.info("user_deleted", hub=home.name, user=user.name, by=asker.get())
-        await self._end_sessions(home, user)
-        return [_user_row(home, user)]
-
-    async def _end_sessions(self, hub: Hub, user: User) -> None:
-        try:
-            for session in await self._live.ask_worker("sessions", hub=hub.name):
-                if name_key(str(session.get("user", ""))) == name_key(user.name):
-                    await self._live.ask_worker("disconnect", hub=hub.name, name=str(session.get("session", "")))
-        except UkihashiError as error:
-            _log.warning("internal_error", reason=str(error))  # without a worker there are no sessions either
+        await end_sessions(self._live, home, [user.name], "the user was deleted")
+        return [user_row(home, user, self._clock())]
 
     async def _forms(self, user: str, password: str, standard_hash: bool) -> "_Forms":
         if not password:
@@ -152,9 +167,9 @@ class People:
         def make(db: Database) -> tuple[User, int, int]:
             invites.forget_old(db, now - FORGET_DAYS * 86_400)
             guest = users.find(db, home, name) or users.create(db, home, name, now=now)
-            if guest.anonymous:
+            if guest.kind != "password":
                 raise UsageError(
-                    N_("user “{name}” is let in without a password, so a join link has nothing to give; set one first"),
+                    N_("user “{name}” does not log in by password, so a join link has nothing to give; set one first"),
                     name=guest.name,
                 )
             number = users.assign_number(db, guest, first=FIRST_NUMBER, last=LAST_NUMBER)
@@ -230,15 +245,3 @@ class _Forms:
     sha0: bytes = b""
     argon2: str = ""
     told: str = ""
-
-
-def _user_row(hub: Hub, user: User) -> Row:
-    return {
-        "hub": hub.name,
-        "name": user.name,
-        "login": user.login,
-        "addresses": list(addresses(hub, user.number)) if user.number else [],
-        "note": user.note,
-        "created_at": user.created_at,
-        "last_login_at": user.last_login_at or None,
-    }

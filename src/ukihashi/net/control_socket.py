@@ -5,7 +5,8 @@
     <- {"ok": false, "error": {"template": "...", "values": {...}, "exit_status": 2}}
 
 An error travels as its English template and values, so that the asking face can say it in its reader's language.
-A handler's parameters are its arguments: names and types of a request are checked against them.
+A handler's parameters are its arguments: names and types of a request are checked against them. A handler with
+`**fields: Unpack[SomeTypedDict]` gets those that the request names.
 """
 
 import asyncio
@@ -68,7 +69,8 @@ class Verbs:
             raise UsageError(N_("request “{do}”: {problem}"), do=do, problem=error) from None
         try:
             async with asyncio.timeout(HANDLER_S):
-                return await handler(**msgspec.structs.asdict(arguments))
+                given = msgspec.structs.asdict(arguments)
+                return await handler(**{name: value for name, value in given.items() if value is not msgspec.UNSET})
         except TimeoutError:
             raise EnvironmentLacks(
                 N_("the daemon did not finish “{do}” within {seconds:g} s"), do=do, seconds=HANDLER_S
@@ -88,7 +90,11 @@ def _shape(do: str, handler: Handler) -> type[msgspec.Struct]:
     hints = typing.get_type_hints(handler)
     fields: list[Any] = []
     for name, parameter in inspect.signature(handler).parameters.items():
-        if parameter.default is inspect.Parameter.empty:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            (optional,) = typing.get_args(hints[name])
+            known = typing.get_type_hints(optional).items()
+            fields += [(field, hint | msgspec.UnsetType, msgspec.UNSET) for field, hint in known]
+        elif parameter.default is inspect.Parameter.empty:
             fields.append((name, hints[name]))
         else:
             fields.append((name, hints[name], parameter.default))

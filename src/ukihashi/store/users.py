@@ -111,6 +111,12 @@ def count(db: Database) -> dict[int, int]:
     return {row[0]: row[1] for row in db.rows("SELECT hub_id, COUNT(*) FROM users GROUP BY hub_id")}
 
 
+def expired(db: Database, hub: Hub, since: float, now: float) -> list[str]:
+    """Names of those whose time for logins ended after `since` and by now."""
+    query = "SELECT name FROM users WHERE hub_id = ? AND expires_at > ? AND expires_at <= ?"
+    return [row[0] for row in db.rows(query, (hub.id, since, now))]
+
+
 def find(db: Database, hub: Hub, name: str) -> User | None:
     """The user of that name, in any case."""
     row = db.row(f"{_SELECT} WHERE u.hub_id = ? AND u.key = ?", (hub.id, name_key(name)))
