@@ -281,7 +281,7 @@ class OurCard(Near):
             "compression": variant.compress,
             "udp_acceleration": variant.udp,
         }
-        self.program.account(
+        self.program.create(
             name,
             {
                 "hub": {"host": login.address, "port": login.port, "hub": login.hub, "user": login.user},

@@ -129,6 +129,15 @@ class Hub(_Installation):
         """Ask the running hub by its control socket, as `ukihashi hub` does, without starting a program for it."""
         return ControlClient(self.runtime_dir / "hub.sock", PATIENCE_S).ask(verb, **arguments)
 
+    def set_policy(self, user: str, values: Mapping[str, int | bool], *, hub: str = HUB) -> None:
+        """Values of the user's policy, by their names in the protocol, on top of what holds."""
+        self.tell("user_set", name=user, hub=hub, policy=dict(values))
+
+    def create_certificate_user(self, user: str, certificate: Path, *, hub: str = HUB) -> None:
+        """A user who logs in with exactly this certificate (PEM)."""
+        self.tell("user_create", name=user, hub=hub)
+        self.tell("user_set", name=user, hub=hub, kind="certificate", certificate=certificate.read_text())
+
     def stop(self) -> int:
         """End it in order (SIGTERM); its exit status."""
         assert self.process is not None
@@ -165,6 +174,14 @@ class Card(_Installation):
     def join(self, link: str, *words: str, seconds: float = PATIENCE_S) -> str:
         """`card join` with the link on standard input; what it printed. Returns when online."""
         return self.run("card", "join", "-", *words, stdin=f"{link}\n", timeout_s=seconds)
+
+    def create(self, account: str, settings: Mapping[str, Any]) -> None:
+        """An account's file with all of these settings; nothing of an earlier one stays."""
+        path = self.config_dir / "card.d" / f"{account}.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        _edit(path, settings)
 
     def configure(self, account: str, settings: Mapping[str, Any]) -> None:
         """Change the account's file; read at the next `up` or `reload`."""
