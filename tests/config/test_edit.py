@@ -131,7 +131,7 @@ def test_an_edit_of_the_commented_example_changes_one_line(repository: Path, pat
     example = (repository / "packaging" / "config" / f"{name}.toml").read_text()
     for one in options(name):
         if isinstance(one.type, inspect.IntType | inspect.FloatType) and one.default:
-            value = type(one.default)(one.default * 0.99)
+            value = type(one.default)(one.default * 0.99) or one.default + 1
             path.write_text(example)
             if name == "hub":
                 edit(path, HubConfig, {one.key: value})

@@ -15,6 +15,7 @@ from ukihashi.card.messages import (
     Asked,
     Connect,
     Counters,
+    End,
     Failed,
     GiveUp,
     Lost,
@@ -22,7 +23,10 @@ from ukihashi.card.messages import (
     Opened,
     Ready,
     Recovered,
+    SentOn,
     Settings,
+    Sign,
+    Signed,
     Stop,
     Suspect,
     Trouble,
@@ -38,7 +42,7 @@ ANSWER_S: Final = 3.0
 SPARE_S: Final = 2.0  # seconds added to an attempt's own deadline before the process counts as stuck
 MAX_EVENTS: Final = 64  # waiting ones; more than a sane process ever has
 
-Event = Opened | Failed | Lost | Suspect | Recovered | Asked
+Event = Opened | Failed | Lost | Sign | SentOn | Suspect | Recovered | Asked
 
 
 class Process(Protocol):
@@ -117,6 +121,14 @@ class DataChild:
         """Close the link of an attempt, whatever it does; `Failed` or `Lost` will be among the events, if it lived."""
         self._send(GiveUp(attempt, Trouble.of(error)))
 
+    def signed(self, attempt: int, signature: bytes) -> None:
+        """The answer to `Sign`."""
+        self._send(Signed(attempt, signature))
+
+    def end(self, trouble: Trouble) -> None:
+        """End the session in good order; a `Lost` with `over` will be among the events."""
+        self._send(End(trouble))
+
     def apply(self, settings: Settings) -> None:
         """From now on these settings."""
         self._send(Apply(settings))
@@ -183,7 +195,7 @@ class DataChild:
             case Counters():
                 if self._counters is not None and not self._counters.done():
                     self._counters.set_result(message)
-            case Opened() | Failed() | Lost() | Suspect() | Recovered() | Asked():
+            case Opened() | Failed() | Lost() | Sign() | SentOn() | Suspect() | Recovered() | Asked():
                 try:
                     self.events.put_nowait(message)
                 except asyncio.QueueFull:

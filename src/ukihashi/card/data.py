@@ -13,7 +13,6 @@ A session with a standard hub may have several links at once.
 """
 
 import codecs
-import contextlib
 import hashlib
 import select
 import signal
@@ -420,13 +419,8 @@ class DataProcess:
 
     def _end(self, trouble: Trouble) -> None:
         """The dialler wants the session to end."""
-        tunnel = self._tunnel
-        if tunnel is None:
-            return
-        tunnel.leave()
-        for link in tunnel.links:
-            with contextlib.suppress(UkihashiError):
-                link.flush()
+        if self._tunnel is not None:
+            self._tunnel.leave()
         self._end_session()
         self._tell(Lost(-1, trouble, over=True))
 

@@ -6,30 +6,30 @@ stranger sent. Connections go to the data process as soon as they are up (`child
     connecting -> online -> suspect, reconnecting -> online ...      a new TCP connection each time, the same session
          \\-> refused: the hub said no; tried again slowly, an admin may change that
 
-With a hub of ours a session goes on from the very record (`holder.py`); with a standard one by its key (A25). The
-interface stays up with its addresses and routes through all of it, so applications notice a pause at most.
+With a hub of ours a session goes on from the very record (`holder.py`); with a standard one by its key (A25), over as
+many connections as the hub grants (`bundle.py`). The interface stays up with its addresses and routes through all of
+it, so applications notice a pause at most.
 """
 
 import asyncio
 import contextlib
-import platform
 import random
 import signal
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from ukihashi.auth.password import hash_password
-from ukihashi.card import account, lan, status
+from ukihashi.card import account, lan, orders, status
+from ukihashi.card.bundle import Bundle
 from ukihashi.card.child import SPARE_S, DataChild
 from ukihashi.card.clock import clock
 from ukihashi.card.control import listener
-from ukihashi.card.holder import Holder, again, watch_way
+from ukihashi.card.holder import Holder, again
 from ukihashi.card.lan import Lan
-from ukihashi.card.messages import FORGOTTEN, Connect, Counters, Failed, Lost, Opened, Settings, Trouble
+from ukihashi.card.messages import FORGOTTEN, Connect, Counters, Failed, Lost, Opened, SentOn, Sign, Trouble
+from ukihashi.card.orders import Place
 from ukihashi.card.redial import Redial
 from ukihashi.card.reload import Reloaded, reload
 from ukihashi.card.status import Loss, Standing, State
@@ -54,9 +54,13 @@ from ukihashi.session.timers import Backoff, retry_rule
 from ukihashi.tap import netlink
 from ukihashi.tap.device import Tap, open_tap
 from ukihashi.tap.frame_pipe import Cable
+from ukihashi.wire.constants import Code, sentence
 
 STABLE_S: Final = 10.0  # a session that lived that long is followed by an immediate new try
-STANDARD_PAUSE_S: Final = 5.0  # before a fresh login to a standard hub that forgot us (protocol section 20.1)
+STANDARD_PAUSE_S: Final = 5.0  # between two logins at a standard hub (protocol sections 14, 20.1)
+TICKET_S: Final = 60.0  # that a ticket for a cluster's member holds (protocol section 16)
+FOR_A_PERSON: Final = float("inf")  # until somebody does something
+NAP_S: Final = 30.0  # a sleep of asyncio stands still while the machine sleeps
 RESTARTS: Final = 5  # of the data process within a minute, then something is really wrong
 
 _log = structlog.get_logger()
@@ -66,6 +70,9 @@ LOG_TEXTS: Final = {
     "card_left": N_("left the hub"),
     "link_lost": N_("the connection was lost"),
     "link_silent": N_("the hub is silent; another connection is tried"),
+    "connection_lost": N_("one of the session's connections was lost"),
+    "connection_not_added": N_("no further connection for the session came about"),
+    "sent_on": N_("the hub sends this card on to a member of its cluster"),
     "link_recovered": N_("the hub speaks again over the same connection"),
     "way_not_watched": N_("changes of the network can't be watched"),
     "not_online": N_("not online"),
@@ -108,6 +115,13 @@ class Card:
         self._lan = Lan(name, config, clock=clock)
         self._redial = Redial(pace=config.times.redial)
         self._holder: Holder | None = None
+        self._bundle: Bundle | None = None
+        self._member: Place | None = None  # of a cluster, that the session is at
+        self._vouched_pin = b""  # of the controller that sent us there
+        self._first_at: Place | None = None  # the address that the session's first connection has
+        self._ends_at: float | None = None  # by `clock`: when the hub wants the session to end
+        self._fresh_login = False  # the account has changed: the next connection is not to go on with the session
+        self._is_standard = False  # what we were at last
         self._known = KnownAddresses()
         self._set_up = False
         self._leave = asyncio.Event()
@@ -196,11 +210,13 @@ class Card:
         self._config = config = new.config
         self._redial.pace = config.times.redial
         if self._child is not None:
-            self._child.apply(_settings(config))
+            self._child.apply(orders.settings(config))
+        self._fresh_login |= new.fresh_login
         if self._holder is not None and new.fresh_login:
             self._holder.end_with_link()
-        if self._holder is not None and applied.redial:
-            self._holder.renew(DialError(N_("routes through the card were changed")))
+        keeper = self._holder or self._bundle
+        if keeper is not None and applied.redial:
+            keeper.renew(DialError(N_("routes through the card were changed")))
         self._hurry.set()
 
     # -- staying joined -------------------------------------------------------------------------------------------
@@ -209,6 +225,8 @@ class Card:
         backoff = Backoff(longest=self._config.times.retry_most)
         least = 0.0
         while True:
+            if self._is_standard and self._standing.session is None:
+                least = max(least, STANDARD_PAUSE_S)
             await self._pause(max(least, backoff.next(random.random())))  # noqa: S311 - spreads cards, no secret
             try:
                 opened, way = await self._open(tap)
@@ -217,14 +235,18 @@ class Card:
                 continue
             await self._online(opened, tap.name)
             began = clock()
-            ended = await self._hold(opened, way) if opened.grace_s else await self._wait_for_loss(way)
+            timer = asyncio.create_task(self._end_in_time())
+            try:
+                ended = await self._hold(opened, way) if opened.grace_s else await self._gather(way)
+            finally:
+                timer.cancel()
             if ended.attempt == 0:  # somebody removed the interface
                 raise ended.trouble.error()
+            least = self._after(ended, opened, backoff)
             if clock() - began >= STABLE_S:
                 backoff = Backoff(longest=self._config.times.retry_most)
             elif opened.resumed:
                 self._standing.session = None  # standard hubs may take a resume and then close it at once (trap T1)
-            least = self._after(ended, opened, backoff)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless a reloaded account gives hope before."""
@@ -241,12 +263,21 @@ class Card:
         attempt = standing.attempts
         if standing.session is not None and clock() >= self._session_until:
             standing.session = None
+        if standing.session is None:
+            self._member, self._vouched_pin, self._fresh_login = None, b"", False
         begun = clock()
         way = await self._dial(attempt)
         deadline = clock() + config.times.dial + SPARE_S
         while True:
             event = await child.next_event(max(0.0, deadline - clock()))
             match event:
+                case Sign(attempt=number, challenge=challenge) if number == attempt:
+                    child.signed(number, await asyncio.to_thread(self._sign, challenge))
+                case SentOn(attempt=number) if number == attempt:
+                    standing.attempts += 1
+                    attempt = standing.attempts
+                    way = await self._dial_member(attempt, event)
+                    deadline = clock() + config.times.dial + SPARE_S
                 case Opened(attempt=number) if number == attempt:
                     standing.opened_in_s = clock() - begun
                     return event, way
@@ -260,48 +291,49 @@ class Card:
 
     async def _dial(self, attempt: int) -> RouteWatch | None:
         """Connect and hand over; gives the way that the packets take. Raises: UkihashiError."""
-        config, child = self._config, self._child
+        hub = self._config.hub
+        return await self._connect(self._order(attempt), self._member or Place(hub.host, hub.port))
+
+    async def _dial_member(self, attempt: int, sent_on: SentOn) -> RouteWatch | None:
+        """Go where a cluster's controller sends us, with its ticket. Raises: UkihashiError."""
+        self._member = orders.member_of(sent_on, self._config.hub.port)
+        self._vouched_pin = sent_on.pin
+        _log.info("sent_on", account=self.name, member=direct.location(*self._member))
+        order = orders.with_ticket(self._config, attempt, self._ids, sent_on, self._member)
+        return await self._connect(order, self._member, deadline=min(self._config.times.dial, TICKET_S / 2))
+
+    async def _dial_further(self, attempt: int) -> None:
+        """Another connection beside those of the session, to the same address as theirs. Raises: UkihashiError."""
+        assert self._first_at is not None
+        await self._connect(self._order(attempt), self._first_at)
+
+    async def _connect(self, order: Connect, place: Place, *, deadline: float = 0.0) -> RouteWatch | None:
+        child, mark = self._child, self._lan.mark
         assert child is not None
-        order, mark = self._order(attempt), self._lan.mark
-        sock = await direct.dial(
-            config.hub.host, config.hub.port, deadline=config.times.dial, mark=mark, known=self._known
-        )
+        deadline = deadline or self._config.times.dial
+        sock = await direct.dial(*place, deadline=deadline, mark=mark, known=self._known)
         way = None
         with contextlib.suppress(OSError):  # broken already: the data process will say so
             way = RouteWatch.of(sock, mark)
-            self._standing.peer = direct.location(*sock.getpeername()[:2])
+            self._first_at = Place(*sock.getpeername()[:2])
+            self._standing.peer = direct.location(*self._first_at)
         child.connect(order, sock)
         return way
 
     def _order(self, attempt: int) -> Connect:
-        config, session = self._config, self._standing.session
-        hub, login, trust = config.hub, config.login, config.trust
-        hashed = login.method == "password"
-        return Connect(
-            attempt=attempt,
-            location=direct.location(hub.host, hub.port),
-            server_name=hub.host,
-            hub=hub.hub,
-            user=hub.user,
-            trust=trust.mode,
-            pin=session.pin if session else config.pin,
-            authorities=_read_authorities(trust.ca_file) if trust.mode == "ca" and trust.ca_file else "",
-            method=login.method,
-            password_hash=hash_password(hub.user, login.password) if hashed else b"",
-            password=login.password if login.method == "plain" else "",
-            invite=login.invite,
-            session_key=session.session_key if session else b"",
-            timeout_ms=session.timeout_ms if session else 20_000,
-            extension=session.extension if session else 0,
-            exact=bool(session and session.grace_s),
-            unique_id=self._ids[:20],
-            node_id=self._ids[20:],
-            host_name=socket.gethostname(),
-            system=platform.system(),
-            deadline=config.times.dial,
-            ciphers=config.tls.ciphers,
-            settings=_settings(config),
-        )
+        """Log in, or go on with the session there is. Raises: UkihashiError."""
+        session, hub = self._standing.session, self._config.hub
+        if session is None:
+            return orders.login(self._config, attempt, self._ids)
+        place = self._member or Place(hub.host, hub.port)
+        return orders.further(self._config, attempt, session, place, at_member=self._member is not None)
+
+    def _sign(self, challenge: bytes) -> bytes:
+        """Prove that our key is ours. Raises: UkihashiError."""
+        from ukihashi.card import credentials
+
+        own = self._config.login
+        return credentials.load(own.certificate, own.key).sign(challenge)
 
     async def _online(self, opened: Opened, interface: str) -> None:
         standing = self._standing
@@ -309,7 +341,9 @@ class Card:
             opened = again(standing.session, opened)
         else:
             standing.logins += 1
+            self._ends_at = clock() + opened.auto_disconnect_s if opened.auto_disconnect_s else None
         standing.session = opened
+        self._is_standard = not opened.extension
         if self._set_up:
             standing.reconnects += 1
         else:
@@ -329,7 +363,8 @@ class Card:
             tls=opened.tls,
             cipher=opened.cipher,
         )
-        if opened.banner:
+        if opened.banner and opened.banner != standing.banner:
+            standing.banner = opened.banner
             _log.info("hub_says", text=opened.banner)
         self._say_first(None)
 
@@ -346,23 +381,27 @@ class Card:
                 self._standing.loss = Loss(None, 0, None)
                 await self._end_child()
 
-    async def _wait_for_loss(self, way: RouteWatch | None) -> Lost:
-        """Any other session, until its link is gone."""
-        child, attempt = self._child, self._standing.attempts
-        assert child is not None
-        watch = asyncio.create_task(watch_way(child, attempt, way))
+    async def _gather(self, way: RouteWatch | None) -> Lost:
+        """Any other session, until it has no connection left."""
+        assert self._child is not None
+        assert self._standing.session is not None
+        self._bundle = Bundle(self.name, self._child, self._standing, self._dial_further)
         try:
-            while True:
-                event = await child.next_event()
-                match event:
-                    case Lost(attempt=number) if number in {0, attempt}:
-                        return event
-                    case None:
-                        await self._end_child()
-                        gone = EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more"))
-                        return Lost(attempt, Trouble.of(gone))
+            return await self._bundle.hold(self._standing.session, way)
         finally:
-            watch.cancel()
+            self._bundle = None
+            if not self._child.alive:
+                await self._end_child()
+
+    async def _end_in_time(self) -> None:
+        """End a session that the hub grants for a while only; it leaves that to its clients (policy AutoDisconnect)."""
+        if self._ends_at is None:
+            return
+        while (left := self._ends_at - clock()) > 0:  # noqa: ASYNC110 - only time passes
+            await asyncio.sleep(min(left, NAP_S))
+        if self._child is not None:
+            over = Refused(sentence(Code.AUTO_DISCONNECTED), code=Code.AUTO_DISCONNECTED)
+            self._child.end(Trouble.of(over))
 
     def _after(self, ended: Lost, opened: Opened, backoff: Backoff) -> float:
         """After a link of a session, or a session: what to note, and how long to wait at least."""
@@ -371,6 +410,10 @@ class Card:
             self._session_until = clock() + opened.timeout_ms / 1000
             standing.cut(error)
             _log.warning("link_lost", account=self.name, reason=say(error))
+            if ended.over:
+                return self._think_about(error, backoff)
+            if self._fresh_login:
+                standing.session = None
             return 0.0
         if standing.cut_at is None:
             standing.cut(error)
@@ -388,16 +431,22 @@ class Card:
             standing.session = None
             backoff.reset()  # the hub is well: log in at once
             return 0.0 if session.extension else STANDARD_PAUSE_S
+        if isinstance(error, NotTrusted) and session is not None and not session.grace_s:
+            standing.session = None  # the certificate may have been renewed: a login judges by the account
+            standing.become(State.RECONNECTING, error)
+            return STANDARD_PAUSE_S
         self._say_first(error)
         _log.warning("not_online", account=self.name, reason=say(error))
         lasting = isinstance(error, NotTrusted | VersionMismatch | UsageError)
+        pause = self._config.times.refused
         if isinstance(error, Refused):
             rule = retry_rule(error.code)
             lasting = not rule.again or rule.at_least > 0.0 or not error.code
+            pause = pause if rule.again else FOR_A_PERSON
         if lasting:
             standing.session = None
             standing.become(State.REFUSED, error)
-            return self._config.times.refused
+            return pause
         standing.become(State.RECONNECTING if self._set_up else State.CONNECTING, error)
         return 0.0
 
@@ -416,7 +465,7 @@ class Card:
         """Write down what the first login settled: the key that was trusted on first use, the spent invitation."""
         config, changes = self._config, dict[tuple[str, str], Any]()
         if config.trust.mode == "first-use" and not config.trust.pin:
-            changes["trust", "pin"] = opened.pin.hex()
+            changes["trust", "pin"] = (self._vouched_pin or opened.pin).hex()
         if config.login.invite:
             changes["login", "invite"] = None
         if not changes:
@@ -447,21 +496,3 @@ class Card:
         if self._child is not None:
             await self._child.stop()
             self._child = None
-
-
-def _settings(config: CardConfig) -> Settings:
-    times = config.times
-    return Settings(
-        keepalive=times.keepalive,
-        suspect=min(times.suspect, times.dead),
-        dead=times.dead,
-        buffer=config.resume.buffer_kib * 1024,
-    )
-
-
-def _read_authorities(path: str) -> str:
-    try:
-        return Path(path).read_text("ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise EnvironmentLacks(N_("{path} can't be read: {reason}"), path=path, reason=reason) from error

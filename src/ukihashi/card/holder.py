@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
 import structlog
 
 from ukihashi.card.child import DataChild
@@ -178,18 +179,18 @@ async def watch_way(child: DataChild, attempt: int, way: RouteWatch | None) -> N
 
 def again(old: Opened, new: Opened) -> Opened:
     """A resume's answer says little: what the login said still holds."""
-    return Opened(
+    return msgspec.structs.replace(
+        old,
         attempt=new.attempt,
         resumed=True,
-        session=old.session,
-        session_key=old.session_key,
-        timeout_ms=old.timeout_ms,
-        extension=old.extension,
         tls=new.tls,
         cipher=new.cipher,
         pin=new.pin,
         product=new.product,
-        grace_s=old.grace_s,
+        direction=new.direction,
+        banner="",
+        lost=0,
+        carried=0,
     )
 
 

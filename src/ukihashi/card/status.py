@@ -5,14 +5,17 @@ import enum
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ukihashi.card.clock import clock
-from ukihashi.card.messages import Counters, Opened, Trouble
+from ukihashi.card.messages import Counters, Opened, Terms, Trouble
 from ukihashi.config.card import CardConfig
 from ukihashi.errors import EnvironmentLacks, UkihashiError
 from ukihashi.net.dial import direct
 from ukihashi.tap import netlink
+from ukihashi.wire.constants import Direction
+
+DIRECTIONS: Final = {Direction.BOTH: "both", Direction.TO_CLIENT: "in", Direction.TO_SERVER: "out"}
 
 
 class State(enum.StrEnum):
@@ -45,6 +48,7 @@ class Standing:
     reason: UkihashiError | None = None  # why not online
     session: Opened | None = None  # what a resume needs
     peer: str = ""
+    banner: str = ""  # of the hub, the last one that was shown
     opened_in_s: float = 0.0  # from dialling to the welcome, the last time
     attempts: int = 0
     logins: int = 0
@@ -94,9 +98,11 @@ def row(
         "extension": session.extension if session else 0,
         "grace_s": session.grace_s if session else 0,
         "product": session.product if session else "",
+        "banner": standing.banner,
         "tls": session.tls if session else "",
         "cipher": session.cipher if session else "",
         "pin": session.pin.hex() if session else "",
+        **_transport(standing, counted),
         "interface": config.interface.name,
         "mac": config.interface.mac,
         "addresses": list(config.interface.addresses),
@@ -113,6 +119,8 @@ def row(
         "dropped_by_kernel": 0,
         "dropped_toward_kernel": counted.refused,
         "dropped_oversized": counted.oversized,
+        "dropped_garbled": counted.garbled,
+        "dropped_crowded": counted.crowded,
         "backlog": counted.backlog,
         "waiting_bytes": counted.waiting_bytes,
         "ledger": counted.ledger,
@@ -127,6 +135,24 @@ def row(
         "pid": os.getpid(),
         "data_pid": data_pid,
         "lan": lan,
+    }
+
+
+def _transport(standing: Standing, counted: Counters) -> dict[str, Any]:
+    """Over what the frames go now."""
+    session = standing.session
+    terms = session.terms if session else Terms()
+    directions = counted.directions
+    if session and session.grace_s and standing.state in {State.ONLINE, State.SUSPECT}:
+        directions = [Direction.BOTH]  # one link carries it
+    return {
+        "connections": len(directions),
+        "max_connections": terms.connections if session else 0,
+        "directions": [DIRECTIONS[direction] for direction in directions],
+        "half_duplex": terms.half_duplex,
+        "compression": terms.compressed,
+        "encrypted": terms.encrypted,
+        "udp": False,
     }
 
 

@@ -44,8 +44,10 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How this card proves who it is."""
 
-    method: Literal["password", "plain", "anonymous"] = "password"  # plain: inside TLS, for chosen passwords
+    method: Literal["password", "plain", "anonymous", "certificate"] = "password"  # plain: inside TLS, for chosen ones
     password: str = ""
+    certificate: str = ""  # method "certificate": PEM file
+    key: str = ""  # method "certificate": PEM file with its RSA key, without a passphrase
     invite: str = ""  # one-use token of a join link; taken out after the first login
 
 
@@ -100,7 +102,19 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ciphers: list[str] = []  # suites by their OpenSSL names, the first liked best; [] = modern ones
 
 
-OPTIONAL_SECTIONS: Final = frozenset({"times", "resume", "echo_guard", "tls"})  # written only when changed
+class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked of a hub that can't resume exactly, as official servers can't."""
+
+    max_connections: Annotated[int, msgspec.Meta(ge=1, le=32)] = 1  # TCP connections; a second apart, if granted
+    half_duplex: bool = False  # each of them carries frames one way only; two at least
+    compression: bool = False
+    udp_acceleration: bool = False
+    allow_plaintext: bool = False  # asks for a tunnel outside TLS
+    bridge: bool = False  # asks to be a bridge: any number of stations behind the card
+    monitor: bool = False  # asks for a copy of every frame of the virtual hub
+
+
+OPTIONAL_SECTIONS: Final = frozenset({"times", "resume", "echo_guard", "tls", "standard"})  # written only when changed
 
 
 class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,6 +128,7 @@ class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     resume: Resume = Resume()
     echo_guard: EchoGuard = EchoGuard()
     tls: Tls = Tls()
+    standard: Standard = Standard()
 
     @property
     def pin(self) -> bytes:
@@ -147,7 +162,9 @@ def check(config: CardConfig) -> None:
         parse_pin(config.trust.pin)
     if config.trust.mode == "pin" and not config.trust.pin:
         raise UsageError(N_("trust.mode “pin” needs trust.pin, the SHA-256 of the hub's public key"))
-    if login.method != "anonymous" and not login.password:
+    if login.method == "certificate" and not (login.certificate and login.key):
+        raise UsageError(N_("login.method “certificate” needs login.certificate and login.key, two PEM files"))
+    if login.method in {"password", "plain"} and not login.password:
         raise UsageError(N_("login.password is missing; an anonymous account says login.method = “anonymous”"))
     times = config.times
     if times.keepalive >= min(times.suspect, times.dead):

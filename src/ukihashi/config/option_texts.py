@@ -55,6 +55,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "resume": N_("What is kept while the link is cut."),
         "echo_guard": N_("Small ICMP Echos on the virtual LAN, so that routes through it are never held to be dead."),
         "tls": N_("The card's side of TLS."),
+        "standard": N_("What is asked of a hub that can't resume exactly, as official servers can't."),
     },
     "hub": {
         "": N_("The hub as a whole."),
@@ -84,11 +85,16 @@ CARD: Final[Mapping[str, About]] = {
     "login.method": About(
         N_(
             "“password”: a generated one, or the standard password of a SoftEther hub. “plain”: the password itself"
-            " inside TLS, for chosen ones. “anonymous”: an open account."
+            " inside TLS, for chosen ones. “anonymous”: an open account. “certificate”: an RSA key of one's own."
         ),
         NEXT_CONNECTION,
     ),
     "login.password": About(N_("The password; `card join` generates one."), NEXT_CONNECTION, secret=True),
+    "login.certificate": About(N_("For “certificate”: a PEM file."), NEXT_CONNECTION),
+    "login.key": About(
+        N_("For “certificate”: a PEM file with its RSA key, without a passphrase; only the card's dialler reads it."),
+        NEXT_CONNECTION,
+    ),
     "login.invite": About(N_("The token of a join link, until it is spent."), NEXT_CONNECTION, secret=True),
     "interface.name": About(N_("Name of the network interface, up to 15 characters."), NEXT_START),
     "interface.mac": About(N_("Its MAC address, drawn once for each account."), NEXT_START),
@@ -121,6 +127,32 @@ CARD: Final[Mapping[str, About]] = {
     "echo_guard.period": About(N_("Time from one Echo to the next."), NOW, unit="s"),
     "tls.ciphers": About(
         N_("Cipher suites by their OpenSSL names, the first liked best. Empty: modern ones."), NEXT_CONNECTION
+    ),
+    "standard.max_connections": About(
+        N_("TCP connections of one session; they are opened a second apart, as far as the hub grants them."),
+        NEXT_CONNECTION,
+    ),
+    "standard.half_duplex": About(
+        N_("Each connection carries frames one way only; there are two at least."), NEXT_CONNECTION
+    ),
+    "standard.compression": About(
+        N_("Every frame is compressed; costs time, and helps on slow lines."), NEXT_CONNECTION
+    ),
+    "standard.udp_acceleration": About(
+        N_("Frames go as UDP datagrams where they get through; the TCP connections stay."), NEXT_CONNECTION
+    ),
+    "standard.allow_plaintext": About(
+        N_(
+            "Asks for a tunnel WITHOUT ENCRYPTION: everybody on the way reads and alters the frames. For one's own"
+            " laboratory only; without it such a tunnel is refused."
+        ),
+        NEXT_CONNECTION,
+    ),
+    "standard.bridge": About(
+        N_("Asks to be a bridge: any number of stations may be behind the card."), NEXT_CONNECTION
+    ),
+    "standard.monitor": About(
+        N_("Asks for a copy of every frame of the virtual hub; the card can send nothing then."), NEXT_CONNECTION
     ),
 }
 
