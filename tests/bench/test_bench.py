@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import cuts
+from bench import clients, cuts
 from bench.__main__ import names
 from bench.cuts import Segment, detected, longest_gap
 from bench.machine import Median, Watch
@@ -58,6 +58,25 @@ def test_the_relay_is_measured_beside_veth_and_softether(repository: Path, tmp_p
     assert set(figures["ours"]["frames_per_tls_write"]) == {"card A", "hub to B"}
     assert min(figures["ours"]["frames_per_tls_write"].values()) >= 8  # batches, never a write per frame
     assert "frames_per_tls_write" in done.stdout
+
+
+@pytest.mark.soak
+@pytest.mark.slow
+@pytest.mark.netns
+@pytest.mark.peer("iperf3", "vpnserver", "vpnclient")
+@pytest.mark.timeout(240)
+def test_two_official_clients_are_measured_at_both_hubs_in_the_same_rounds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "clients.json"
+    assert clients.main(["--quick", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    ours, theirs = (figures[product]["mbit_rounds"] for product in ("ours", "softether"))
+    assert len(ours) == len(theirs) == figures["run"]["rounds"] == 3
+    assert min(*ours, *theirs) > 0
+    ratios = sorted(round(one / other, 1) for one, other in zip(ours, theirs, strict=True))
+    assert [round(ratio, 1) for ratio in figures["ratio"]["rounds"]] == pytest.approx(ratios, abs=0.11)
+    assert "round by round" in capsys.readouterr().out
 
 
 def test_a_median_is_told_with_its_spread() -> None:
