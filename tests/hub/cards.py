@@ -77,7 +77,7 @@ class Field:
         self.told: list[Message] = []
         self.outbox = Outbox()
         self.wiring = Wiring(self.loop, context, limits)
-        self.sessions = Sessions(self.loop, limits, self.outbox, self.told.append)
+        self.sessions = Sessions(self.loop, limits, self.outbox, self.tell)
         self.sessions.put_hub(HubPut("LAN"))
         self.door = FrontDoor(self.wiring, self.sessions, pages=self, control=self)  # type: ignore[arg-type]
         self._listener = listen_tcp("127.0.0.1", 0)
@@ -148,7 +148,13 @@ class Field:
     def events(self, kind: type[Message]) -> list[Any]:
         return [message for message in self.told if isinstance(message, kind)]
 
-    def ask_login(self, asked: LoginAsked) -> bool:
+    is_crowded = False
+
+    def tell(self, message: Message) -> bool:
+        self.told.append(message)
+        return True
+
+    def ask(self, asked: LoginAsked) -> bool:
         answer = LoginAnswered(asked.ask, hub=asked.hub, user=asked.user)
         self.loop.at(self.loop.now, lambda: self.door.answered(answer))
         return True

@@ -8,6 +8,7 @@ import pytest
 
 from ukihashi.errors import Refused
 from ukihashi.hub.messages import HubPut, HubRemoved, LoginAsked, SessionClosed, SessionOpened
+from ukihashi.wire.policy import Policy
 
 
 def frame(to: int, by: int, text: bytes = b"", group: bool = False) -> bytes:
@@ -42,7 +43,9 @@ def test_a_login_becomes_a_session_that_control_hears_of(hub: Any) -> None:
         ({"authtype": 97}, 7),
         ({"authtype": 98}, 7),
         ({"authtype": 99}, 7),
-        ({"authtype": 3}, 7),
+        ({"authtype": 4}, 7),
+        ({"authtype": 50}, 7),
+        ({"authtype": 3, "certificate": b"c", "signature": b"s"}, 9),
         ({"monitor_mode": True}, 107),
         ({"extension": 3, "extension_oldest": 2}, 87),
     ],
@@ -152,9 +155,16 @@ def test_a_session_takes_one_connection_more_than_granted(hub: Any) -> None:
         assert a.row()["connections"] == 3
 
 
-def test_at_most_eight_connections_are_granted(hub: Any) -> None:
+def test_as_many_connections_are_granted_as_options_and_policy_allow(
+    hub: Any, make_hub: Callable[..., Any], quick: Any
+) -> None:
+    with hub.member("a", max_connection=32) as a, hub.member("b", max_connection=0) as b:
+        assert (a.welcome.max_connection, b.welcome.max_connection) == (32, 1)
+    hub.control.policy = Policy(max_connection=3)
     with hub.member("a", max_connection=32) as a:
-        assert a.welcome.max_connection == 8
+        assert (a.welcome.max_connection, a.welcome.policy["MaxConnection"]) == (3, 3)
+    with make_hub(replace(quick, max_connections=2)).member("a", max_connection=32) as a:
+        assert a.welcome.max_connection == 2
 
 
 def test_an_unknown_key_is_refused(hub: Any) -> None:

@@ -17,6 +17,7 @@ DROPS: Final = {  # reasons, as `switch.forward`, `switch.queue`, `hub.ports` an
     "own_port": N_("receiver beside the sender"),
     "table_full": N_("MAC table full"),
     "port_full": N_("too many stations"),
+    "inflate": N_("could not be decompressed"),
     "queue_full": N_("queue full"),
     "resume_buffer": N_("buffer for the cut card full"),
     "resume_memory": N_("memory for all cut cards full"),

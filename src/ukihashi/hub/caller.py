@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 from ukihashi import __version__
 from ukihashi.errors import PeerViolation, VersionMismatch
 from ukihashi.hub.connection import Connection
-from ukihashi.hub.messages import LoginAnswered, LoginAsked, LoginRefused
+from ukihashi.hub.messages import AdminAsked, LoginAnswered, LoginAsked, LoginRefused, PasswordAsked
 from ukihashi.hub.resumable import ResumableSession
+from ukihashi.hub.rpc_caller import RpcCaller
 from ukihashi.hub.session import Session
 from ukihashi.session.machine import CannotResume, Stale
 from ukihashi.wire.constants import (
@@ -27,6 +29,7 @@ from ukihashi.wire.constants import (
     SHORT_SIGNATURE,
     AuthType,
     Code,
+    Direction,
 )
 from ukihashi.wire.elements import MessageViolation
 from ukihashi.wire.extension import Numbers, Resume, agree
@@ -48,6 +51,7 @@ from ukihashi.wire.messages import (
     Noop,
     read_request,
 )
+from ukihashi.wire.methods import AdminLogin, Done, EnumHub, HubNames, PasswordChange
 from ukihashi.wire.pack import Pack
 
 if TYPE_CHECKING:
@@ -59,24 +63,25 @@ BUILD: Final = 9999
 HTML: Final = (("Content-Type", "text/html; charset=utf-8"),)
 TEXT: Final = (("Content-Type", "text/plain; charset=utf-8"),)
 TAGGED_PAGE: Final = b"<!doctype html><!-- " + PROBE_TAG + b" --><title>ukihashi</title>"
-LOGINS_TAKEN: Final = frozenset({AuthType.ANONYMOUS, AuthType.PASSWORD_HASH, AuthType.PLAIN_PASSWORD})
+LOGINS_TAKEN: Final = frozenset(AuthType) - {AuthType.TICKET}
 
 
 class Caller:
     """The stage of a connection that is not a tunnel yet."""
 
-    __slots__ = ("_busy", "_challenge", "_door", "_http", "_login", "_noops", "_owes_page", "ask", "connection")
+    __slots__ = ("_busy", "_challenge", "_door", "_http", "_noops", "_owes_page", "_then", "ask", "connection", "kind")
 
     def __init__(self, door: "FrontDoor", connection: Connection) -> None:
         self._door = door
         # no-ops are requests too; the limit of 19 is kept for those before the hello
         self._http = ServerSide(max_body=MAX_REQUEST_PACK, max_requests=MAX_REQUESTS + MAX_NOOPS)
         self._challenge = b""  # of our hello; empty before the signature came
-        self._login: tuple[Login, int] | None = None  # asked of control, with the extension version agreed
+        self._then: Callable[[LoginAnswered], None] | None = None  # what to do with control's answer
         self._noops = 0
         self._owes_page = False  # a page is not wholly with the kernel yet
         self._busy = False  # a request is with somebody else, or this is a tunnel now: read no further request
         self.ask = 0  # number of the question to control
+        self.kind = "opening"  # for listings: "login", "password", "admin" once it has asked for that
         self.connection = connection
         connection.set_stage(self)
 
@@ -151,8 +156,17 @@ class Caller:
             self._ask_login(asked)
         elif isinstance(asked, AdditionalConnect):
             self._add_connection(asked)
+        elif isinstance(asked, EnumHub):
+            self._send_pack(HubNames(self._door.sessions.listed()).to_pack(_pencore()))
+            self.connection.close("told the names of hubs")
+        elif isinstance(asked, PasswordChange):
+            self._ask_password(asked)
+        elif isinstance(asked, AdminLogin):
+            self._ask_admin(asked)
         else:
             self._refuse(Code.PROTOCOL_ERROR)
+
+    # -- what control decides -------------------------------------------------------------------------------------
 
     def _ask_login(self, login: Login) -> None:
         if login.authtype not in LOGINS_TAKEN:  # first of all checks (section 8): 96 to 98 are never the network's
@@ -163,48 +177,119 @@ class Caller:
         except VersionMismatch as mismatch:
             self._refuse(Code.VERSION_INVALID, login, str(mismatch))
             return
-        if login.monitor_mode:
-            self._refuse(Code.MONITOR_MODE_DENIED, login)
-            return
-        asked = LoginAsked(
-            ask=self._door.waits_for_login(self),
-            hub=login.hub,
-            user=login.user,
-            authtype=login.authtype,
-            challenge=self._challenge,
-            secure_password=login.secure_password,
-            plain_password=login.plain_password,
-            invite_token=login.invite_token,
-            invite_hash=login.invite_hash,
-            peer=self.connection.peer,
-            client=login.client,
-            client_version=login.client_version,
-            client_build=login.client_build,
-            extension=login.extension,
+        self.kind = "login"
+        self._ask(
+            lambda ask: LoginAsked(
+                ask=ask,
+                hub=login.hub,
+                user=login.user,
+                authtype=login.authtype,
+                challenge=self._challenge,
+                secure_password=login.secure_password,
+                plain_password=login.plain_password,
+                certificate=login.certificate,
+                signature=login.signature,
+                invite_token=login.invite_token,
+                invite_hash=login.invite_hash,
+                peer=self.connection.peer,
+                client=login.client,
+                client_version=login.client_version,
+                client_build=login.client_build,
+                client_id=login.client_id,
+                extension=login.extension,
+            ),
+            lambda answer: self._let_in(login, extension, answer),
+            login,
         )
-        self._login = (login, extension)
-        self._busy = True
-        self.connection.pause()
-        if not self._door.control.ask_login(asked):
-            self._door.answered(LoginAnswered(ask=asked.ask, error=Code.INTERNAL_ERROR))
 
-    def answered(self, answer: LoginAnswered) -> None:
-        """Control has decided about our login, or can't."""
-        if self._login is None or not self.connection.is_open:
-            return
-        (login, extension), self._login = self._login, None
-        self.connection.resume()
+    def _let_in(self, login: Login, extension: int, answer: LoginAnswered) -> None:
         if answer.error:
-            self._refuse(answer.error)  # control knows
+            self._refuse(answer.error, no_save_password=answer.no_save_password)  # control knows
             return
-        opened = self._door.sessions.open(login, answer, extension, self.connection.peer)
+        opened = self._door.sessions.open(login, answer, extension, self.connection)
         if isinstance(opened, Code):
-            self._refuse(opened, login)
+            self._refuse(opened, login, no_save_password=answer.policy.no_save_password)
             return
         session, welcome = opened
         self._send_pack(welcome.to_pack(_pencore()))
         self._door.left(self)
-        session.attach(self.connection, self._http.take_over())
+        session.attach(self.connection, self._http.take_over(), session.direction(first=True))
+
+    def _ask_password(self, change: PasswordChange) -> None:
+        self.kind = "password"
+        self._ask(
+            lambda ask: PasswordAsked(
+                ask=ask,
+                hub=change.hub,
+                user=change.user,
+                challenge=self._challenge,
+                secure_old=change.secure_old,
+                new_hash=change.new_hash,
+                peer=self.connection.peer,
+            ),
+            self._password_changed,
+        )
+
+    def _password_changed(self, answer: LoginAnswered) -> None:
+        if answer.error:
+            self._refuse(answer.error)
+            return
+        self._send_pack(Done().to_pack(_pencore()))
+        self.connection.close("the password was changed")
+
+    def _ask_admin(self, admin: AdminLogin) -> None:
+        self.kind = "admin"
+        if not self._door.has_room_for_tool:
+            self._refuse(Code.HUB_IS_BUSY)
+            return
+        self._ask(
+            lambda ask: AdminAsked(
+                ask=ask,
+                hub=admin.hub,
+                challenge=self._challenge,
+                secure_password=admin.secure_password,
+                peer=self.connection.peer,
+                client=admin.client,
+            ),
+            lambda answer: self._let_tool_in(admin, answer),
+        )
+
+    def _let_tool_in(self, admin: AdminLogin, answer: LoginAnswered) -> None:
+        if answer.error or not self._door.has_room_for_tool:
+            self._refuse(answer.error or Code.HUB_IS_BUSY)
+            return
+        self._send_pack(Done().to_pack(_pencore()))
+        self._door.left(self)
+        if self.connection.is_open:
+            tool = RpcCaller(self._door, self.connection, answer.hub or admin.hub, admin.client)
+            self._door.tool_came(tool)
+            tool.start(self._http.take_over())
+
+    def _ask(
+        self,
+        question: Callable[[int], LoginAsked | PasswordAsked | AdminAsked],
+        then: Callable[[LoginAnswered], None],
+        login: Login | None = None,
+    ) -> None:
+        """Put a question to control; nothing more is read until it is answered."""
+        if not self._door.may_ask(self):
+            self._refuse(Code.HUB_IS_BUSY, login)
+            return
+        self._then = then
+        self._busy = True
+        self.connection.pause()
+        ask = self._door.waits_for_login(self)
+        if not self._door.control.ask(question(ask)):
+            self._door.answered(LoginAnswered(ask=ask, error=Code.INTERNAL_ERROR))
+
+    def answered(self, answer: LoginAnswered) -> None:
+        """Control has decided about our question, or can't."""
+        then, self._then = self._then, None
+        if then is not None and self.connection.is_open:
+            self.connection.resume()
+            then(answer)
+
+    # -- connections of a session that is there -------------------------------------------------------------------
 
     def _add_connection(self, asked: AdditionalConnect) -> None:
         session = self._door.sessions.find(asked.session_key)
@@ -215,7 +300,7 @@ class Caller:
         elif not session.has_room:
             self._refuse(Code.TOO_MANY_CONNECTION)
         else:
-            self._answer_connection(session, AdditionalAnswer())
+            self._answer_connection(session, AdditionalAnswer(session.direction()))
 
     def _resume(self, session: ResumableSession, resume: Resume) -> None:
         """This connection in the place of the one before. Each end's number is final before the other hears it."""
@@ -233,7 +318,7 @@ class Caller:
         self._busy = True
         self._send_pack(answer.to_pack(_pencore()))
         self._door.left(self)
-        session.attach(self.connection, self._http.take_over())
+        session.attach(self.connection, self._http.take_over(), Direction(answer.direction))
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -272,11 +357,20 @@ class Caller:
     def _send_pack(self, pack: Pack) -> None:
         self.connection.send(pack_response(self._http, pack, formatdate(usegmt=True)))
 
-    def _refuse(self, code: int, login: Login | None = None, reason: str = "", numbers: Numbers | None = None) -> None:
+    def _refuse(
+        self,
+        code: int,
+        login: Login | None = None,
+        reason: str = "",
+        numbers: Numbers | None = None,
+        *,
+        no_save_password: bool = False,
+    ) -> None:
         """An error PACK, then the end. With `login`, control is told too."""
-        ours = code == Code.VERSION_INVALID
+        ours = code == Code.VERSION_INVALID and login is not None and login.extension
         refusal = ErrorAnswer(
             code,
+            no_save_password=no_save_password,
             extension=EXTENSION_VERSION if ours else 0,
             extension_oldest=EXTENSION_OLDEST if ours else 0,
             numbers=numbers,

@@ -1,11 +1,13 @@
 """One accepted TCP connection: socket and TLS on one side, a `Stage` that gives the bytes a meaning on the other.
 
 The stage changes once, from the front door to a tunnel; no byte is lost between (trap T13), because the new stage is
-given what the old one had not used. Nothing here blocks, and no plaintext ever goes out on a connection that began TLS.
+given what the old one had not used. Nothing here blocks. What began as TLS stays TLS, unless the stage leaves it in so
+many words (`leave_tls`).
 """
 
 import socket
 import ssl
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -13,11 +15,13 @@ from typing import Final, Protocol
 from ukihashi.errors import NotTrusted, PeerViolation
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import GONE, READ, WRITE, Deadlines, Loop
+from ukihashi.net.clear import ClearChannel, cut_records
 from ukihashi.net.link import is_stalled
 from ukihashi.net.tls import TlsChannel, TlsState
 
 READ_SIZE: Final = 256 * 1024  # bytes of one read; the buffer is shared, for a thousand of them would cost 256 MB
 TLS_HANDSHAKE: Final = 0x16  # RFC 8446, 5.1: first byte of a ClientHello's record
+PEER_WATCH_S: Final = (60, 15, 4)  # silence before the kernel asks whether the peer is there, again after, how often
 PLAIN_HINT: Final = b"This port speaks HTTPS. Use https:// in the address.\n"
 
 
@@ -52,20 +56,26 @@ class Connection:
     """See the module. Owns the socket; `close` is the orderly end, `abort` the hard one."""
 
     __slots__ = (
-        "_closing", "_events", "_fd", "_reading", "_shut", "_socket", "_stage", "_tls", "_wiring", "peer", "read_most",
+        "_closing", "_events", "_fd", "_reading", "_records", "_shut", "_socket", "_stage", "_tls", "_wiring",
+        "name", "peer", "read_most", "since",
     )  # fmt: skip
 
-    def __init__(self, wiring: Wiring, sock: socket.socket, peer: str) -> None:
+    def __init__(self, wiring: Wiring, sock: socket.socket, peer: str, name: str = "") -> None:
         self._wiring = wiring
         self._socket = sock
         self._fd = sock.fileno()
-        self._tls: TlsChannel | None = None  # made at the first byte: silent connections cost next to nothing
+        # made at the first byte: silent connections cost next to nothing
+        self._tls: TlsChannel | ClearChannel | None = None
+        # Where a tunnel may leave TLS: what has come and TLS has not seen, a record or the start of one.
+        self._records: bytearray | None = bytearray() if wiring.limits.allow_plaintext else None
         self._stage: Stage | None = None
         self._events = READ
         self._reading = True
         self._closing = False
         self._shut = False  # our FIN is out
+        self.name = name  # CID-n, of all connections of the worker
         self.peer = peer  # "address:port"
+        self.since = time.time()
         self.read_most = READ_SIZE  # bytes of one read
         wiring.loop.watch(self._fd, READ, self._on_events)
 
@@ -74,7 +84,7 @@ class Connection:
         self._stage = stage
 
     @property
-    def tls(self) -> TlsChannel | None:
+    def tls(self) -> TlsChannel | ClearChannel | None:
         """For its version and cipher."""
         return self._tls
 
@@ -92,6 +102,26 @@ class Connection:
         """A TCP option; one that this kernel doesn't know is left."""
         with suppress(OSError):
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def watch_peer(self) -> None:
+        """End it when the peer's machine is gone, though nothing is to be said for hours."""
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in zip(
+            (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT), PEER_WATCH_S, strict=True
+        ):
+            self.set_socket_option(option, value)
+
+    def leave_tls(self) -> bytes:
+        """Plain bytes in both directions from now on, behind what waits; gives what has come and is no TLS (2.1)."""
+        rest, unsent = bytes(self._records or b""), bytearray()
+        self._records = None
+        if self._tls is not None:
+            while data := self._tls.outgoing():
+                unsent += data
+                self._tls.sent(len(data))
+            self._tls = ClearChannel(bytes(unsent))
+        return rest
 
     @property
     def is_stalled(self) -> bool:
@@ -124,6 +154,8 @@ class Connection:
         """Read again."""
         self._reading = True
         self._arm()
+        if self._records:
+            self._wiring.loop.at(self._wiring.loop.now, self._take_records)
 
     def close(self, reason: str) -> None:
         """Say close_notify (trap T1) behind what waits, then FIN, and give the peer `linger_s` to do the same.
@@ -190,7 +222,11 @@ class Connection:
             return
         if self._tls is None and not self._begin(wiring.buffer[0]):
             return
-        self._take(wiring.buffer[:count])
+        if self._records is None:
+            self._take(wiring.buffer[:count])
+        else:
+            self._records += wiring.buffer[:count]
+            self._take_records()
 
     def _begin(self, first: int) -> bool:
         """Look at the first byte of all: TLS, or somebody who forgot the s of https, or nothing we know."""
@@ -204,7 +240,17 @@ class Connection:
         self.close("not TLS")
         return False
 
-    def _take(self, data: memoryview) -> None:
+    def _take_records(self) -> None:
+        """One TLS record after the other, while somebody reads: the one that ends TLS may be among them."""
+        records = self._records
+        if records is None or not self._reading or not self.is_open:
+            return
+        for record in cut_records(records):
+            self._take(record)
+            if not self._reading or not self.is_open or self._records is None:
+                return
+
+    def _take(self, data: bytes | memoryview) -> None:
         tls, stage, now = self._tls, self._stage, self._wiring.loop.now
         assert tls is not None
         try:

@@ -1,14 +1,18 @@
 """The front door: what a new connection may say before it is a tunnel, a page or gone (protocol sections 4 to 11).
 
     TLS -> signature -> hello -> login or additional_connect -> tunnel
+    TLS -> signature -> hello -> admin -> calls of an administration tool (`rpc_caller`)
     TLS -> any other request -> the page server's answer, on the same kept connection
     anything else -> a short answer where one helps, and the end
 
 Every step has a deadline, and `half_open` connections may be under way at once; when one more comes, the one that has
-stood still longest goes. So a thousand silent connections cost a thousand descriptors and keep nobody out.
+stood still longest goes. So a thousand silent connections cost a thousand descriptors and keep nobody out. Of the
+logins that wait for control one address may have only a part: who floods us with them takes no place from others.
 """
 
+import ipaddress
 import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -17,7 +21,16 @@ from ukihashi.hub.caller import Caller
 from ukihashi.hub.connection import Connection, Wiring
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import Deadlines
-from ukihashi.hub.messages import LoginAnswered, LoginAsked, LoginRefused
+from ukihashi.hub.messages import (
+    AdminAsked,
+    LoginAnswered,
+    LoginAsked,
+    LoginRefused,
+    PasswordAsked,
+    RpcAnswered,
+    RpcAsked,
+)
+from ukihashi.hub.rpc_caller import RpcCaller
 from ukihashi.hub.sessions import Sessions
 from ukihashi.net.listen import address_text
 from ukihashi.wire.constants import Code
@@ -39,8 +52,12 @@ class Pages(Protocol):
 class Control(Protocol):
     """The way to the control process."""
 
-    def ask_login(self, asked: LoginAsked) -> bool:
-        """Send; the answer comes to `FrontDoor.answered`. False: there is no control process at the moment."""
+    @property
+    def is_crowded(self) -> bool:
+        """It has not taken what it was asked so far; more must not be asked now."""
+
+    def ask(self, asked: LoginAsked | PasswordAsked | AdminAsked | RpcAsked) -> bool:
+        """Send; the answer comes to `answered` or `tool_answered`. False: there is no control process now."""
 
     def refused(self, message: LoginRefused) -> None:
         """Tell of a login that never got to control."""
@@ -63,6 +80,9 @@ class FrontDoor:
         self.evicted = 0  # connections closed to make room, so far
         self._last_ask = 0
         self._asks: dict[int, Caller] = {}
+        self._asking_of: Counter[str] = Counter()  # by address; none is kept with 0
+        self._accepted = 0
+        self.tools: dict[RpcCaller, None] = {}  # in the order they came
         self._tick()
 
     def set_limits(self, limits: Limits) -> None:
@@ -91,7 +111,9 @@ class FrontDoor:
             sock.setblocking(False)
             while self.half_open >= self.wiring.limits.half_open and self._evict():
                 pass
-            self._opening.restart(Caller(self, Connection(self.wiring, sock, address_text(address))), self._now)
+            self._accepted += 1
+            connection = Connection(self.wiring, sock, address_text(address), f"CID-{self._accepted}")
+            self._opening.restart(Caller(self, connection), self._now)
         return True
 
     def moved(self, caller: Caller) -> None:
@@ -109,13 +131,29 @@ class FrontDoor:
         self.left(caller)
         self._paging.restart(caller, self._now)
 
+    def may_ask(self, caller: Caller) -> bool:
+        """Control can be asked for `caller`."""
+        limits = self.wiring.limits
+        most = min(limits.asking, limits.half_open // 2)
+        of_one = min(limits.asking_of_one, max(1, most // 2))
+        return (
+            len(self._asking) < most
+            and self._asking_of[_site(caller.connection.peer)] < of_one
+            and not self.control.is_crowded
+        )
+
     def waits_for_login(self, caller: Caller) -> int:
         """`caller` waits for control; the number of the question."""
         self.left(caller)
         self._asking.restart(caller, self._now)
+        self._asking_of[_site(caller.connection.peer)] += 1
+        caller.ask = self.next_ask()
+        self._asks[caller.ask] = caller
+        return caller.ask
+
+    def next_ask(self) -> int:
+        """A number for a question to control."""
         self._last_ask += 1
-        self._asks[self._last_ask] = caller
-        caller.ask = self._last_ask
         return self._last_ask
 
     def left(self, caller: Caller) -> None:
@@ -123,23 +161,64 @@ class FrontDoor:
         self._opening.drop(caller)
         self._asking.drop(caller)
         self._paging.drop(caller)
-        self._asks.pop(caller.ask, None)
+        self._asks_no_more(caller.ask)
+
+    def _asks_no_more(self, ask: int) -> Caller | None:
+        caller = self._asks.pop(ask, None)
+        if caller is not None:
+            site = _site(caller.connection.peer)
+            self._asking_of[site] -= 1
+            if not self._asking_of[site]:
+                del self._asking_of[site]
+        return caller
 
     def answered(self, answer: LoginAnswered) -> None:
         """Control has decided; for a caller who is gone by now, nothing."""
-        caller = self._asks.pop(answer.ask, None)
+        caller = self._asks_no_more(answer.ask)
         if caller is not None:
             caller.answered(answer)
+
+    # -- tools ----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_room_for_tool(self) -> bool:
+        """One more administration tool may be let in."""
+        return len(self.tools) < self.wiring.limits.tools
+
+    def tool_came(self, tool: RpcCaller) -> None:
+        """Control has let it in."""
+        self.tools[tool] = None
+
+    def tool_left(self, tool: RpcCaller) -> None:
+        """It is gone."""
+        self.tools.pop(tool, None)
+
+    def tool_answered(self, answer: RpcAnswered) -> None:
+        """Control has done what a tool asked for; for one that is gone by now, nothing."""
+        for tool in self.tools:
+            if tool.ask == answer.ask:
+                tool.answered(answer)
+                return
+
+    # -- listings -------------------------------------------------------------------------------------------------
+
+    def callers(self) -> list[Caller]:
+        """All that are no tunnel and no tool yet, and are not ending."""
+        return self._opening.items() + self._asking.items() + self._paging.items()
+
+    # -- the end --------------------------------------------------------------------------------------------------
 
     def control_lost(self) -> None:
         """No answer will come to what was asked so far."""
         for ask in list(self._asks):
             self.answered(LoginAnswered(ask=ask, error=Code.INTERNAL_ERROR))
+        for tool in [tool for tool in self.tools if tool.ask]:
+            tool.connection.close("there is no control process")
 
     def close(self) -> None:
         """Nobody else gets in, and who is at the door is sent away."""
-        for caller in self._opening.items() + self._asking.items() + self._paging.items():
-            caller.connection.close("the hub stops")
+        for one in [*self.callers(), *self.tools]:
+            one.connection.close("the hub stops")
 
     @property
     def _now(self) -> float:
@@ -168,3 +247,14 @@ class FrontDoor:
         for connection in self.wiring.lingering.pop_expired(now):
             connection.abort("closed")
         self.wiring.loop.at(now + self._tick_s, self._tick)
+
+
+def _site(peer: str) -> str:
+    """Whose a connection is: an IPv4 address, or the /64 of an IPv6 one: a machine has as many of those as it likes."""
+    host = peer.rpartition(":")[0].strip("[]")
+    if ":" not in host:
+        return host
+    try:
+        return ipaddress.IPv6Address(host).packed[:8].hex()
+    except ValueError:
+        return host

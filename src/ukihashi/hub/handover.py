@@ -22,7 +22,7 @@ from ukihashi.hub.messages import HubPut
 from ukihashi.hub.saved import SavedSession
 from ukihashi.hub.sessions import Sessions
 
-FORM: Final = 1  # of the state, and of what a supervisor leaves to the next one
+FORM: Final = 2  # of the state, and of what a supervisor leaves to the next one
 CHUNK: Final = 1 << 20  # bytes of one write
 
 _LENGTH: Final = struct.Struct("!I")

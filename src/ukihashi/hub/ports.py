@@ -17,7 +17,7 @@ from ukihashi.switch.forward import Switch
 from ukihashi.switch.queue import PortQueue
 from ukihashi.tap.device import Tap
 from ukihashi.units import PortId
-from ukihashi.wire.blocks import encode_frames
+from ukihashi.wire.blocks import compress, encode_frames
 
 SHARED_FRAMES: Final = 64  # longest run that is looked up for an encoding made for another port in this turn
 HOST: Final = "host"  # name of a hub's own port in listings
@@ -32,19 +32,24 @@ class Encodings:
     def __init__(self) -> None:
         self._made: dict[tuple[int, ...], tuple[list[bytes], bytes]] = {}
 
-    def batch(self, frames: list[bytes]) -> bytes:
+    def batch(self, frames: list[bytes], *, compressed: bool = False) -> bytes:
         """`encode_frames(frames)`, made anew only if no port had the very same frames since `clear`."""
         if len(frames) > SHARED_FRAMES:
-            return encode_frames(frames)
-        key = tuple(map(id, frames))  # the frames are kept beside the result, so no id can come to mean another
+            return _encoded(frames, compressed)
+        # the frames are kept beside the result, so no id can come to mean another
+        key = (compressed, *map(id, frames))
         known = self._made.get(key)
         if known is None:
-            known = self._made[key] = (frames, encode_frames(frames))
+            known = self._made[key] = (frames, _encoded(frames, compressed))
         return known[1]
 
     def clear(self) -> None:
         """The turn is over."""
         self._made.clear()
+
+
+def _encoded(frames: list[bytes], compressed: bool) -> bytes:
+    return encode_frames([compress(frame) for frame in frames] if compressed else frames)
 
 
 class Port(Protocol):

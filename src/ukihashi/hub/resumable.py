@@ -26,6 +26,7 @@ from ukihashi.hub.tunnel import Tunnel
 from ukihashi.session.catch_up import CatchUp
 from ukihashi.session.machine import HUB_MOVES, Machine, State
 from ukihashi.switch.queue import PortQueue
+from ukihashi.wire.constants import Direction
 from ukihashi.wire.extension import (
     MAX_PADDING,
     Bye,
@@ -104,7 +105,7 @@ class ResumableSession(Session):
         machine = self.machine
         return Numbers(machine.attempt, machine.have, machine.out.first, machine.out.high)
 
-    def attach(self, connection: Connection, unread: bytes) -> None:
+    def attach(self, connection: Connection, unread: bytes, direction: Direction = Direction.BOTH) -> None:
         cut_s, resumed = self._loop.now - self._cut_at, self.machine.attempt > 0
         if not connection.is_open:  # it broke under our answer
             self._cut(self._link, "connection lost")
@@ -125,9 +126,9 @@ class ResumableSession(Session):
                     at=time.time(),
                 )
             )
-        super().attach(connection, unread)
+        super().attach(connection, unread, direction)
 
-    def _tunnel(self, connection: Connection) -> Tunnel:
+    def _tunnel(self, connection: Connection, direction: Direction) -> Tunnel:  # noqa: ARG002 - it is the only one
         return RecordTunnel(self, connection, self._loop, self.limits, self._link)
 
     def detach(self, tunnel: Tunnel, reason: str) -> None:

@@ -1,24 +1,53 @@
 """A session as a value: what another process needs to go on with it. Plain, so that it can travel as MessagePack."""
 
+from typing import Final
+
 import msgspec
 
 from ukihashi.session.machine import Saved
+from ukihashi.switch.rules import PortRules
+from ukihashi.wire.messages import Node
+from ukihashi.wire.policy import DEFAULT, Policy
+
+BRIDGE: Final = "bridge"  # `Member.mode`: any number of stations behind it
+MONITOR: Final = "monitor"  # hears everything and says nothing
 
 
 class Member(msgspec.Struct, frozen=True):
     """What was settled at the login."""
 
     session: str  # SID-USER-n
-    connection: str  # CID-n
+    connection: str  # CID-n of the connection that logged in
     key: bytes  # secret: whoever has it can go on with the session
     user: str
     peer: str  # of the connection that logged in
     client: str  # product string
     extension: int  # ukihashi version spoken; 0 = a standard peer
-    bridges: bool  # may use any number of stations
     timeout_s: float  # T
     max_connections: int
     since: float  # seconds since 1970
+    mode: str = ""  # "", BRIDGE or MONITOR
+    group: str = ""
+    policy: Policy = DEFAULT  # as it is in force: with what a normal client may not, and what was not asked for
+    half_duplex: bool = False
+    compression: bool = False
+    encrypted: bool = True
+    client_version: int = 0
+    client_build: int = 0
+    node: Node = Node()
+
+    @property
+    def rules(self) -> PortRules:
+        """For its port. A card of ours may have a network behind it, though no bridge."""
+        return PortRules(
+            policy=self.policy,
+            user=self.user,
+            group=self.group,
+            bridge=self.mode == BRIDGE,
+            monitor=self.mode == MONITOR,
+            over_ipv6=self.peer.startswith("["),
+            confined=self.mode != BRIDGE and not self.extension,
+        )
 
 
 class Counters(msgspec.Struct):
@@ -60,3 +89,4 @@ class SavedSession(msgspec.Struct, frozen=True):
     queue: list[bytes]  # frames that wait for a connection
     queue_drops: dict[str, int]
     resume: SavedResume | None = None
+    told: Counters = msgspec.field(default_factory=Counters)  # of `count`, what control has heard of

@@ -8,23 +8,30 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from ukihashi.errors import PeerViolation
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.limits import Limits
-from ukihashi.hub.messages import SessionClosed
+from ukihashi.hub.messages import SessionClosed, Traffic
 from ukihashi.hub.ports import Encodings, VirtualHub
-from ukihashi.hub.saved import Counters, Member, SavedSession, SavedStation
+from ukihashi.hub.saved import BRIDGE, Counters, Member, SavedSession, SavedStation
 from ukihashi.hub.tunnel import Tunnel
 from ukihashi.switch.mac_table import Station
 from ukihashi.switch.queue import PortQueue
+from ukihashi.wire.blocks import decompress
+from ukihashi.wire.constants import Direction
 from ukihashi.wire.extension import Reason
 
 if TYPE_CHECKING:
     from ukihashi.hub.sessions import Sessions
 
 STATIONS_WITHOUT_BRIDGE: Final = 3  # source addresses of a session that is no bridge (section 18.2)
+COMPRESSED_BATCH: Final = 64 * 1024  # bytes of frames that are compressed at once: others wait meanwhile
+
+# A reason of drops at the way in, beside those of the switch: a block that gives no frame when it is decompressed.
+INFLATE: Final = "inflate"
 
 
 class Session:
@@ -41,8 +48,9 @@ class Session:
         self.tunnels: list[Tunnel] = []  # the newest last
         self.heard = self._loop.now  # when any connection delivered something
         self.count = Counters()
+        self._told = Counters()  # of these, what control has heard of
         self._cut_at = self.heard  # when the last connection went, if there is none
-        self.port = hub.plug(self, max_stations=0 if member.bridges else STATIONS_WITHOUT_BRIDGE)
+        self.port = hub.plug(self, max_stations=0 if member.mode == BRIDGE else STATIONS_WITHOUT_BRIDGE)
         self._watch = self._loop.at(self.heard + member.timeout_s, self._on_watch)
         self.is_open = True
 
@@ -64,11 +72,22 @@ class Session:
         """Takes one more connection: one above what was granted, as the protocol's own servers do (13.2, trap T9)."""
         return len(self.tunnels) <= self.member.max_connections
 
-    def attach(self, connection: Connection, unread: bytes) -> None:
+    def direction(self, *, first: bool = False) -> Direction:
+        """What the next connection may carry; `first`: it is the one that logged in (13.3)."""
+        if not self.member.half_duplex:
+            return Direction.BOTH
+        there = Counter(tunnel.direction for tunnel in self.tunnels)
+        if first or there[Direction.TO_CLIENT] > there[Direction.TO_SERVER]:
+            return Direction.TO_SERVER
+        return Direction.TO_CLIENT
+
+    def attach(self, connection: Connection, unread: bytes, direction: Direction = Direction.BOTH) -> None:
         """`connection` carries this session from now on; `unread`: tunnel bytes that came with its last request."""
         if not connection.is_open:  # it broke under our answer
             return
-        tunnel = self._tunnel(connection)
+        if not self.member.encrypted:
+            unread += connection.leave_tls()
+        tunnel = self._tunnel(connection, direction)
         self.tunnels.append(tunnel)
         self.peer = connection.peer
         tunnel.start()
@@ -79,8 +98,8 @@ class Session:
             except PeerViolation as violation:
                 connection.close(str(violation))
 
-    def _tunnel(self, connection: Connection) -> Tunnel:
-        return Tunnel(self, connection, self._loop, self.limits)
+    def _tunnel(self, connection: Connection, direction: Direction) -> Tunnel:
+        return Tunnel(self, connection, self._loop, self.limits, direction)
 
     def detach(self, tunnel: Tunnel, reason: str) -> None:  # noqa: ARG002 - for those who need it
         """`tunnel` is gone; the session waits for another until T has passed."""
@@ -97,6 +116,15 @@ class Session:
         return 0
 
     # -- frames ---------------------------------------------------------------------------------------------------
+
+    def inflated(self, blocks: list[bytes]) -> list[bytes]:
+        """The frames in blocks of the member (12.4); what is none, or longer than any, is dropped and counted."""
+        if not self.member.compression:
+            return blocks
+        frames = [frame for block in blocks if (frame := decompress(block)) is not None]
+        if len(frames) < len(blocks) and self.is_open:
+            self.hub.switch.drops[self.port][INFLATE] += len(blocks) - len(frames)
+        return frames
 
     def take(self, frames: Sequence[bytes], now: float) -> PortQueue | None:
         """Frames from the member. Gives a queue on their way in which much waits already."""
@@ -122,16 +150,34 @@ class Session:
 
     def _next_batch(self, encodings: Encodings) -> tuple[bytes, int]:
         """The oldest frames of the queue, encoded, and their number."""
-        frames = self.queue.take(self.limits.batch_bytes)
+        compressed, most = self.member.compression, self.limits.batch_bytes
+        frames = self.queue.take(min(most, COMPRESSED_BATCH) if compressed else most)
         self.count.frames_out += len(frames)
         self.count.bytes_out += sum(map(len, frames))
-        return encodings.batch(frames), len(frames)
+        return encodings.batch(frames, compressed=compressed), len(frames)
 
     def _writable(self) -> Tunnel | None:
         for tunnel in reversed(self.tunnels):
             if tunnel.is_writable:
                 return tunnel
         return None
+
+    def report(self) -> None:
+        """Tell control what was moved since it heard last; what it can't hear now it hears the next time."""
+        count, told = self.count, self._told
+        if (count.frames_in, count.frames_out) == (told.frames_in, told.frames_out):
+            return
+        traffic = Traffic(
+            session=self.name,
+            hub=self.hub.name,
+            user=self.member.user,
+            frames_in=count.frames_in - told.frames_in,
+            bytes_in=count.bytes_in - told.bytes_in,
+            frames_out=count.frames_out - told.frames_out,
+            bytes_out=count.bytes_out - told.bytes_out,
+        )
+        if self._owner.tell(traffic):
+            self._told = copy(count)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -148,6 +194,7 @@ class Session:
             return
         drops = self.drops.total()
         self._leave(reason)
+        self.report()
         self._owner.tell(
             SessionClosed(
                 session=self.name,
@@ -194,6 +241,7 @@ class Session:
             drops=dict(self.hub.switch.drops[self.port]),
             queue=self.queue.frames,
             queue_drops=dict(self.queue.dropped),
+            told=self._told,
         )
         self._leave("the hub goes on in another process")
         return saved
@@ -202,7 +250,7 @@ class Session:
         """Have what `saved` has; just made, with no connection yet."""
         now = self._loop.now
         self.peer = saved.peer
-        self.count = saved.count
+        self.count, self._told = saved.count, saved.told
         switch = self.hub.switch
         switch.put_back(self.port, [Station(one.key, now - one.created, now - one.seen) for one in saved.stations])
         switch.drops[self.port].update(saved.drops)
@@ -230,22 +278,40 @@ class Session:
     def row(self, now: float) -> dict[str, Any]:
         """For listings."""
         tls = self.tunnels[-1].connection.tls if self.tunnels else None
-        count = self.count
+        count, member, node = self.count, self.member, self.member.node
         return {
             "session": self.name,
             "hub": self.hub.name,
-            "user": self.member.user,
+            "user": member.user,
+            "group": member.group,
             "peer": self.peer,
-            "client": self.member.client,
-            "extension": self.member.extension,
+            "client": member.client,
+            "extension": member.extension,
+            "mode": member.mode,
+            "vlan": member.policy.vlan_id,
             "state": "online" if self.tunnels else "cut",
             "cut_s": 0.0 if self.tunnels else round(now - self._cut_at, 1),
             "grace_left_s": 0.0 if self.tunnels else round(max(0.0, self._ends_at - now), 1),
             "resumes": 0,
             "tls_version": tls.version if tls else "",
             "tls_cipher": tls.cipher if tls else "",
+            "encrypted": member.encrypted,
+            "compression": member.compression,
+            "half_duplex": member.half_duplex,
+            "udp": False,
             "connections": len(self.tunnels),
-            "since": self.member.since,
+            "max_connections": member.max_connections,
+            "since": member.since,
+            "last_heard": round(time.time() - (now - self.heard), 3),
+            "node": {
+                "host": node.host,
+                "system": node.system,
+                "client": member.client,
+                "client_version": member.client_version,
+                "client_build": member.client_build,
+                "ip": node.ip,
+                "unique_id": node.unique_id.hex(),
+            },
             "frames_in": count.frames_in,
             "bytes_in": count.bytes_in,
             "frames_out": count.frames_out,

@@ -2,26 +2,32 @@
 
 import hashlib
 import hmac
-import secrets
-import time
 from collections.abc import Callable, Iterator
-from typing import Final
 
+from ukihashi.hub.connection import Connection
+from ukihashi.hub.grant import member, refusal, welcome
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import Loop
 from ukihashi.hub.memory import ResumeMemory
-from ukihashi.hub.messages import HubPut, LoginAnswered, SessionClosed, SessionCut, SessionOpened, SessionResumed
+from ukihashi.hub.messages import (
+    HubPut,
+    LoginAnswered,
+    SessionClosed,
+    SessionCut,
+    SessionOpened,
+    SessionResumed,
+    Traffic,
+)
 from ukihashi.hub.ports import Outbox, VirtualHub
 from ukihashi.hub.resumable import ResumableSession
 from ukihashi.hub.saved import Member, SavedSession
 from ukihashi.hub.session import Session
-from ukihashi.wire.constants import MAX_SESSION_TIMEOUT_S, MIN_SESSION_TIMEOUT_S, SESSION_KEY_LENGTH, Code
+from ukihashi.wire.constants import Code
 from ukihashi.wire.extension import Reason
 from ukihashi.wire.messages import Login, Welcome
 
-BRIDGE_WORDS: Final = ("server", "bridge")  # in a client's name: it bridges (section 9.1, trap T18)
-
-Tell = Callable[[SessionOpened | SessionClosed | SessionCut | SessionResumed], object]
+# Tells control; False: there is none at the moment.
+Tell = Callable[[SessionOpened | SessionClosed | SessionCut | SessionResumed | Traffic], bool]
 
 
 class Sessions:
@@ -37,6 +43,7 @@ class Sessions:
         self._by_name: dict[tuple[str, str], Session] = {}  # hub (casefolded), session name
         # by digest of the key, so that the time of a look-up says nothing about a key
         self._by_key: dict[bytes, Session] = {}
+        self._on_report()
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -50,6 +57,11 @@ class Sessions:
         self.memory.limit = limits.resume_memory
         for session in self:
             session.set_limits()
+
+    def _on_report(self) -> None:
+        for session in self:
+            session.report()
+        self.loop.at(self.loop.now + self.limits.traffic_s, self._on_report)
 
     def of_hub(self, hub: str) -> list[Session]:
         """The sessions of one virtual hub."""
@@ -75,39 +87,24 @@ class Sessions:
             if hub.host is not None:
                 hub.host.close()
 
-    def open(self, login: Login, answer: LoginAnswered, extension: int, peer: str) -> tuple[Session, Welcome] | Code:
+    def open(
+        self, login: Login, answer: LoginAnswered, extension: int, connection: Connection
+    ) -> tuple[Session, Welcome] | Code:
         """Make the session that control has allowed, or say why it can't be."""
         hub = self.hubs.get(answer.hub.casefold())
         if hub is None:
             return Code.HUB_NOT_FOUND
         if not hub.settings.online:
             return Code.HUB_STOPPING
-        if answer.max_sessions and len(self.of_hub(hub.name)) >= answer.max_sessions:
-            return Code.HUB_IS_BUSY
-        if login.bridge_mode and answer.policy.no_bridge and answer.policy.no_routing:
-            return Code.BRIDGE_MODE_DENIED
-        resumes = bool(extension and login.resume)
-        session = self._plug(hub, _member(hub, login, answer, extension, peer, self.limits), resumes=resumes)
-        member = session.member
-        self.tell(SessionOpened(session.name, hub.name, member.user, peer, member.client, extension, member.since))
-        confined = int(not member.bridges)
-        return session, Welcome(
-            session_name=session.name,
-            connection_name=member.connection,
-            session_key=member.key,
-            max_connection=member.max_connections,
-            timeout_ms=int(member.timeout_s * 1000),
-            policy={
-                **answer.policy.to_wire(),
-                "NoBridge": confined,
-                "NoRouting": confined,
-                "MaxConnection": member.max_connections,
-                "TimeOut": int(member.timeout_s),
-                "NoQoS": 1,
-            },
-            extension=extension,
-            grace_s=session.granted_s,
+        code = refusal(login, answer, hub, self.of_hub(hub.name))
+        if code or len(self) >= self.limits.sessions:
+            return code or Code.HUB_IS_BUSY
+        settled = member(hub, login, answer, extension, connection.peer, connection.name, self.limits)
+        session = self._plug(hub, settled, resumes=bool(extension and login.resume))
+        self.tell(
+            SessionOpened(session.name, hub.name, settled.user, settled.peer, settled.client, extension, settled.since)
         )
+        return session, welcome(session)
 
     def _plug(self, hub: VirtualHub, member: Member, *, resumes: bool) -> Session:
         session = (ResumableSession if resumes else Session)(self, hub, member)
@@ -136,6 +133,10 @@ class Sessions:
         session = self._by_key.get(_digest(key))
         return session if session is not None and hmac.compare_digest(session.member.key, key) else None
 
+    def listed(self) -> tuple[str, ...]:
+        """Names of the virtual hubs that are told to who asks."""
+        return tuple(hub.name for hub in self.hubs.values() if hub.settings.listed)
+
     def named(self, hub: str, name: str) -> Session | None:
         """The session `name` of `hub`; with `hub` "" the first of that name in any."""
         for session in self.of_hub(hub) if hub else self:
@@ -151,21 +152,3 @@ class Sessions:
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
-
-
-def _member(hub: VirtualHub, login: Login, answer: LoginAnswered, extension: int, peer: str, limits: Limits) -> Member:
-    number = hub.next_session()
-    most = 1 if extension and login.resume else limits.max_connections  # exact resume counts on one stream of records
-    return Member(
-        session=f"SID-{answer.user.upper()}-{number}",
-        connection=f"CID-{number}",
-        key=secrets.token_bytes(SESSION_KEY_LENGTH),
-        user=answer.user,
-        peer=peer,
-        client=login.client,
-        extension=extension,
-        bridges=login.bridge_mode or any(word in login.client.lower() for word in BRIDGE_WORDS),
-        timeout_s=min(max(hub.settings.session_timeout_s, MIN_SESSION_TIMEOUT_S), MAX_SESSION_TIMEOUT_S),
-        max_connections=min(login.max_connection, most),
-        since=time.time(),
-    )

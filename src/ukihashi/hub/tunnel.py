@@ -2,8 +2,12 @@
 
 No timer is touched for a frame: each tunnel has one timer, set for the earliest moment at which something could be due;
 when it fires it looks at what has happened since.
+
+In half duplex (13.3) a connection carries frames and keep-alives in one direction. One that may only send is not judged
+by its silence; frames that come over it are taken all the same.
 """
 
+import math
 import os
 import random
 import secrets
@@ -15,7 +19,7 @@ from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import Loop, Timer
 from ukihashi.session.timers import KeepAlive, KeepAliveLaw, Liveness, StandardKeepAlive
 from ukihashi.wire.blocks import BlockDecoder, encode_keepalive
-from ukihashi.wire.constants import SENT_KEEPALIVE
+from ukihashi.wire.constants import SENT_KEEPALIVE, Direction
 
 if TYPE_CHECKING:
     from ukihashi.hub.session import Session
@@ -26,10 +30,23 @@ TCP_USER_TIMEOUT: Final[int] = getattr(socket, "TCP_USER_TIMEOUT", 18)
 class Tunnel:
     """The stage of a connection that carries a session."""
 
-    __slots__ = ("_decoder", "_keepalives", "_law", "_liveness", "_loop", "_session", "_timer", "connection")
+    __slots__ = (
+        "_decoder", "_keepalives", "_law", "_liveness", "_loop", "_receives", "_sends", "_session", "_timer",
+        "connection", "direction",
+    )  # fmt: skip
 
-    def __init__(self, session: "Session", connection: Connection, loop: Loop, limits: Limits) -> None:
+    def __init__(
+        self,
+        session: "Session",
+        connection: Connection,
+        loop: Loop,
+        limits: Limits,
+        direction: Direction = Direction.BOTH,
+    ) -> None:
         self.connection = connection
+        self.direction = direction
+        self._sends = direction is not Direction.TO_SERVER
+        self._receives = direction is not Direction.TO_CLIENT
         self._session = session
         self._loop = loop
         self._decoder = BlockDecoder()
@@ -59,8 +76,8 @@ class Tunnel:
 
     @property
     def is_writable(self) -> bool:
-        """Everything written so far is with the kernel: ciphertext never piles up behind a slow peer."""
-        return self.connection.is_open and not self.connection.backlog
+        """Carries frames to the member, and all so far are with the kernel: none pile up behind a slow peer."""
+        return self._sends and self.connection.is_open and not self.connection.backlog
 
     def write(self, batch: bytes, now: float) -> None:
         """One batch of blocks, one TLS write."""
@@ -78,7 +95,7 @@ class Tunnel:
         frames = self._decoder.feed(plain)
         if frames:
             self._heard(now)
-            self._session.take(frames, now)
+            self._session.take(self._session.inflated(frames), now)
         elif self._decoder.keepalives != self._keepalives or self._session.member.extension:
             self._heard(now)
         self._keepalives = self._decoder.keepalives
@@ -104,10 +121,10 @@ class Tunnel:
 
     def _on_timer(self) -> None:
         now = self._loop.now
-        if self._liveness.is_dead(now):
+        if self._receives and self._liveness.is_dead(now):
             self.connection.close("nothing heard")
             return
-        if self._law.is_due(now):
+        if self._sends and self._law.is_due(now):
             self._law.sent(now, random.random())  # noqa: S311 - as above
             if self.is_writable:  # else data is on its way, which says as much
                 self.connection.send(self._keepalive())
@@ -120,4 +137,6 @@ class Tunnel:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.at(min(self._law.due_at, self._liveness.dead_at), self._on_timer)
+        due_at = self._law.due_at if self._sends else math.inf
+        dead_at = self._liveness.dead_at if self._receives else math.inf
+        self._timer = self._loop.at(min(due_at, dead_at), self._on_timer)

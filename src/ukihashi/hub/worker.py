@@ -1,8 +1,9 @@
 """The worker: accepts, speaks TLS, lets in, switches frames. One process, one epoll loop, no privileges, no files.
 
 It parses hostile bytes; whatever needs a file, a secret store or a slow computation is asked of control (`messages`).
-Parts: `connection` (socket and TLS), `front` (openings), `relay` (pages), `sessions` and `tunnel` (members), `ports`
-(switch and queues). Here they are put together, and here control's and the supervisor's messages arrive.
+Parts: `connection` (socket and TLS), `front` (openings), `relay` (pages), `rpc_caller` (tools), `sessions` and `tunnel`
+(members), `ports` (switch and queues), `orders` (what control asks). Here they are put together, and here control's and
+the supervisor's messages arrive.
 At `hub upgrade` the sessions go from one worker to the next (`handover`).
 """
 
@@ -12,7 +13,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +23,7 @@ from typing import Any, Final
 import structlog
 
 from ukihashi.errors import UkihashiError
+from ukihashi.hub.cascade_port import CascadePorts
 from ukihashi.hub.connection import Wiring
 from ukihashi.hub.front import FrontDoor
 from ukihashi.hub.handover import StateUnusable, restore, save
@@ -29,9 +31,12 @@ from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import READ, WRITE, Loop
 from ukihashi.hub.messages import (
     STOP_DEADLINE,
-    Answered,
+    AdminAsked,
     AnyMessage,
     Asked,
+    CascadeGone,
+    CascadeUp,
+    CascadeWanted,
     CertificatePut,
     HandedOver,
     HandOver,
@@ -44,14 +49,18 @@ from ukihashi.hub.messages import (
     LoginAsked,
     LoginRefused,
     Message,
+    PasswordAsked,
     PeerLink,
     Ready,
+    RpcAnswered,
+    RpcAsked,
     Stop,
     TakeOver,
 )
+from ukihashi.hub.orders import Orders
 from ukihashi.hub.pipes import Pipe, PipeBroken, receive_with_fds, send_with_fd
 from ukihashi.hub.ports import HostPort as HostPlug
-from ukihashi.hub.ports import Outbox, VirtualHub
+from ukihashi.hub.ports import Outbox
 from ukihashi.hub.relay import Relay
 from ukihashi.hub.sessions import Sessions
 from ukihashi.net.suites import NO_PICK, Pick
@@ -59,8 +68,8 @@ from ukihashi.net.tls import server_context
 from ukihashi.tap.device import adopt_tap
 from ukihashi.wire.extension import Reason
 
-NO_SUCH_HUB: Final = "no such hub"  # `Answered.error`
 REFUSALS_WAITING: Final = 1 << 20  # bytes; beyond it refused logins are no longer told, so a flood can't fill the pipe
+ASKS_WAITING: Final = 4 << 20  # bytes; beyond it control is asked nothing more until it has read
 NO_ROOM_S: Final = 0.25  # pause of a listener when there is no descriptor left and nobody to send away
 LEAVING_S: Final = STOP_DEADLINE - 2.0  # for the peers; the rest is the supervisor's
 
@@ -97,14 +106,9 @@ class Worker:
         self._limits = limits
         self._pick = start.pick
         self._waits = start.waits
-        self._started = self.loop.now
         self._leaving_until: float | None = None
-        self._orders: dict[str, Callable[[Asked], list[dict[str, Any]]]] = {
-            "sessions": self._session_rows,
-            "mac_table": self._mac_rows,
-            "status": self._status_rows,
-            "disconnect": self._disconnect,
-        }
+        self._cascades = CascadePorts(self.loop, self._sessions)
+        self._orders = Orders(self._sessions, self._door, self._cascades)
         self._set_control(start.control)
         self._supervisor.setblocking(False)
         self.loop.watch(self._supervisor.fileno(), READ, self._on_supervisor)
@@ -122,6 +126,7 @@ class Worker:
         for hub in self._sessions.hubs.values():
             if hub.host is not None:
                 hub.host.close()
+        self._cascades.close()
         if self._control is not None:
             self._flush_control()
         self._lose_control()
@@ -177,6 +182,10 @@ class Worker:
             hub = self._sessions.hubs.get(message.hub.casefold())
             if hub is not None and hub.host is not None:
                 hub.host.close()
+        elif isinstance(message, CascadeWanted) and fds:
+            self._cascades.plug(message, fds.pop())
+        elif isinstance(message, CascadeGone):
+            self._cascades.unplug(message.cascade)
         elif isinstance(message, PeerLink) and fds:
             self._set_control(socket.socket(fileno=fds.pop()))
         elif isinstance(message, LimitsPut):
@@ -225,6 +234,7 @@ class Worker:
         for hub in self._sessions.hubs.values():
             if hub.host is not None:
                 hub.host.close()  # what comes from now on waits in the kernel
+        self._cascades.close()
         try:
             state = save(self._sessions)
         except StateUnusable as error:
@@ -253,7 +263,12 @@ class Worker:
 
     # -- control --------------------------------------------------------------------------------------------------
 
-    def ask_login(self, asked: LoginAsked) -> bool:
+    @property
+    def is_crowded(self) -> bool:
+        """For the front door."""
+        return self._control is not None and self._control.waiting > ASKS_WAITING
+
+    def ask(self, asked: LoginAsked | PasswordAsked | AdminAsked | RpcAsked) -> bool:
         """For the front door."""
         return self._tell(asked)
 
@@ -313,57 +328,16 @@ class Worker:
     def _handle(self, message: AnyMessage) -> None:
         if isinstance(message, LoginAnswered):
             self._door.answered(message)
+        elif isinstance(message, RpcAnswered):
+            self._door.tool_answered(message)
         elif isinstance(message, HubPut):
             self._sessions.put_hub(message).switch.set_ageing(message.ageing_s)
         elif isinstance(message, HubRemoved):
             self._sessions.remove_hub(message.hub)
+        elif isinstance(message, CascadeUp):
+            self._cascades.set_up(message)
         elif isinstance(message, Asked):
-            order = self._orders.get(message.what)
-            if order is None:
-                self._tell(Answered(message.ask, error=f"unknown question {message.what!r}"))
-            elif message.hub and message.hub.casefold() not in self._sessions.hubs:
-                self._tell(Answered(message.ask, error=NO_SUCH_HUB))
-            else:
-                self._tell(Answered(message.ask, order(message)))
-
-    # -- answers --------------------------------------------------------------------------------------------------
-
-    def _hubs(self, asked: Asked) -> list[VirtualHub]:
-        hubs = self._sessions.hubs
-        return [hubs[asked.hub.casefold()]] if asked.hub else list(hubs.values())
-
-    def _session_rows(self, asked: Asked) -> list[dict[str, Any]]:
-        sessions = self._sessions.of_hub(asked.hub) if asked.hub else list(self._sessions)
-        return [session.row(self.loop.now) for session in sessions]
-
-    def _mac_rows(self, asked: Asked) -> list[dict[str, Any]]:
-        return [{"hub": hub.name, **row} for hub in self._hubs(asked) for row in hub.mac_rows(self.loop.now)]
-
-    def _status_rows(self, _asked: Asked) -> list[dict[str, Any]]:
-        tunnels = sum(len(session.tunnels) for session in self._sessions)
-        return [
-            {
-                "connections": tunnels + self._door.half_open,
-                "half_open": self._door.half_open,
-                "evicted": self._door.evicted,
-                "sessions": len(self._sessions),
-                "cut": sum(not session.tunnels for session in self._sessions),
-                "resume_memory": {"used": self._sessions.memory.used, "limit": self._sessions.memory.limit},
-                "hubs": len(self._sessions.hubs),
-                "host_ports": [hub.host.row() for hub in self._sessions.hubs.values() if hub.host is not None],
-                "faults": self.loop.faults,
-                "pid": os.getpid(),
-                "uid": os.getuid(),
-                "uptime_s": round(self.loop.now - self._started, 1),
-            }
-        ]
-
-    def _disconnect(self, asked: Asked) -> list[dict[str, Any]]:
-        session = self._sessions.named(asked.hub, asked.name)
-        if session is None:
-            return []
-        session.close(asked.reason or "ended by the admin", Reason.REMOVED)
-        return [{"session": session.name, "hub": session.hub.name}]
+            self._tell(self._orders.answer(message))
 
 
 def _capped(limits: Limits) -> Limits:
