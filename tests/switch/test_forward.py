@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ukihashi.switch.forward import ARP_SHORT, OWN_PORT, PORT_FULL, SIZE, SOURCE, TABLE_FULL, Switch
+from ukihashi.switch.forward import Switch
+from ukihashi.switch.reasons import ARP_SHORT, OWN_PORT, PORT_FULL, SIZE, SOURCE, TABLE_FULL
 from ukihashi.units import PortId
 
 A, B, C, D = (bytes([2, 0, 0, 0, 0, last]) for last in (1, 2, 3, 4))

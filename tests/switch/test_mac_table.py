@@ -35,7 +35,7 @@ def test_a_move_takes_over_at_once() -> None:
     table.learn(A, P2, 1.0)
     assert table.find(A, 1.0) == P2
     assert (table.count(P1), table.count(P2)) == (0, 1)
-    assert table.rows(1.0) == [Row(A, 0, P2, 1.0, 1.0)]
+    assert table.rows(1.0) == [Row(A, 0, P2, 1.0, 1.0, 2)]
 
 
 def test_the_same_address_in_two_vlans_is_two_stations() -> None:
@@ -59,7 +59,7 @@ def test_a_station_that_comes_back_after_ageing_is_new() -> None:
     table = MacTable()
     table.learn(A, P1, 0.0)
     table.learn(A, P1, 900.0)
-    assert table.rows(900.0) == [Row(A, 0, P1, 900.0, 900.0)]
+    assert table.rows(900.0) == [Row(A, 0, P1, 900.0, 900.0, 2)]
 
 
 def test_a_removed_port_forgets_its_stations() -> None:
@@ -95,9 +95,9 @@ def test_stations_come_back_with_their_ages_unless_they_have_moved() -> None:
     heir.put_back(P1, [Station(one.key, one.created + 500, one.seen + 500) for one in saved])
     heir.put_back(P2, [Station(one.key, one.created + 500, one.seen + 500) for one in table.stations(P2)])
     assert heir.rows(1000.0) == [
-        Row(C, 0, P2, 525.0, 525.0),
-        Row(A, 0, P1, 510.0, 530.0),
-        Row(B, 0, P2, 1000.0, 1000.0),
+        Row(C, 0, P2, 525.0, 525.0, 3),
+        Row(A, 0, P1, 510.0, 530.0, 2),
+        Row(B, 0, P2, 1000.0, 1000.0, 1),
     ]
     assert (heir.count(P1), heir.count(P2)) == (1, 2)
     assert [row.mac for row in heir.rows(1126.0)] == [A, B]  # in the order of age

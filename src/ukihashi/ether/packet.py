@@ -1,4 +1,4 @@
-"""What is inside an Ethernet frame, as far as a switch asks: addresses, ports, flags, and who plays router or DHCP server.
+"""What is inside an Ethernet frame, as far as a switch asks: addresses, ports, flags, who plays router or DHCP server.
 
 For frames of strangers: whatever cannot be read is "unknown" (0, b"" or -1), never an exception. What a receiver might
 read and we can't (endless tags, a cut chain of IPv6 headers) is `hidden`, so that a filter can refuse it (RFC 7113).
@@ -225,7 +225,7 @@ def without_router(packet: Packet) -> bytes:
 
 
 def is_urgent(frame: bytes) -> bool:
-    """Of the class that goes first (protocol section 12.6): IPv4 with a ToS that is neither 0 nor 8, or a short ICMP."""
+    """Of the class that goes first (protocol section 12.6): IPv4 with a ToS other than 0 and 8, or a short ICMP."""
     if frame[12:14] != b"\x08\0" or len(frame) < 34:
         return False
     return frame[15] not in (0, 8) or (frame[23] == 1 and len(frame) <= 128)

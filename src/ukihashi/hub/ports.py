@@ -4,9 +4,10 @@
 its queue is dropped, newest first lost, and counted by reason (protocol section 12.2, D8).
 """
 
+import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
 from ukihashi.errors import EnvironmentLacks
@@ -15,14 +16,16 @@ from ukihashi.hub.loop import READ, Loop
 from ukihashi.hub.messages import HubPut
 from ukihashi.switch.forward import Switch
 from ukihashi.switch.queue import PortQueue
+from ukihashi.switch.rules import PortRules
 from ukihashi.tap.device import Tap
 from ukihashi.units import PortId
 from ukihashi.wire.blocks import compress, encode_frames
 
 SHARED_FRAMES: Final = 64  # longest run that is looked up for an encoding made for another port in this turn
 HOST: Final = "host"  # name of a hub's own port in listings
+FREE: Final = PortRules()  # of a port that may do everything
 
-# A reason of drops at the way out, beside those of the queue; those at the way in are in `switch.forward`.
+# A reason of drops at the way out, beside those of the queue; the switch's are in `switch.reasons`.
 REFUSED: Final = "interface_refused"
 
 
@@ -85,32 +88,40 @@ class Outbox:
         return bool(self._dirty)
 
 
-@dataclass(eq=False)
 class VirtualHub:
     """One virtual hub: a switch, its ports, its settings."""
 
-    settings: HubPut
-    outbox: Outbox
-    switch: Switch = field(init=False)
-    ports: dict[PortId, Port] = field(default_factory=dict)
-    host: "HostPort | None" = None
-    _last_port: int = 0
-    sessions_so_far: int = 0
+    def __init__(self, settings: HubPut, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.switch = Switch(chance=random.random)
+        self.ports: dict[PortId, Port] = {}
+        self.host: HostPort | None = None
+        self.sessions_so_far = 0
+        self._last_port = 0
+        self.settings = settings
 
-    def __post_init__(self) -> None:
-        self.switch = Switch(ageing=self.settings.ageing_s)
+    @property
+    def settings(self) -> HubPut:
+        """As control sent them."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: HubPut) -> None:
+        self._settings = settings
+        self.switch.set_ageing(settings.ageing_s)
+        self.switch.set_rules(settings.rules, settings.access)
 
     @property
     def name(self) -> str:
         """As it is spelled."""
         return self.settings.hub
 
-    def plug(self, port: Port, *, max_stations: int = 0) -> PortId:
-        """Give `port` a place in the switch. `max_stations`: source addresses it may use, 0 = any number."""
+    def plug(self, port: Port, rules: PortRules = FREE, *, max_stations: int = 0) -> PortId:
+        """Give `port` a place in the switch. `max_stations`: source addresses it may use, 0 = as the rules say."""
         self._last_port += 1
         number = PortId(self._last_port)
         self.ports[number] = port
-        self.switch.add_port(number, max_stations=max_stations)
+        self.switch.add_port(number, rules, max_stations=max_stations)
         return number
 
     def unplug(self, number: PortId) -> None:
@@ -138,15 +149,40 @@ class VirtualHub:
         return crowded
 
     def mac_rows(self, now: float) -> Iterator[dict[str, Any]]:
-        """The MAC table as plain rows."""
+        """The MAC table as plain rows; seconds are ages. `key` is for `forget_station`."""
         for row in self.switch.rows(now):
-            port = self.ports.get(row.port)
             yield {
+                "key": row.key,
                 "mac": row.mac.hex(":"),
                 "vlan": row.vlan,
-                "session": port.name if port else "",
+                "session": self._port_name(row.port),
+                "created_s": round(now - row.created, 1),
                 "age_s": round(now - row.seen, 1),
             }
+
+    def ip_rows(self, now: float) -> Iterator[dict[str, Any]]:
+        """The IP table as plain rows; seconds are ages. `key` is for `forget_address`."""
+        for row in self.switch.address_rows(now):
+            yield {
+                "key": row.key,
+                "ip": str(ip_address(row.address)),
+                "session": self._port_name(row.port),
+                "dhcp": row.leased,
+                "created_s": round(now - row.created, 1),
+                "age_s": round(now - row.seen, 1),
+            }
+
+    def forget_station(self, key: int) -> bool:
+        """Remove a row of the MAC table; False if there is none with that key."""
+        return self.switch.forget_station(key)
+
+    def forget_address(self, key: int) -> bool:
+        """Remove a row of the IP table; False if there is none with that key."""
+        return self.switch.forget_address(key)
+
+    def _port_name(self, number: PortId) -> str:
+        port = self.ports.get(number)
+        return port.name if port else ""
 
 
 class HostPort:
@@ -159,7 +195,7 @@ class HostPort:
         self.name = HOST
         self.queue = PortQueue(limits.queue_bytes)
         self.frames_in = self.bytes_in = self.frames_out = self.bytes_out = 0
-        self.port = hub.plug(self)
+        self.port = hub.plug(self, PortRules(is_hub_port=True))
         loop.watch(tap.fileno(), READ, self._on_readable)
 
     @property

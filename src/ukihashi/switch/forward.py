@@ -1,65 +1,124 @@
-"""Which port a frame leaves by: the virtual hub as a learning switch (protocol sections 18.1 to 18.3).
+"""Which port a frame leaves by: the virtual hub as a learning switch (protocol section 18).
 
 Works on batches: what one read brought in on one port. Frames that follow each other mostly have the same header, so a
-decision is kept for the batch and reused while nothing that it rests on has changed.
+decision is kept for the batch and reused while nothing that it rests on has changed. What a port's rules ask of single
+frames is in `switch.port`; only ports that have such rules pay for them.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ukihashi.ether import arp
-from ukihashi.ether.frame import BROADCAST, NO_MAC, vlan_id
+from ukihashi.ether.frame import ARP, BROADCAST, IPV4, IPV6, NO_MAC, VLAN, payload, vlan_id
+from ukihashi.ether.packet import lease, parse
+from ukihashi.switch.access import AccessList, Rule
+from ukihashi.switch.ip_table import EXCLUSIVE_S, AddressRow, IpTable
 from ukihashi.switch.mac_table import AGEING_S, TABLE_LIMIT, MacTable, Row, Station
+from ukihashi.switch.port import Port
+from ukihashi.switch.reasons import ARP_SHORT, OWN_PORT, PORT_FULL, SIZE, SOURCE, STATION_TAKEN, STORM, TABLE_FULL
+from ukihashi.switch.reasons import VLAN as OTHER_VLAN
+from ukihashi.switch.rules import HubRules, PortRules
+from ukihashi.switch.storm import Chance
 from ukihashi.units import PortId
 from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME
 
-# Reasons of drops, as they appear in counters and listings.
-SIZE: Final = "size"  # shorter than an Ethernet header or longer than the protocol allows
-SOURCE: Final = "source"  # sender all zeros, all ones, equal to the receiver, or the hub's own address
-ARP_SHORT: Final = "arp_short"
-OWN_PORT: Final = "own_port"  # the receiver is on the port the frame came from
-TABLE_FULL: Final = "table_full"
-PORT_FULL: Final = "port_full"  # the port has all the stations it may have
+if TYPE_CHECKING:
+    from collections import Counter
 
-_VLAN_TYPE: Final = b"\x81\x00"
-_ARP_TYPE: Final = b"\x08\x06"
+_VLAN_TYPE: Final = VLAN.to_bytes(2, "big")
+_ARP_TYPE: Final = ARP.to_bytes(2, "big")
+_IPV4_TYPE: Final = IPV4.to_bytes(2, "big")
+_IPV6_TYPE: Final = IPV6.to_bytes(2, "big")
+_BOTH: Final = {IPV4: 8, IPV6: 32}  # bytes of both addresses
+_UNCACHED: Final = frozenset((_VLAN_TYPE, _ARP_TYPE))  # what decides lies behind the 14 bytes of the header
+_BRIDGES: Final = b"\x01\x80\xc2\0\0\0"
+_BPDU: Final = b"\x42\x42\x03\0\0"  # LLC and the protocol (802.1D, 9.3.1)
+
+_NO_RULES: Final = PortRules()
+Put = Callable[[bytes], None]
+
+
+class _Way(NamedTuple):
+    """What was decided about a header."""
+
+    put: Put | None  # hands its frames on; None = ask `puts`
+    window: slice | None  # the part behind the header that the decision is also about
+    puts: dict[bytes, Put]  # what hands them on, by that part's content
 
 
 class Switch:
     """The ports of one virtual hub and what they learned. Knows nothing of sessions, queues or sockets."""
 
-    def __init__(self, *, ageing: float = AGEING_S, limit: int = TABLE_LIMIT, own_mac: bytes | None = None) -> None:
-        """`own_mac`: a sender address that only the hub itself may use."""
+    def __init__(
+        self,
+        *,
+        ageing: float = AGEING_S,
+        limit: int = TABLE_LIMIT,
+        own_mac: bytes | None = None,
+        chance: Chance = lambda: 1.0,
+    ) -> None:
+        """`own_mac`: a sender address that only the hub itself may use. `chance`: decides what a storm lets through."""
         self._table = MacTable(ageing=ageing, limit=limit)
+        self._addresses = IpTable(limit=limit)
         self._own_mac = own_mac
-        self._limits: dict[PortId, int] = {}  # port -> stations it may have, 0 = any number
-        self.drops: dict[PortId, Counter[str]] = {}  # by port of entry, then by reason
+        self._chance = chance
+        self._ports: dict[PortId, Port] = {}
+        self._monitors: list[PortId] = []
+        self._hub = HubRules()
+        self._access = AccessList(())
+        self._delivers = False  # some port asks about frames that go to it
+        self._snoops = False  # some port may use leased addresses only
+        self.drops: dict[PortId, Counter[str]] = {}  # by reason; in by port of entry, out by the port it would leave by
 
     @property
     def ports(self) -> tuple[PortId, ...]:
         """All ports in the order they were added."""
-        return tuple(self._limits)
+        return tuple(self._ports)
 
     def set_ageing(self, seconds: float) -> None:
         """Another ageing time, from now on and for what was learned before."""
         self._table.set_ageing(seconds)
 
-    def add_port(self, port: PortId, *, max_stations: int = 0) -> None:
-        """A session or host port comes up. `max_stations`: source addresses it may use, 0 = any number.
+    def set_rules(self, hub: HubRules, access: Sequence[Rule] = ()) -> None:
+        """The hub's rules and access list, from now on.
+
+        Raises: UsageError for a rule that is none; nothing has changed then.
+        """
+        self._access = AccessList(access)
+        self._hub = hub
+        self._addresses.private_v4_only = hub.private_ipv4_only
+        self._addresses.local_v6_only = hub.local_ipv6_only
+        self._prepare(self._ports.values())
+
+    def add_port(self, port: PortId, rules: PortRules = _NO_RULES, *, max_stations: int = 0) -> None:
+        """A session or host port comes up. `max_stations`: source addresses it may use, 0 = as the rules say.
 
         Raises: ValueError if the port exists.
         """
-        if port in self._limits:
+        if port in self._ports:
             raise ValueError(f"port {port} exists")
-        self._limits[port] = max_stations
-        self.drops[port] = Counter()
+        made = self._ports[port] = Port(port, rules, max_stations, self._chance)
+        self.drops[port] = made.drops
+        if rules.monitor:
+            self._monitors.append(port)
+        self._prepare([made])
 
     def remove_port(self, port: PortId) -> None:
-        """It goes down: its stations and counters are forgotten. An unknown port is no error."""
-        if self._limits.pop(port, None) is not None:
+        """It goes down: its stations, addresses and counters are forgotten. An unknown port is no error."""
+        if self._ports.pop(port, None) is not None:
             self._table.forget_port(port)
+            self._addresses.forget_port(port)
             del self.drops[port]
+            self._monitors = [monitor for monitor in self._monitors if monitor != port]
+            self._prepare([])
+
+    def _prepare(self, changed: Iterable[Port]) -> None:
+        for port in changed:
+            port.prepare(self._hub, self._access, self._addresses)
+        self._delivers = any(port.deliver is not None for port in self._ports.values())
+        self._snoops = any(port.addresses.leased_only for port in self._ports.values())
+
+    # -- frames -----------------------------------------------------------------------------------------------------
 
     def forward(self, frames: Sequence[bytes], port: PortId, now: float) -> dict[PortId, list[bytes]]:
         """Learn from `frames`, which came in on `port`, and say where each goes.
@@ -68,33 +127,158 @@ class Switch:
         Raises: KeyError if `port` does not exist.
         Cost: a dictionary look-up a frame while headers repeat; O(ports) for a flooded one.
         """
-        drops = self.drops[port]
+        entry = self._ports[port]
+        if entry.admit is not None:
+            frames = entry.admit(frames, now)
+        if self._snoops:
+            self._snoop(frames, now)
         out: dict[PortId, list[bytes]] = {}
-        known: dict[bytes, Callable[[bytes], None]] = {}  # header -> what hands its frames on
+        known: dict[bytes, _Way] = {}  # by header
         last: bytes | None = None  # header of the frame before, if `put` is right for it
-        put: Callable[[bytes], None] = _nowhere
+        window: slice | None = None  # and for this part of the frame, if it is
+        part = b""
+        put: Put = _nowhere
         for frame in frames:
             head = frame[:14]
-            if head != last or len(frame) > MAX_FRAME:
-                decided = known.get(head)
-                if decided is None or len(frame) > MAX_FRAME:
-                    reason, target, moved = self._decide(frame, port, now)
+            if head != last or (window is not None and frame[window] != part) or len(frame) > MAX_FRAME:
+                way = known.get(head) if len(frame) <= MAX_FRAME else None
+                found: Put | None = None
+                if way is not None:
+                    found, window, puts = way
+                    if window is not None:
+                        part = frame[window]
+                        found = puts.get(part)
+                if found is None:
+                    last = None
+                    reason, target, moved = self._decide(frame, entry, now)
                     if moved:
                         known.clear()
-                    last = None
                     if reason:
-                        drops[reason] += 1
+                        entry.drops[reason] += 1
                         continue
-                    put = self._way(out, port, target)
-                    if head[12:] in _UNCACHED:
-                        put(frame)
+                    found = self._way(out, entry, frame, target, now)
+                    if head[12:] in _UNCACHED or head[:6] == _BRIDGES:  # each is decided by itself
+                        found(frame)
                         continue
-                    known[head] = put
-                else:
-                    put = decided
-                last = head
+                    window = _window(head, flooded=target is None, exact=entry.is_exact)
+                    if window is None:
+                        known[head] = _Way(found, None, {})
+                    else:
+                        part = frame[window]
+                        known.setdefault(head, _Way(None, window, {})).puts[part] = found
+                put, last = found, head
             put(frame)
-        return out
+        return self._delivered(out, entry, now) if self._delivers else out
+
+    def _decide(self, frame: bytes, entry: Port, now: float) -> tuple[str, PortId | None, bool]:
+        """Reason of a drop or "", port to leave by (None = all others), and whether the table was changed."""
+        if not MIN_FRAME <= len(frame) <= MAX_FRAME:
+            return SIZE, None, False
+        destination, source = frame[:6], frame[6:12]
+        if source in (NO_MAC, BROADCAST, destination, self._own_mac):
+            return SOURCE, None, False
+        vlan, suffix = 0, b""
+        if frame[12:14] in _UNCACHED:
+            if arp.is_cut_short(frame):
+                return ARP_SHORT, None, False
+            vlan = vlan_id(frame)
+            suffix = vlan.to_bytes(2, "big") if vlan and self._hub.vlans_apart else b""
+        elif destination == _BRIDGES and self._hub.bridges_by_id:
+            source = _bridge(frame) or source
+        moved = False
+        if not source[0] & 1:  # a group address is no station (802.1Q, 8.7), though such frames pass
+            reason, moved = self._learn(source + suffix, entry, now)
+            if reason:
+                return reason, None, False
+        address = _source_address(frame)
+        if address and (reason := self._addresses.note(address, entry.number, now, entry.addresses)):
+            return reason, None, moved
+        if frame[34:36] == b"\0\x43" and frame[23] == 17:  # might come from a DHCP server
+            self._snoop([frame], now)
+        if destination[0] & 1:
+            return "", None, moved
+        target = self._table.find(destination + suffix, now)
+        if target is None:
+            return "", None, moved
+        if target == entry.number:
+            return OWN_PORT, target, moved
+        bound = self._ports[target].vlan
+        return (OTHER_VLAN if bound and bound != vlan else ""), target, moved
+
+    def _learn(self, station: bytes, entry: Port, now: float) -> tuple[str, bool]:
+        """Reason why this station may not send here, or "", and whether it is new here."""
+        table = self._table
+        before = table.find(station, now)
+        moved = before != entry.number
+        if moved:
+            if before is not None and entry.checks_stations and table.silent_s(station, now) < EXCLUSIVE_S:
+                return STATION_TAKEN, False
+            if entry.max_stations and table.count(entry.number) >= entry.max_stations:
+                table.expire(now)
+                if table.count(entry.number) >= entry.max_stations:
+                    return PORT_FULL, False
+        return ("" if table.learn(station, entry.number, now) else TABLE_FULL), moved
+
+    def _snoop(self, frames: Sequence[bytes], now: float) -> None:
+        """Note the addresses that a DHCP server gives."""
+        for frame in frames:
+            if frame[12:14] != _VLAN_TYPE and (frame[34:36] != b"\0\x43" or frame[12:14] != _IPV4_TYPE):
+                continue
+            given = lease(parse(frame))
+            if given is None:
+                continue
+            address, station = given
+            vlan = vlan_id(frame)
+            suffix = vlan.to_bytes(2, "big") if vlan and self._hub.vlans_apart else b""
+            port = self._table.find(station + suffix, now)
+            if port is not None:
+                self._addresses.lease(address, port, now)
+
+    def _way(self, out: dict[PortId, list[bytes]], entry: Port, frame: bytes, target: PortId | None, now: float) -> Put:
+        """What puts a frame into the lists of all ports that it goes to."""
+        if target is not None:
+            if not self._monitors:
+                return out.setdefault(target, []).append
+            receivers = [target, *self._monitors]
+        else:
+            vlan = vlan_id(frame)
+            receivers = [
+                other.number
+                for other in self._ports.values()
+                if other is not entry and (not other.vlan or other.vlan == vlan or other.rules.monitor)
+            ]
+        if not receivers:
+            return _nowhere
+        lists = [out.setdefault(receiver, []) for receiver in receivers]
+        if target is not None or entry.storm is None:
+
+            def copy(frame: bytes) -> None:
+                for frames in lists:
+                    frames.append(frame)
+
+            return copy
+        passes, drops = entry.storm.flow(frame[6:12], _addresses(frame), now).passes, entry.drops
+
+        def flood(frame: bytes) -> None:
+            if passes(now):
+                for frames in lists:
+                    frames.append(frame)
+            else:
+                drops[STORM] += 1
+
+        return flood
+
+    def _delivered(self, out: dict[PortId, list[bytes]], entry: Port, now: float) -> dict[PortId, list[bytes]]:
+        """What is left when the ports that ask have been asked."""
+        left = {}
+        for number, frames in out.items():
+            deliver = self._ports[number].deliver
+            passed = frames if deliver is None else list(deliver(frames, entry, now))
+            if passed:
+                left[number] = passed
+        return left
+
+    # -- tables -----------------------------------------------------------------------------------------------------
 
     def stations(self, port: PortId) -> list[Station]:
         """What was learned on `port`, to be put back in another process."""
@@ -108,54 +292,63 @@ class Switch:
         """The MAC table, the station silent longest first."""
         return self._table.rows(now)
 
-    def _decide(self, frame: bytes, port: PortId, now: float) -> tuple[str, PortId | None, bool]:
-        """Reason of a drop or "", port to leave by (None = all others), and whether the table was changed."""
-        if not MIN_FRAME <= len(frame) <= MAX_FRAME:
-            return SIZE, None, False
-        destination, source = frame[:6], frame[6:12]
-        if source in (NO_MAC, BROADCAST, destination, self._own_mac):
-            return SOURCE, None, False
-        suffix = b""
-        if frame[12:14] in _UNCACHED:
-            if arp.is_cut_short(frame):
-                return ARP_SHORT, None, False
-            vlan = vlan_id(frame)
-            suffix = vlan.to_bytes(2, "big") if vlan else b""
-        moved = False
-        if not source[0] & 1:  # a group address is no station (802.1Q, 8.7), though such frames pass
-            station = source + suffix
-            moved = self._table.find(station, now) != port
-            limit = self._limits[port]
-            if moved and limit and self._stations(port, now) >= limit:
-                return PORT_FULL, None, False
-            if not self._table.learn(station, port, now):
-                return TABLE_FULL, None, False
-        if destination[0] & 1:
-            return "", None, moved
-        target = self._table.find(destination + suffix, now)
-        return (OWN_PORT if target == port else ""), target, moved
+    def forget_station(self, key: int) -> bool:
+        """Remove a row of it; False if there is none with that key."""
+        return self._table.forget(key)
 
-    def _stations(self, port: PortId, now: float) -> int:
-        self._table.expire(now)
-        return self._table.count(port)
+    def addresses(self, port: PortId) -> list[AddressRow]:
+        """The IP addresses learned on `port`, to be put back in another process."""
+        return self._addresses.addresses(port)
 
-    def _way(self, out: dict[PortId, list[bytes]], port: PortId, target: PortId | None) -> Callable[[bytes], None]:
-        """What puts a frame into the lists of all ports that it goes to."""
-        if target is not None:
-            return out.setdefault(target, []).append
-        lists = [out.setdefault(other, []) for other in self._limits if other != port]
-        if not lists:
-            return _nowhere
+    def put_back_addresses(self, port: PortId, rows: Iterable[AddressRow]) -> None:
+        """See `IpTable.put_back`."""
+        self._addresses.put_back(port, rows)
 
-        def flood(frame: bytes) -> None:
-            for frames in lists:
-                frames.append(frame)
+    def address_rows(self, now: float) -> list[AddressRow]:
+        """The IP table, the address silent longest first."""
+        return self._addresses.rows(now)
 
-        return flood
+    def forget_address(self, key: int) -> bool:
+        """Remove a row of it; False if there is none with that key."""
+        return self._addresses.forget(key)
 
 
 def _nowhere(frame: bytes) -> None:
     """A frame for everybody, and nobody else is there."""
 
 
-_UNCACHED: Final = frozenset((_VLAN_TYPE, _ARP_TYPE))  # what decides lies behind the 14 bytes of the header
+# Of untagged IP frames, where the sender's address stands, and where both addresses stand.
+_SENDERS: Final = {_IPV4_TYPE: slice(26, 30), _IPV6_TYPE: slice(22, 38)}
+_PAIRS: Final = {_IPV4_TYPE: slice(26, 34), _IPV6_TYPE: slice(22, 54)}
+
+
+def _window(head: bytes, *, flooded: bool, exact: bool) -> slice | None:
+    """What beside the header a decision is about: a flood counts by both addresses (18.4)."""
+    if flooded:
+        return _PAIRS.get(head[12:])
+    return _SENDERS.get(head[12:]) if exact else None
+
+
+def _addresses(frame: bytes) -> bytes:
+    """Both addresses of IP; b"" without one."""
+    kind, start = payload(frame)
+    if kind == IPV4:
+        return frame[start + 12 : start + 20]
+    return frame[start + 8 : start + 40] if kind == IPV6 else b""
+
+
+def _source_address(frame: bytes) -> bytes:
+    """The sender's, of an ARP too; b"" without one, or if it is cut short."""
+    kind, start = payload(frame)
+    if kind == ARP:
+        return frame[start + 14 : start + 18]
+    found = _addresses(frame)
+    return found[: len(found) // 2] if len(found) == _BOTH.get(kind) else b""
+
+
+def _bridge(frame: bytes) -> bytes:
+    """The MAC in the bridge identifier of a configuration BPDU; b"" if there is none."""
+    if not frame.startswith(_BPDU, 14) or len(frame) < 42 or frame[20] & 0x80:  # 0x80: topology change
+        return b""
+    found = frame[36:42]
+    return b"" if found in (NO_MAC, BROADCAST) else found

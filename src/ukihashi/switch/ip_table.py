@@ -135,9 +135,7 @@ class IpTable:
 
     def rows(self, now: float) -> list[AddressRow]:
         """All addresses that have not expired, the one silent longest first."""
-        return [
-            row for row in self._seen.values() if now - row.seen < (LEASED_EXPIRY_S if row.leased else EXPIRY_S)
-        ]
+        return [row for row in self._seen.values() if now - row.seen < (LEASED_EXPIRY_S if row.leased else EXPIRY_S)]
 
     def _put(self, address: bytes, port: PortId, now: float, *, leased: bool, created: float | None = None) -> None:
         """A new entry, or another port's for an address that has one; nothing if the table is full of others'."""

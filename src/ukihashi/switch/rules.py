@@ -1,13 +1,15 @@
-"""What holds at a virtual hub's switch: for the whole, set by its administrator, and for one port (protocol section 18)."""
+"""What holds at a virtual hub's switch, for the whole and for one port (protocol section 18)."""
+
+from typing import Final
 
 import msgspec
 
 from ukihashi.wire.policy import DEFAULT, Policy
 
-LEAST_STATIONS = 3  # a lower limit counts as this one; also the limit of who may not bridge
-LEAST_IPV4 = 4  # the same for IPv4 addresses, and who may not route
-LEAST_IPV6 = 5
-IPV6_WITHOUT_ROUTING = 15
+LEAST_STATIONS: Final = 3  # a lower limit counts as this one; also the limit of who may not bridge
+LEAST_IPV4: Final = 4  # the same for IPv4 addresses, and who may not route
+LEAST_IPV6: Final = 5
+IPV6_WITHOUT_ROUTING: Final = 15
 
 
 class HubRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -39,12 +41,15 @@ class PortRules(msgspec.Struct, frozen=True, kw_only=True):
 
 def most_stations(rules: PortRules) -> int:
     """Source MACs that the port may use (18.2); 0 = any number."""
-    return _most(rules.policy.max_mac, LEAST_STATIONS if rules.confined or rules.policy.no_bridge else 0, LEAST_STATIONS)
+    return _most(
+        rules.policy.max_mac, LEAST_STATIONS if rules.confined or rules.policy.no_bridge else 0, LEAST_STATIONS
+    )
 
 
 def most_ipv4(rules: PortRules) -> int:
     """IPv4 addresses (18.5)."""
-    return _most(rules.policy.max_ip, LEAST_IPV4 if rules.confined or rules.policy.no_routing else 0, LEAST_IPV4)
+    implied = LEAST_IPV4 if rules.confined or rules.policy.no_routing else 0
+    return _most(rules.policy.max_ip, implied, LEAST_IPV4)
 
 
 def most_ipv6(rules: PortRules) -> int:
