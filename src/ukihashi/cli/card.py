@@ -18,8 +18,8 @@ from ukihashi.card.control import client
 from ukihashi.cli.arguments import hide_argument
 from ukihashi.cli.card_clean import clean
 from ukihashi.cli.card_page import card_page
+from ukihashi.cli.card_status import remarks, state_word
 from ukihashi.cli.card_status import show as show_status
-from ukihashi.cli.card_status import state_word
 from ukihashi.cli.ciphers import card_ciphers
 from ukihashi.cli.options import CARD_COMMANDS
 from ukihashi.cli.output import Column, print_json, say_aside, show, write
@@ -58,6 +58,7 @@ NO_ACCOUNT: Final = N_("no account yet; make one with `ukihashi card join LINK`"
 
 
 _folder = click.Path(path_type=Path, file_okay=False)
+_pem = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.group(help=_("The virtual LAN card: this machine gets a network interface on a virtual hub's LAN."))
@@ -197,6 +198,13 @@ def list_(as_json: bool) -> None:
 @click.option("--user", required=True, help=_("User name there."))
 @click.option("--password-file", type=click.File("r"), help=_("File with the password in its first line; - is stdin."))
 @click.option("--anonymous", is_flag=True, help=_("The user needs no password."))
+@click.option(
+    "--certificate",
+    type=_pem,
+    metavar="FILE",
+    help=_("Log in by this certificate (PEM); --key goes with it."),
+)
+@click.option("--key", type=_pem, metavar="FILE", help=_("The RSA key of --certificate (PEM)."))
 @click.option("--plain", is_flag=True, help=_("Send the password itself inside TLS (for chosen passwords, RADIUS)."))
 @click.option("--pin", default="", metavar="SHA256", help=_("Trust only the key with this fingerprint."))
 @click.option("--ca", default="", metavar="FILE|system", help=_("Trust keys certified by these authorities."))
@@ -211,6 +219,8 @@ def create(
     user: str,
     password_file: Any,
     anonymous: bool,
+    certificate: Path | None,
+    key: Path | None,
     plain: bool,
     pin: str,
     ca: str,
@@ -229,11 +239,21 @@ def create(
         trust = Trust(mode="pin", pin=parse_pin(pin).hex())
     elif ca:
         trust = Trust(mode="ca", ca_file="" if ca == "system" else str(Path(ca).absolute()))
-    password = "" if anonymous else _password(password_file)
+    if bool(certificate) != bool(key):
+        raise UsageError(N_("give --certificate and --key together"))
+    if sum(map(bool, (anonymous, certificate, plain))) > 1:
+        raise UsageError(N_("give only one of --anonymous, --certificate and --plain"))
+    own: dict[str, Any]
+    if certificate and key:
+        own = {"method": "certificate", "certificate": str(certificate.absolute()), "key": str(key.absolute())}
+    elif anonymous:
+        own = {"method": "anonymous"}
+    else:
+        own = {"method": "plain" if plain else "password", "password": _password(password_file)}
     config = CardConfig(
         hub=Hub(host=host, port=port, hub=hub, user=user),
         trust=trust,
-        login=Login(method="anonymous" if anonymous else "plain" if plain else "password", password=password),
+        login=Login(**own),
         interface=Interface(
             name=interface or interface_name_for(name),
             mac=account.make_mac(),
@@ -276,6 +296,8 @@ def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bo
     if error is not None:
         raise error
     _greet(name, None)
+    for line in remarks(status_of(name)):
+        say_aside(line)
     if config.trust.mode == "first-use" and not config.trust.pin:
         write(
             _("the hub's key, trusted from now on: SHA-256 {pin}").format(pin=account.read(name).pin.hex(":").upper())

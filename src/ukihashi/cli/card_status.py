@@ -17,10 +17,18 @@ STATES: Final = {
     "leaving": N_("leaving"),
     "down": N_("down"),
 }
+BANNER_LINES: Final = 20  # of a hub's word, at most
 DROPS: Final = {  # reasons in a ledger
     "kernel": N_("by the interface's queue"),
     "refused": N_("by the kernel, inward"),
     "oversized": N_("too long"),
+    "garbled": N_("not to be decompressed"),
+    "crowded": N_("for want of a free connection"),
+}
+DIRECTIONS: Final = {  # of one connection
+    "both": N_("both ways"),
+    "in": N_("inward"),
+    "out": N_("outward"),
 }
 
 
@@ -35,6 +43,20 @@ def show(row: Mapping[str, Any]) -> None:
     for name, value in _lines(row).items():
         if value not in ("", None, []):
             write(f"  {name}: {cell(value)}")
+    for line in _warnings(row):
+        write(f"  {line}")
+
+
+def remarks(row: Mapping[str, Any]) -> list[str]:
+    """What whoever brings a card up should read: the hub's word for its users, and warnings."""
+    banner = [_("the hub says: {text}").format(text=cell(line)) for line in str(row.get("banner", "")).splitlines()]
+    return banner[:BANNER_LINES] + _warnings(row)
+
+
+def _warnings(row: Mapping[str, Any]) -> list[str]:
+    if row.get("state") not in {"online", "suspect"} or row.get("encrypted", True):
+        return []
+    return [_("warning: frames are NOT ENCRYPTED; everybody on the way can read and alter them")]
 
 
 def _lines(row: Mapping[str, Any]) -> dict[str, object]:
@@ -43,8 +65,10 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         _("Virtual hub"): row.get("hub"),
         _("User"): row.get("user"),
         _("Server"): row.get("peer") or row.get("address"),
+        _("Hub's program"): row.get("product"),
         _("Session"): row.get("session"),
-        _("Encryption"): " ".join(filter(None, (row.get("tls"), row.get("cipher")))),
+        _("Encryption"): _encryption(row),
+        _("Connections"): _connections(row),
         _("Interface"): row.get("interface"),
         _("MAC address"): row.get("mac"),
         _("Addresses"): row.get("addresses"),
@@ -58,6 +82,28 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         lines[_("Ledger")] = _ledger(row)
         lines[_("Lost")] = _loss(row.get("last_loss"))
     return lines
+
+
+def _encryption(row: Mapping[str, Any]) -> str:
+    if row.get("session") and not row.get("encrypted", True):
+        return _("none")
+    return " ".join(filter(None, (row.get("tls"), row.get("cipher"))))
+
+
+def _connections(row: Mapping[str, Any]) -> str | None:
+    """Only where there may be more than the one that needs no word."""
+    if "connections" not in row or not row.get("session"):
+        return None
+    parts = []
+    if row["max_connections"] > 1:
+        parts.append(_("{open} of {granted}").format(open=row["connections"], granted=row["max_connections"]))
+    if row["half_duplex"]:
+        ways = row["directions"]
+        counted = [(_(DIRECTIONS.get(way, way)), ways.count(way)) for way in dict.fromkeys(ways)]
+        parts += [f"{count} {word}" for word, count in counted]
+    parts += [_("compressed")] if row["compression"] else []
+    parts += [_("UDP acceleration")] if row["udp"] else []
+    return ", ".join(parts)
 
 
 def _reason(reason: Mapping[str, Any] | None) -> str | None:
@@ -75,6 +121,8 @@ def _dropped(row: Mapping[str, Any]) -> str:
         "kernel": row["dropped_by_kernel"],
         "refused": row["dropped_toward_kernel"],
         "oversized": row["dropped_oversized"],
+        "garbled": row.get("dropped_garbled", 0),
+        "crowded": row.get("dropped_crowded", 0),
         **(row.get("ledger") or {}).get("dropped", {}),
     }
     kinds = [f"{count} {_(DROPS[reason]) if reason in DROPS else reason}" for reason, count in numbers.items() if count]
