@@ -13,6 +13,7 @@ from ukihashi.cli.ciphers import hub_ciphers
 from ukihashi.cli.import_config import import_config
 from ukihashi.cli.options import HUB_COMMANDS, set_hub_options
 from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write, yes_no
+from ukihashi.cli.tools import admin
 from ukihashi.cli.upgrade import upgrade
 from ukihashi.cli.user import client, json_option, user
 from ukihashi.config import places
@@ -33,7 +34,7 @@ def hub(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | Non
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
-for _command in (user, hub_ciphers, import_config, upgrade, *HUB_COMMANDS):
+for _command in (admin, user, hub_ciphers, import_config, upgrade, *HUB_COMMANDS):
     hub.add_command(_command)
 
 

@@ -29,6 +29,7 @@ from ukihashi.hub.live import Links
 from ukihashi.hub.logins import Logins
 from ukihashi.hub.messages import (
     STOP_DEADLINE,
+    AdminAsked,
     AnyMessage,
     Failed,
     LoginAnswered,
@@ -37,6 +38,8 @@ from ukihashi.hub.messages import (
     OptionsPut,
     PasswordAsked,
     Ready,
+    RpcAnswered,
+    RpcAsked,
     SessionClosed,
     SessionCut,
     SessionOpened,
@@ -46,6 +49,9 @@ from ukihashi.hub.messages import (
 )
 from ukihashi.hub.people import People
 from ukihashi.hub.pipes import PipeBroken, send_with_fd
+from ukihashi.hub.rpc.access import Access
+from ukihashi.hub.rpc.calls import Calls
+from ukihashi.hub.rpc.method import Backing
 from ukihashi.hub.storage import Storage
 from ukihashi.locale import say
 from ukihashi.net import control_socket
@@ -55,6 +61,7 @@ from ukihashi.store.db import Database
 from ukihashi.wire.constants import Code
 
 MAX_LOGINS: Final = 1024  # undecided logins; more are told at once that the hub is busy
+MAX_CALLS: Final = 64  # of tools, under way at once; a connection with one more is ended
 LAST_WORDS_S: Final = STOP_DEADLINE - 1.5  # how long a stopping hub listens for the worker's end
 FIRST_HUB: Final = "LAN"
 FIRST_USER: Final = "guest"
@@ -94,8 +101,9 @@ class Birth:
 class WebApi:
     """The verbs in the form the pages want: an answer, never an exception for a plain no."""
 
-    def __init__(self, verbs: Verbs) -> None:
+    def __init__(self, verbs: Verbs, calls: Calls) -> None:
         self._verbs = verbs
+        self.calls = calls  # of administration tools, for those that speak JSON
 
     async def ask(self, do: str, /, **args: Any) -> dict[str, Any]:
         """`{"ok": True, "rows": [...]}`, with the fields of an `admin_*` verb's row beside; `{"ok": False}` for no.
@@ -159,6 +167,7 @@ class _Control:
         self._database = database
         self._hasher = hasher
         self._deciding = 0
+        self._calling = 0
 
     async def run(self, web: Web | None, announce: Announce | None, *, first: bool) -> int:
         loop = asyncio.get_running_loop()
@@ -174,6 +183,7 @@ class _Control:
         filters = Filters(storage, self._desk.tell_worker)
         administrator = Administrator(storage, self._hasher)
         importer = Importer(storage, self._desk)
+        access = Access(storage)
         verbs = Verbs(
             {
                 **self._desk.verbs(),
@@ -182,15 +192,17 @@ class _Control:
                 **filters.verbs(),
                 **administrator.verbs(),
                 **importer.verbs(),
+                **access.verbs(),
             }
         )
+        self._calls = Calls(Backing(self._facts, storage, links, verbs, access))
         tasks = [
             asyncio.create_task(links.follow_supervisor(self._heed), name="supervisor"),
             asyncio.create_task(self._follow_worker(), name="worker"),
             asyncio.create_task(self._accounting.run(), name="accounting"),
         ]
         if web is not None:
-            tasks.append(asyncio.create_task(self._web(web, WebApi(verbs)), name="web"))
+            tasks.append(asyncio.create_task(self._web(web, WebApi(verbs, self._calls)), name="web"))
         try:
             await self._desk.announce_all()
             birth = await self._born(administrator, people, first=first)
@@ -234,13 +246,19 @@ class _Control:
         async with asyncio.TaskGroup() as group:
 
             def handle(message: AnyMessage) -> None:
-                if isinstance(message, LoginAsked | PasswordAsked):
+                if isinstance(message, LoginAsked | PasswordAsked | AdminAsked):
                     if self._deciding >= MAX_LOGINS:
                         busy = LoginAnswered(message.ask, error=int(Code.HUB_IS_BUSY))
                         group.create_task(self._links.tell_worker(busy))
                         return
                     self._deciding += 1
                     group.create_task(self._decide(message))
+                elif isinstance(message, RpcAsked):
+                    if self._calling >= MAX_CALLS:
+                        group.create_task(self._links.tell_worker(RpcAnswered(message.ask, b"")))
+                        return
+                    self._calling += 1
+                    group.create_task(self._call(message))
                 elif isinstance(message, SessionOpened):
                     _log.info("session_opened", **_fields(message))
                     group.create_task(self._accounting.opened(message))
@@ -263,6 +281,7 @@ class _Control:
             self._facts.public_address = message.public_address
             self._facts.session_timeout_s = message.session_timeout_s
             self._facts.mac_ageing_s = message.mac_ageing_s
+            self._facts.certificate = message.certificate or self._facts.certificate
             for row in message.changes:
                 _log.info("option_changed", **row)
             try:
@@ -277,14 +296,23 @@ class _Control:
     async def _worker_is_new(self) -> None:
         await self._desk.announce_all(worker_only=True)
 
-    async def _decide(self, asked: LoginAsked | PasswordAsked) -> None:
+    async def _call(self, asked: RpcAsked) -> None:
+        try:
+            answer = await self._calls.call(asked.hub, asked.request, asked.peer)
+        finally:
+            self._calling -= 1
+        await self._links.tell_worker(RpcAnswered(asked.ask, answer))
+
+    async def _decide(self, asked: LoginAsked | PasswordAsked | AdminAsked) -> None:
         try:
             if isinstance(asked, LoginAsked):
                 answer = await self._logins.answer(asked)
+            elif isinstance(asked, AdminAsked):
+                answer = await self._calls.access.admin_login(asked)
             else:
                 answer = await self._logins.change_password(asked)
         except Exception:  # noqa: BLE001 - a fault of ours in one login must not end the others
-            await _log.aexception("internal_error", hub=asked.hub, user=asked.user)
+            await _log.aexception("internal_error", hub=asked.hub, peer=asked.peer)
             answer = LoginAnswered(asked.ask, error=int(Code.INTERNAL_ERROR))
         finally:
             self._deciding -= 1
