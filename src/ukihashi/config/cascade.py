@@ -19,6 +19,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
 
     name: str  # "HUB/CASCADE", for its log
     account: CardConfig
+    files: dict[str, str]  # by option: what is in the file that it names
     ids: bytes  # 36 bytes that other hubs know it by, the same for ever
 
 
