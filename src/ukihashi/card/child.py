@@ -112,10 +112,13 @@ class DataChild:
         """Its process id."""
         return self._process.pid
 
-    def connect(self, order: Connect, sock: socket.socket) -> None:
-        """Hand a connected socket over; it is closed here. `Opened` or `Failed` will be among the events."""
-        with sock:
-            self._send(order, [sock.fileno()])
+    def connect(self, order: Connect, sock: socket.socket, udp: socket.socket | None = None) -> None:
+        """Hand a connected socket over; it is closed here. `Opened` or `Failed` will be among the events.
+
+        `udp`: a socket that a login shall offer to a standard hub; closed here too.
+        """
+        with sock, udp or contextlib.nullcontext():
+            self._send(order, [sock.fileno()] if udp is None else [sock.fileno(), udp.fileno()])
 
     def give_up(self, attempt: int, error: UkihashiError) -> None:
         """Close the link of an attempt, whatever it does; `Failed` or `Lost` will be among the events, if it lived."""

@@ -55,6 +55,7 @@ from ukihashi.card.session import ExactSession
 from ukihashi.card.standard import StandardTunnel
 from ukihashi.card.tally import Tally
 from ukihashi.card.tunnel import Tunnel
+from ukihashi.card.udp import CardLane, UdpOffered
 from ukihashi.errors import N_, DialError, EnvironmentLacks, PeerViolation, Refused, UkihashiError
 from ukihashi.net.link import tune
 from ukihashi.net.privileges import drop, identity
@@ -128,6 +129,8 @@ class DataProcess:
                 self._goodbyes.read(fd)
             elif fd == self._alarm.fd:
                 self._alarm.rang()
+            elif self._tunnel is not None and self._tunnel.path is not None and fd == self._tunnel.path.fd:
+                self._from_path(self._tunnel.path, now)
         now = clock()
         self._tick(now)
         self._watch()
@@ -179,6 +182,9 @@ class DataProcess:
         if link.sock.fileno() in self._links:
             self._drive(link, now)
 
+    def _from_path(self, path: CardLane, now: float) -> None:
+        self._tap.write_frames(self._tally.inward(path.receive(now)))
+
     def _take(self, link: Link, plain: bytes, now: float) -> None:
         """Bytes of the tunnel: to the TAP first, then what else they say."""
         tunnel = self._tunnel
@@ -216,6 +222,8 @@ class DataProcess:
                 self._lose(opening, error)
         tunnel = self._tunnel
         if tunnel is not None and now >= tunnel.due_at:
+            if tunnel.path is not None:
+                tunnel.path.tick(now)
             for link in tunnel.links:
                 self._tick_link(tunnel, link, now)
 
@@ -269,7 +277,7 @@ class DataProcess:
 
     # -- links ----------------------------------------------------------------------------------------------------
 
-    def _connect(self, order: Connect, sock: socket.socket, now: float) -> None:
+    def _connect(self, order: Connect, sock: socket.socket, udp: UdpOffered | None, now: float) -> None:
         session = self._tunnel if isinstance(self._tunnel, ExactSession) else None
         try:
             if order.exact and (session is None or session.machine.state in {State.ONLINE, State.ENDED}):
@@ -277,9 +285,11 @@ class DataProcess:
             if not order.exact and not self._is_ours(order.session_key):
                 self._end_session()
             tune(sock, dead_after=order.settings.dead)
-            link = Link(order, sock, now)
+            link = Link(order, sock, now, udp)
         except (UkihashiError, OSError) as error:
             sock.close()
+            if udp is not None:
+                udp.close()
             if isinstance(error, OSError):  # e.g. reset before we touched it
                 error = DialError(N_("the connection to the hub broke: {reason}"), reason=error.strerror)
             self._tell(Failed(order.attempt, Trouble.of(error)))
@@ -298,7 +308,8 @@ class DataProcess:
         if isinstance(self._tunnel, ExactSession):
             self._tunnel.machine.bye()
             self._tunnel.link = None
-        else:
+        elif self._tunnel is not None:
+            self._tunnel.leave()
             self._tunnel = None
 
     def _ask(self, link: Link, now: float) -> None:
@@ -342,7 +353,12 @@ class DataProcess:
                 self._tunnel = ExactSession(machine, link, self._tally, order.settings, now)
             else:
                 lost, carried = lost + carried, 0
-                self._standard(outcome, order.settings).add(link, outcome.direction, now)
+                standard = self._standard(outcome, order.settings)
+                standard.add(link, outcome.direction, now)
+                path = link.udp_path(now)
+                if path is not None:
+                    standard.path = path
+                    self._poll.register(path.fd, READ)
         self._suspect = False
         self._tell(link.opened(lost=lost, carried=carried))
 
@@ -389,7 +405,7 @@ class DataProcess:
 
     def _from_dialler(self, now: float) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
+            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 2)
         except BlockingIOError:
             return
         except OSError:
@@ -398,7 +414,7 @@ class DataProcess:
         message: AnyMessage = Stop() if not data else decode(data)  # no data: the dialler is gone
         match message:
             case Connect() if sockets:
-                self._connect(message, sockets.pop(), now)
+                self._connect(message, sockets.pop(0), UdpOffered(sockets.pop()) if sockets else None, now)
             case GiveUp(attempt, trouble):
                 for link in [link for link in self._links.values() if link.number == attempt]:
                     self._lose(link, trouble.error())
@@ -439,8 +455,9 @@ class DataProcess:
             out = tunnel.machine.out
             ledger = tunnel.machine.ledger.row(out.end - out.first)
             kept = out.bytes
+        udp = tunnel.path.counted() if tunnel is not None and tunnel.path is not None else {}
         return self._tally.message(
-            refused=self._tap.dropped, backlog=backlog, ledger=ledger, waiting_bytes=kept, directions=directions
+            refused=self._tap.dropped, backlog=backlog, ledger=ledger, waiting_bytes=kept, directions=directions, **udp
         )
 
     def _tell(self, message: Message) -> None:
@@ -452,9 +469,12 @@ class DataProcess:
 
 
 def main(arguments: list[str]) -> int:
-    """Adopt what the dialler passed, give up all rights, serve. Exit status: 0 told to stop, 1 otherwise."""
-    control = socket.socket(fileno=int(arguments[0]))
-    tap = adopt_tap(int(arguments[1]), arguments[2])
+    """Adopt what the dialler passed, and live."""
+    return live(socket.socket(fileno=int(arguments[0])), adopt_tap(int(arguments[1]), arguments[2]))
+
+
+def live(control: socket.socket, tap: Cable) -> int:
+    """Give up all rights, serve. Exit status: 0 told to stop, 1 otherwise."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the dialler says when to stop
     signal.signal(signal.SIGTERM, _end)
     try:

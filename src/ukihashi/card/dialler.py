@@ -317,7 +317,7 @@ class Card:
             way = RouteWatch.of(sock, mark)
             self._first_at = Place(*sock.getpeername()[:2])
             self._standing.peer = direct.location(*self._first_at)
-        child.connect(order, sock)
+        child.connect(order, sock, orders.udp_socket(self._config, order, sock, mark))
         return way
 
     def _order(self, attempt: int) -> Connect:

@@ -16,6 +16,7 @@ import msgspec
 from ukihashi.card.clear import ClearChannel, cut_records
 from ukihashi.card.messages import Connect, Opened
 from ukihashi.card.opening import Opening, Outcome
+from ukihashi.card.udp import CardLane, UdpOffered
 from ukihashi.errors import N_, DialError, NotTrusted, PeerViolation, UsageError
 from ukihashi.net.link import is_stalled
 from ukihashi.net.suites import check_pick
@@ -35,8 +36,8 @@ _room: Final = memoryview(bytearray(READ))  # one for all links: what is read is
 class Link:
     """The connection of one attempt. Whoever holds it closes it."""
 
-    def __init__(self, order: Connect, sock: socket.socket, now: float) -> None:
-        """`sock`: connected, non-blocking; it belongs to the link from now on."""
+    def __init__(self, order: Connect, sock: socket.socket, now: float, udp: UdpOffered | None = None) -> None:
+        """`sock`: connected, non-blocking; it and `udp` belong to the link from now on."""
         self.order: Final = order
         self.number: Final = order.attempt  # that a session knows it by
         self.sock: Final = sock
@@ -49,7 +50,8 @@ class Link:
         self._records: bytearray | None = None  # where the tunnel may leave TLS: the start of a record
         if order.standard.plaintext or not order.terms.encrypted:
             self._records = bytearray()
-        self._opening = Opening(order, random=_chance.randbytes)
+        self._udp = udp
+        self._opening = Opening(order, random=_chance.randbytes, udp=udp.offer if udp else None)
         self._talking = False  # the opening talk has begun, so the hub's key was found right
         self._first = b""  # the first bytes that came, to tell what answers when it is not TLS
         self._channel.start()
@@ -153,6 +155,12 @@ class Link:
             carried=carried,
         )
 
+    def udp_path(self, now: float) -> CardLane | None:
+        """What the hub has granted beside this link; belongs to the caller. Call once there is an outcome."""
+        if self._udp is None or self.outcome is None or self.outcome.udp is None:
+            return None
+        return self._udp.granted(self.outcome.udp, self.sock.getpeername(), now)
+
     @property
     def backlog(self) -> int:
         """Bytes that wait for the network."""
@@ -179,6 +187,8 @@ class Link:
         The caller reads and discards until the peer closes too, or for a moment: closing with unread bytes would make
         the kernel send a reset, which may overtake the goodbye.
         """
+        if self._udp is not None:
+            self._udp.close()
         self._channel.close()
         try:
             while data := self._channel.outgoing():

@@ -88,6 +88,8 @@ class Terms(msgspec.Struct, frozen=True):
 class Connect(Message, frozen=True):
     """Open a session, resume one, or add a connection to one, over the attached descriptor.
 
+    A second descriptor is a UDP socket that the login shall offer to a standard hub.
+
     `Opened` or `Failed` follows within `deadline`; before it may come `Sign`, or `SentOn` instead. What there was
     before is given up, unless `session_key` is that of the session there is.
     """
@@ -258,6 +260,10 @@ class Counters(Message, frozen=True):
     crowded: int = 0  # frames from this machine that neither a path beside the links nor a link could take
     garbled: int = 0  # blocks from the hub that can't be decompressed
     directions: list[int] = []  # of the links that carry a session without exact resume, the oldest first
+    udp: bool = False  # frames go by UDP now
+    udp_frames_in: int = 0  # by the present session's UDP path
+    udp_frames_out: int = 0
+    udp_dropped: dict[str, int] = {}  # datagrams and frames, by reason
 
 
 AnyMessage = (

@@ -37,6 +37,7 @@ from ukihashi.wire.messages import (
     read_hello,
 )
 from ukihashi.wire.pack import Pack
+from ukihashi.wire.udp import UdpGrant, UdpOffer
 
 PRODUCT: Final = f"ukihashi card {__version__}"  # unless ordered otherwise; never with "server" or "bridge" (T18)
 VERSION: Final = 501  # what standard hubs compare with their least version
@@ -77,6 +78,7 @@ class Outcome:
     terms: Terms = field(default_factory=Terms)
     direction: int = Direction.BOTH  # of this connection
     auto_disconnect_s: int = 0
+    udp: UdpGrant | None = None
 
 
 class Opening:
@@ -87,9 +89,10 @@ class Opening:
     the hub has `sent_on` the card.
     """
 
-    def __init__(self, order: Connect, *, random: Callable[[int], bytes]) -> None:
-        """`random(n)` gives n random bytes."""
+    def __init__(self, order: Connect, *, random: Callable[[int], bytes], udp: UdpOffer | None = None) -> None:
+        """`random(n)` gives n random bytes. `udp`: what a login offers."""
         self._order = order
+        self._udp = udp
         self._random = random
         self._http = ClientSide(order.location, max_body=MAX_ANSWER)
         self._hello: Hello | None = None
@@ -222,6 +225,7 @@ class Opening:
             resume=True,
             invite_token=order.invite,
             invite_hash=order.password_hash if order.invite else b"",
+            udp=self._udp,
         )
 
     def _take_login(self, pack: Pack) -> bytes:
@@ -246,6 +250,7 @@ class Opening:
             terms=self._terms(answer),
             direction=Direction.TO_SERVER if answer.half_connection else Direction.BOTH,
             auto_disconnect_s=_policy_value(answer, "AutoDisconnect"),
+            udp=answer.udp if self._udp is not None and not answer.extension else None,
         )
         return b""
 

@@ -1,5 +1,6 @@
 """What the dialler tells the data process to do with a connection: an account and a session as an order."""
 
+import contextlib
 import platform
 import socket
 from pathlib import Path
@@ -109,6 +110,17 @@ def further(config: CardConfig, attempt: int, session: Opened, place: Place, *, 
         ciphers=config.tls.ciphers,
         settings=settings(config),
     )
+
+
+def udp_socket(config: CardConfig, order: Connect, beside: socket.socket, mark: int) -> socket.socket | None:
+    """What a login offers for UDP acceleration, if the account asks for it; marked as the packets of `beside` are."""
+    if not config.standard.udp_acceleration or order.session_key:
+        return None
+    from ukihashi.net.udp import open_udp  # here: the others need no such library
+
+    with contextlib.suppress(OSError):  # e.g. out of ports: TCP does without
+        return open_udp(("::" if beside.family == socket.AF_INET6 else "0.0.0.0", 0), mark=mark)  # noqa: S104
+    return None
 
 
 def settings(config: CardConfig) -> Settings:

@@ -41,6 +41,7 @@ class ExactSession:
 
     def __init__(self, machine: Machine, link: Link, tally: Tally, settings: Settings, now: float) -> None:
         self.machine: Final = machine
+        self.path: Final = None
         self.link: Link | None = None
         self._tally = tally
         self._settings = settings

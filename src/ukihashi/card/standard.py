@@ -6,16 +6,19 @@ session lives as long as any of them delivers.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ukihashi.card.link import Link
 from ukihashi.card.messages import Settings
 from ukihashi.card.opening import Outcome
 from ukihashi.card.tally import Tally
-from ukihashi.card.tunnel import Path, chance, silence
+from ukihashi.card.tunnel import chance, silence
 from ukihashi.session.timers import KeepAlive, KeepAliveLaw, Liveness, StandardKeepAlive
 from ukihashi.wire.blocks import BlockDecoder, compress, decompress, encode_frames, encode_keepalive
 from ukihashi.wire.constants import SENT_KEEPALIVE, Direction
+
+if TYPE_CHECKING:
+    from ukihashi.card.udp import CardLane
 
 NEVER: Final = float("inf")
 
@@ -117,7 +120,7 @@ class StandardTunnel:
     def __init__(self, outcome: Outcome, tally: Tally, settings: Settings) -> None:
         """`outcome`: of the first link, which is still to be added. `settings`: they rule with a hub of ours only."""
         self.key: Final = outcome.session_key
-        self.path: Path | None = None
+        self.path: CardLane | None = None
         self._tally = tally
         self._compressed = outcome.terms.compressed
         self._timeout = outcome.timeout_ms / 1000
@@ -165,7 +168,8 @@ class StandardTunnel:
 
     @property
     def due_at(self) -> float:
-        return min((lane.due_at for lane in self._lanes.values()), default=NEVER)
+        due = min((lane.due_at for lane in self._lanes.values()), default=NEVER)
+        return due if self.path is None else min(due, self.path.due_at)
 
     @property
     def silent_at(self) -> float:
@@ -185,7 +189,10 @@ class StandardTunnel:
         """With the next link."""
 
     def leave(self) -> None:
-        """Its goodbye is close_notify."""
+        """The goodbye of its links is close_notify; its path has none."""
+        if self.path is not None:
+            self.path.close()
+            self.path = None
 
     def _sort(self) -> None:
         self._newest_first = [lane for lane in reversed(self._lanes.values()) if lane.sends]

@@ -152,7 +152,10 @@ def _transport(standing: Standing, counted: Counters) -> dict[str, Any]:
         "half_duplex": terms.half_duplex,
         "compression": terms.compressed,
         "encrypted": terms.encrypted,
-        "udp": False,
+        "udp": counted.udp,
+        "udp_frames_in": counted.udp_frames_in,
+        "udp_frames_out": counted.udp_frames_out,
+        "udp_dropped": counted.udp_dropped,
     }
 
 

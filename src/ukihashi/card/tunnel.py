@@ -2,7 +2,8 @@
 
 Tunnel   frames of one TAP, in and out
 Lane     what one of its links does
-Path     another way for frames beside the links; only a standard tunnel has such
+
+Beside its links a standard tunnel may have a path over UDP (`udp.py`).
 """
 
 import random
@@ -11,6 +12,7 @@ from typing import Final, Protocol
 
 from ukihashi.card.link import Link
 from ukihashi.card.messages import Settings
+from ukihashi.card.udp import CardLane
 from ukihashi.errors import N_, DialError
 
 chance: Final = random.SystemRandom()
@@ -42,36 +44,12 @@ class Lane(Protocol):
         """Do what is due. Raises: DialError: the link is dead."""
 
 
-class Path(Protocol):
-    """Frames beside the links, e.g. as datagrams; its owner tells the loop to watch `fd`."""
-
-    @property
-    def fd(self) -> int:
-        """Readable when something has come."""
-
-    @property
-    def is_ready(self) -> bool:
-        """It takes frames now."""
-
-    @property
-    def due_at(self) -> float:
-        """When `tick` is wanted next."""
-
-    def send(self, frames: Sequence[bytes], now: float) -> Sequence[bytes]:
-        """Send frames; gives back those that a link must carry. Call only while ready."""
-
-    def receive(self, now: float) -> list[bytes]:
-        """All that has come; the frames for the TAP."""
-
-    def tick(self, now: float) -> None:
-        """Do what is due."""
-
-    def close(self) -> None:
-        """Let go; a second call does nothing."""
-
-
 class Tunnel(Protocol):
     """Frames of one TAP, in and out."""
+
+    @property
+    def path(self) -> CardLane | None:
+        """What carries frames beside the links; the loop watches its descriptor."""
 
     @property
     def links(self) -> Sequence[Link]:
