@@ -144,7 +144,8 @@ class _Serving:
         page_dir = Path(config.page_dir) if config.page_dir else None
 
         async def web(listener: socket.socket, api: control.WebApi) -> None:
-            await serve(listener, build_app(api, page_dir=page_dir, version=__version__))
+            app = build_app(api, page_dir=page_dir, version=__version__, json_rpc=api.calls)
+            await serve(listener, app)
 
         return control.run(
             start,

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ukihashi.errors import UkihashiError
 from ukihashi.web.admin import Administration
+from ukihashi.web.json_rpc import JsonPages, JsonRpc
 from ukihashi.web.landing import Landing
 from ukihashi.web.options import OptionPages
 from ukihashi.web.render import STATIC_PREFIX, Reader, page
@@ -69,13 +70,14 @@ class SafeHeaders:
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
-def build_app(api: WebApi, *, page_dir: Path | None, version: str) -> Starlette:
+def build_app(api: WebApi, *, page_dir: Path | None, version: str, json_rpc: JsonRpc | None = None) -> Starlette:
     """The ASGI application.
 
     Args:
         api: the hub.
         page_dir: the administrator's own page (`index.html`, `index.ja.html`, `index.en.html` and what they use).
         version: the one version string (A3).
+        json_rpc: the calls of administration tools; None: there are none.
     """
     landing = Landing(page_dir=page_dir, version=version)
     administration = Administration(api, version=version)
@@ -115,6 +117,7 @@ def build_app(api: WebApi, *, page_dir: Path | None, version: str) -> Starlette:
             Route(f"{STATIC_PREFIX}{{name}}", landing.static, methods=["GET"]),
             *administration.routes(),
             *OptionPages(administration).routes(),
+            *(JsonPages(json_rpc).routes() if json_rpc is not None else ()),
             Route("/{path:path}", landing.other, methods=["GET"]),
         ],
         middleware=[Middleware(SafeHeaders)],
