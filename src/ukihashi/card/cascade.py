@@ -192,6 +192,7 @@ class Cascade(Card):
         self._control = control
         self._leave = leave
         self._standing = _Watched(control.asked.set)
+        self._password_hash = begin.password_hash
 
     async def stay(self, cable: Cable) -> None:
         """Join and stay joined until told to leave. Raises: EnvironmentLacks: the other process has ended."""
@@ -231,6 +232,8 @@ class Cascade(Card):
     async def _connect(self, order: Connect, place: Place, *, deadline: float = 0.0) -> RouteWatch | None:
         as_bridge = msgspec.structs.replace(order.standard, bridge=True)
         order = msgspec.structs.replace(order, product=PRODUCT, standard=as_bridge)
+        if order.password_hash and self._password_hash:
+            order = msgspec.structs.replace(order, password_hash=self._password_hash)
         return await super()._connect(order, place, deadline=deadline)
 
     def _remember(self, opened: Opened) -> None:

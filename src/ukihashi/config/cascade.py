@@ -21,6 +21,7 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     account: CardConfig
     files: dict[str, str]  # by option: what is in the file that it names
     ids: bytes  # 36 bytes that other hubs know it by, the same for ever
+    password_hash: bytes = b""  # 20 bytes, standard form, in place of the account's password
 
 
 class Standing(msgspec.Struct, tag=True, frozen=True):

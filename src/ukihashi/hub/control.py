@@ -20,6 +20,7 @@ from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.hub.accounting import Accounting
 from ukihashi.hub.administrator import Administrator
 from ukihashi.hub.backstage import Facts
+from ukihashi.hub.cascades import Cascades
 from ukihashi.hub.desk import Desk, upgrade_row
 from ukihashi.hub.filters import Filters
 from ukihashi.hub.groups import Groups
@@ -177,6 +178,9 @@ class _Control:
             loop.add_signal_handler(number, links.stopping.set)
         self._logins = Logins(storage, self._hasher)
         self._desk = Desk(self._facts, storage, links)
+        self._cascades = cascades = Cascades(storage, links)
+        links.on_cascade = cascades.linked
+        self._desk.on_change = cascades.refresh
         self._accounting = Accounting(storage, links)
         people = People(self._facts, storage, self._hasher, links)
         groups = Groups(storage, links)
@@ -193,6 +197,7 @@ class _Control:
                 **administrator.verbs(),
                 **importer.verbs(),
                 **access.verbs(),
+                **cascades.verbs(),
             }
         )
         self._calls = Calls(Backing(self._facts, storage, links, verbs, access))
@@ -205,6 +210,7 @@ class _Control:
             tasks.append(asyncio.create_task(self._web(web, WebApi(verbs, self._calls)), name="web"))
         try:
             await self._desk.announce_all()
+            await cascades.refresh()
             birth = await self._born(administrator, people, first=first)
             tasks.append(asyncio.create_task(control_socket.serve(self._start.admin, verbs), name="admin socket"))
             if announce is not None:
@@ -221,6 +227,7 @@ class _Control:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._accounting.write(last=True)
+            cascades.close()
             links.close()
             self._hasher.close()
             storage.close()
@@ -295,6 +302,7 @@ class _Control:
 
     async def _worker_is_new(self) -> None:
         await self._desk.announce_all(worker_only=True)
+        await self._cascades.tell_worker()
 
     async def _call(self, asked: RpcAsked) -> None:
         try:

@@ -8,7 +8,7 @@ import ipaddress
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Unpack
 
 import structlog
@@ -40,6 +40,7 @@ class Desk:
         self._clock = clock
         self._started = clock()
         self.upgraded: Upgraded | None = None  # how the last upgrade went, once all of it is done
+        self.on_change: Callable[[], Awaitable[None]] | None = None  # a hub went online, offline, or away
 
     def verbs(self) -> dict[str, Handler]:
         """Every verb by its name on the control socket."""
@@ -50,6 +51,7 @@ class Desk:
             "disconnect": self.disconnect,
             "list": self.list_hubs,
             "create": self.create,
+            "hub_show": self.hub_show,
             "hub_set": self.hub_set,
             "delete": self.delete,
             "options": self.options,
@@ -170,6 +172,11 @@ class Desk:
         await self.announce(hub)
         return [hub_row(hub)]
 
+    async def hub_show(self, name: str = "") -> list[Row]:
+        """One virtual hub; the only one if none is named."""
+        hub = await self._pick(name)
+        return [row for row in await self.list_hubs() if row["name"] == hub.name]
+
     async def hub_set(self, name: str, **fields: Unpack[HubFields]) -> list[Row]:
         """Change what is named."""
 
@@ -180,6 +187,7 @@ class Desk:
         hub = await self._storage.change(put)
         _log.info("hub_changed", hub=hub.name, online=hub.online, changed=sorted(fields), by=asker.get())
         await self.tell_worker(hub)
+        await self._changed()
         return [hub_row(hub)]
 
     async def delete(self, name: str) -> list[Row]:
@@ -190,6 +198,7 @@ class Desk:
         await self._live.tell_worker(HubRemoved(hub=hub.name))
         if hub.host_port:
             await self._live.tell_supervisor(HostPortGone(hub=hub.name))
+        await self._changed()
         return [hub_row(hub)]
 
     async def announce(self, hub: Hub) -> None:
@@ -222,6 +231,10 @@ class Desk:
                 access=tuple(one.rule for one in access),
             )
         )
+
+    async def _changed(self) -> None:
+        if self.on_change is not None:
+            await self.on_change()
 
     async def _pick(self, name: str) -> Hub:
         return await pick_hub(self._storage, name)

@@ -14,6 +14,7 @@ from ukihashi.hub.messages import (
     Answered,
     AnyMessage,
     Asked,
+    CascadeLink,
     Granted,
     Message,
     OptionsPut,
@@ -47,6 +48,7 @@ class Links:
         self.stopping: Final = asyncio.Event()  # set when the supervisor says so or is gone
         self.worker_ended: Final = asyncio.Event()  # its stream has been read to the end
         self.worker_stays = False  # the supervisor replaces us, not the worker
+        self.on_cascade: Callable[[int, socket.socket], None] | None = None  # the process of a cascade was started
 
     async def ask_worker(self, what: str, *, hub: str = "", name: str = "", reason: str = "") -> list[Row]:
         """Rows of the worker's answer. Raises EnvironmentLacks when there is none."""
@@ -172,6 +174,8 @@ class Links:
                 self._pipe = AsyncPipe(socket.socket(fileno=descriptors.pop()))
                 self.worker_ended.clear()
                 self._replaced.set()
+            elif isinstance(message, CascadeLink) and descriptors and self.on_cascade is not None:
+                self.on_cascade(message.cascade, socket.socket(fileno=descriptors.pop()))
             elif isinstance(message, Granted):
                 waiting = self._wished.get(message.ask)
                 if waiting is not None and not waiting.done():
