@@ -1,6 +1,5 @@
 """The largest segment that the ends of a TCP connection tell each other (RFC 9293, section 3.7.1), made smaller."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from ukihashi.ether.frame import IPV4, IPV6, payload
@@ -15,7 +14,7 @@ _OPTIONS: Final = 20
 _SHORTEST: Final = 14 + 20 + 20  # bytes of a frame with a TCP header without options
 
 
-def clamp(frames: Sequence[bytes], most: int) -> Sequence[bytes]:
+def clamp(frames: list[bytes], most: int) -> list[bytes]:
     """The frames, none offering a larger segment than `most` bytes over IPv4, 20 less over IPv6.
 
     Gives `frames` itself if nothing has to change. What can't be read (a fragment, options cut short) stays as it is.

@@ -18,6 +18,7 @@ from ukihashi.hub.loop import GONE, READ, WRITE, Deadlines, Loop
 from ukihashi.net.clear import ClearChannel, cut_records
 from ukihashi.net.link import is_stalled
 from ukihashi.net.tls import TlsChannel, TlsState
+from ukihashi.session.udp_path import Where
 
 READ_SIZE: Final = 256 * 1024  # bytes of one read; the buffer is shared, for a thousand of them would cost 256 MB
 TLS_HANDSHAKE: Final = 0x16  # RFC 8446, 5.1: first byte of a ClientHello's record
@@ -97,6 +98,14 @@ class Connection:
     def is_open(self) -> bool:
         """Can still be sent on."""
         return not self._closing and self._fd >= 0
+
+    @property
+    def ends(self) -> tuple[Where, Where] | None:
+        """Our address and the peer's, as sockets name them; None if it broke meanwhile."""
+        try:
+            return self._socket.getsockname(), self._socket.getpeername()
+        except OSError:
+            return None
 
     def set_socket_option(self, option: int, value: int) -> None:
         """A TCP option; one that this kernel doesn't know is left."""

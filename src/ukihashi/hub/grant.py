@@ -15,6 +15,7 @@ from ukihashi.hub.session import Session
 from ukihashi.wire.constants import MAX_SESSION_TIMEOUT_S, MIN_SESSION_TIMEOUT_S, SESSION_KEY_LENGTH, Code
 from ukihashi.wire.messages import Login, Welcome
 from ukihashi.wire.policy import DEFAULT, Policy
+from ukihashi.wire.udp import UdpGrant
 
 BRIDGE_WORDS: Final = ("server", "bridge")  # in a client's name: it bridges (section 9.1, trap T18)
 CLIENT_WORD: Final = "client"  # in a client's name: the hub's rules about clients are for it
@@ -92,7 +93,7 @@ def member(
     )
 
 
-def welcome(session: Session) -> Welcome:
+def welcome(session: Session, udp: UdpGrant | None) -> Welcome:
     """What the member is told of it."""
     member = session.member
     return Welcome(
@@ -109,6 +110,7 @@ def welcome(session: Session) -> Welcome:
         vlan_id=member.policy.vlan_id,
         extension=member.extension,
         grace_s=session.granted_s,
+        udp=udp,
     )
 
 

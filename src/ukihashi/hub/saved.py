@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from ukihashi.hub.udp import SavedUdp
 from ukihashi.session.machine import Saved
 from ukihashi.switch.rules import PortRules
 from ukihashi.wire.messages import Node
@@ -89,4 +90,5 @@ class SavedSession(msgspec.Struct, frozen=True):
     queue: list[bytes]  # frames that wait for a connection
     queue_drops: dict[str, int]
     resume: SavedResume | None = None
+    udp: SavedUdp | None = None
     told: Counters = msgspec.field(default_factory=Counters)  # of `count`, what control has heard of

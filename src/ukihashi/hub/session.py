@@ -18,11 +18,13 @@ from ukihashi.hub.messages import SessionClosed, Traffic
 from ukihashi.hub.ports import Encodings, VirtualHub
 from ukihashi.hub.saved import BRIDGE, Counters, Member, SavedSession, SavedStation
 from ukihashi.hub.tunnel import Tunnel
+from ukihashi.hub.udp import NO_UDP, UdpPort
 from ukihashi.switch.mac_table import Station
 from ukihashi.switch.queue import PortQueue
 from ukihashi.wire.blocks import decompress
 from ukihashi.wire.constants import Direction
 from ukihashi.wire.extension import Reason
+from ukihashi.wire.udp import UdpGrant, UdpOffer
 
 if TYPE_CHECKING:
     from ukihashi.hub.sessions import Sessions
@@ -46,6 +48,7 @@ class Session:
         self.peer = member.peer  # of the newest connection
         self.queue = PortQueue(owner.limits.queue_bytes)
         self.tunnels: list[Tunnel] = []  # the newest last
+        self.udp: UdpPort | None = None  # beside them
         self.heard = self._loop.now  # when any connection delivered something
         self.count = Counters()
         self._told = Counters()  # of these, what control has heard of
@@ -101,6 +104,20 @@ class Session:
     def _tunnel(self, connection: Connection, direction: Direction) -> Tunnel:
         return Tunnel(self, connection, self._loop, self.limits, direction)
 
+    def grant_udp(self, offer: UdpOffer, connection: Connection) -> UdpGrant | None:
+        """A path over UDP beside the connections, if there may be one: what to tell the member that offers it."""
+        ends, made = connection.ends, None
+        if ends is not None:
+            made = self._owner.udp.grant(offer, local=ends[0], peer=ends[1], encrypted=self.member.encrypted)
+        if made is None:
+            return None
+        self._use_udp(made[0])
+        return made[1]
+
+    def _use_udp(self, udp: UdpPort) -> None:
+        self.udp = udp
+        udp.deliver_to(self.take)
+
     def detach(self, tunnel: Tunnel, reason: str) -> None:  # noqa: ARG002 - for those who need it
         """`tunnel` is gone; the session waits for another until T has passed."""
         self.tunnels.remove(tunnel)
@@ -132,6 +149,8 @@ class Session:
             return None
         self.count.frames_in += len(frames)
         self.count.bytes_in += sum(map(len, frames))
+        if self.udp is not None:
+            frames = self.udp.clamp(list(frames))
         return self.hub.forward(frames, self.port, now)
 
     def can_write(self) -> None:
@@ -141,6 +160,8 @@ class Session:
 
     def flush(self, encodings: Encodings) -> bool:
         """One batch on one connection: the newest that waits for nothing (12.5). True if more could go at once."""
+        if self.queue and self.udp is not None and self.udp.is_ready:
+            return self._flush_by_udp(self.udp, encodings)
         if not self.queue or (tunnel := self._writable()) is None:
             return False
         batch, _ = self._next_batch(encodings)
@@ -148,10 +169,25 @@ class Session:
         tunnel.write(batch, self._loop.now)
         return bool(self.queue) and self._writable() is not None
 
+    def _flush_by_udp(self, udp: UdpPort, encodings: Encodings) -> bool:
+        """As `flush`; what is too long for a datagram goes over a connection, or waits for one."""
+        frames = udp.clamp(self.queue.take(self.limits.batch_bytes))
+        rest = udp.send(frames)
+        if rest and (tunnel := self._writable()) is not None:
+            self.count.tls_writes += 1
+            tunnel.write(encodings.batch(rest, compressed=self.member.compression), self._loop.now)
+            rest = []
+        self.queue.put_back(rest, {})
+        self.count.frames_out += len(frames) - len(rest)
+        self.count.bytes_out += sum(map(len, frames)) - sum(map(len, rest))
+        return bool(self.queue) and len(rest) < len(frames)
+
     def _next_batch(self, encodings: Encodings) -> tuple[bytes, int]:
         """The oldest frames of the queue, encoded, and their number."""
         compressed, most = self.member.compression, self.limits.batch_bytes
         frames = self.queue.take(min(most, COMPRESSED_BATCH) if compressed else most)
+        if self.udp is not None:
+            frames = self.udp.clamp(frames)
         self.count.frames_out += len(frames)
         self.count.bytes_out += sum(map(len, frames))
         return encodings.batch(frames, compressed=compressed), len(frames)
@@ -217,6 +253,8 @@ class Session:
         self._watch.cancel()
         self._owner.forget(self)
         self.hub.unplug(self.port)
+        if self.udp is not None:
+            self.udp.close()
         for tunnel in list(self.tunnels):
             tunnel.close(reason)
 
@@ -241,6 +279,7 @@ class Session:
             drops=dict(self.hub.switch.drops[self.port]),
             queue=self.queue.frames,
             queue_drops=dict(self.queue.dropped),
+            udp=self.udp.save() if self.udp is not None else None,
             told=self._told,
         )
         self._leave("the hub goes on in another process")
@@ -255,6 +294,9 @@ class Session:
         switch.put_back(self.port, [Station(one.key, now - one.created, now - one.seen) for one in saved.stations])
         switch.drops[self.port].update(saved.drops)
         self.queue.put_back(saved.queue, saved.queue_drops)
+        udp = self._owner.udp.restore(saved.udp) if saved.udp is not None else None
+        if udp is not None:
+            self._use_udp(udp)
 
     # -- what is told of it ---------------------------------------------------------------------------------------
 
@@ -263,6 +305,8 @@ class Session:
         """Frames dropped by reason: at this port's way in (as `switch.forward` names them) and at its queue."""
         drops = Counter(self.hub.switch.drops.get(self.port, {}))
         drops.update(self.queue.dropped)
+        if self.udp is not None:
+            drops.update(self.udp.frames_dropped)
         return +drops
 
     @property
@@ -298,7 +342,7 @@ class Session:
             "encrypted": member.encrypted,
             "compression": member.compression,
             "half_duplex": member.half_duplex,
-            "udp": False,
+            **(self.udp.row() if self.udp is not None else NO_UDP),
             "connections": len(self.tunnels),
             "max_connections": member.max_connections,
             "since": member.since,

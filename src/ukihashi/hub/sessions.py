@@ -22,6 +22,7 @@ from ukihashi.hub.ports import Outbox, VirtualHub
 from ukihashi.hub.resumable import ResumableSession
 from ukihashi.hub.saved import Member, SavedSession
 from ukihashi.hub.session import Session
+from ukihashi.hub.udp import UdpSockets
 from ukihashi.wire.constants import Code
 from ukihashi.wire.extension import Reason
 from ukihashi.wire.messages import Login, Welcome
@@ -37,6 +38,7 @@ class Sessions:
         self.loop = loop
         self.limits = limits
         self.memory = ResumeMemory(limits.resume_memory)
+        self.udp = UdpSockets(loop, limits)
         self.outbox = outbox
         self.tell = tell
         self.hubs: dict[str, VirtualHub] = {}  # by name without regard to case
@@ -55,6 +57,7 @@ class Sessions:
         """Other bounds and times, for sessions that exist too."""
         self.limits = limits
         self.memory.limit = limits.resume_memory
+        self.udp.limits = limits
         for session in self:
             session.set_limits()
 
@@ -104,7 +107,8 @@ class Sessions:
         self.tell(
             SessionOpened(session.name, hub.name, settled.user, settled.peer, settled.client, extension, settled.since)
         )
-        return session, welcome(session)
+        udp = session.grant_udp(login.udp, connection) if login.udp is not None and not extension else None
+        return session, welcome(session, udp)
 
     def _plug(self, hub: VirtualHub, member: Member, *, resumes: bool) -> Session:
         session = (ResumableSession if resumes else Session)(self, hub, member)

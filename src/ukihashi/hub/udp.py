@@ -11,7 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ukihashi.ether.mss import clamp
 from ukihashi.hub.limits import Limits
@@ -19,6 +19,8 @@ from ukihashi.hub.loop import READ, Loop
 from ukihashi.net.udp import UdpLane, open_udp
 from ukihashi.session.udp_path import FULL, UdpPath, Where
 from ukihashi.wire.udp import IV_LENGTH, UdpEnd, UdpGrant, UdpOffer, mss
+
+NO_UDP: Final[dict[str, Any]] = {"udp": False, "udp_frames_in": 0, "udp_frames_out": 0, "udp_dropped": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class UdpPort:
         """Send them; gives those that must go by TCP."""
         return self.lane.send(frames, self._loop.now)
 
-    def clamp(self, frames: Sequence[bytes]) -> Sequence[bytes]:
+    def clamp(self, frames: list[bytes]) -> list[bytes]:
         """TCP connections through the session are told to make segments that fit (15.4)."""
         return clamp(frames, self._mss)
 
