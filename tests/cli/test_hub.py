@@ -13,12 +13,14 @@ import pytest
 
 from ukihashi.cli.main import build, run
 from ukihashi.config import places
+from ukihashi.hub.rows import hub_row
 from ukihashi.locale import set_language
 from ukihashi.net.control_socket import Verbs as RealVerbs
 from ukihashi.net.control_socket import answer
+from ukihashi.store.hubs import Hub
 
-HUB = {"name": "LAN", "online": True, "subnet4": "10.64.0.0/24", "subnet6": "fd00::/64", "host_port": "uklan"}
-USER = {"hub": "LAN", "name": "hanako", "login": "generated", "addresses": [], "note": ""}
+HUB = hub_row(Hub(1, "LAN", True, "10.64.0.0/24", "fd00::/64", "uklan", 0.0))
+USER = {"hub": "LAN", "name": "hanako", "login": "standard", "addresses": [], "note": ""}
 LINK = {
     "id": 3,
     "hub": "LAN",
@@ -47,7 +49,6 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "delete": HUB,
     "users": USER,
     "user_create": USER | {"password": "k7m2q"},
-    "user_show": USER,
     "user_password": USER,
     "user_delete": USER,
     "invite": LINK,
@@ -104,8 +105,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict
         ("create x --offline", {"do": "create", "name": "x", "host_port": False, "offline": True}, "fd00::/64"),
         ("set LAN --offline", {"do": "hub_set", "name": "LAN", "online": False}, "LAN"),
         ("delete LAN --yes", {"do": "delete", "name": "LAN"}, "virtual hub LAN was deleted"),
-        ("user list --hub LAN", {"do": "users", "hub": "LAN"}, "generated password"),
-        ("user show hanako", {"do": "user_show", "name": "hanako", "hub": ""}, "hanako"),
+        ("user list --hub LAN", {"do": "users", "hub": "LAN"}, "password, standard hash kept"),
         (
             "user create hanako --note x",
             {
@@ -115,7 +115,6 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict
                 "note": "x",
                 "password": "",
                 "standard_hash": False,
-                "anonymous": False,
             },
             "k7m2q",
         ),

@@ -8,14 +8,17 @@ from typing import Any
 
 import click
 
-from ukihashi.cli import hub_sessions
+from ukihashi.cli import filters, hub_sessions
 from ukihashi.cli.ciphers import hub_ciphers
+from ukihashi.cli.group import group
+from ukihashi.cli.hub_set import set_hub, show_hub
 from ukihashi.cli.import_config import import_config
-from ukihashi.cli.options import HUB_COMMANDS, set_hub_options
+from ukihashi.cli.options import HUB_COMMANDS
 from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write, yes_no
 from ukihashi.cli.tools import admin
 from ukihashi.cli.upgrade import upgrade
 from ukihashi.cli.user import client, json_option, user
+from ukihashi.cli.values import policies
 from ukihashi.config import places
 from ukihashi.config.hub import LOG_FORMATS
 from ukihashi.errors import N_, UsageError
@@ -34,7 +37,22 @@ def hub(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | Non
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
-for _command in (admin, user, hub_ciphers, import_config, upgrade, *HUB_COMMANDS):
+for _command in (
+    admin,
+    show_hub,
+    set_hub,
+    user,
+    group,
+    policies,
+    filters.access,
+    filters.source,
+    filters.authority,
+    filters.revoke,
+    hub_ciphers,
+    import_config,
+    upgrade,
+    *HUB_COMMANDS,
+):
     hub.add_command(_command)
 
 
@@ -161,20 +179,6 @@ def create(name: str, host_port: bool, offline: bool, as_json: bool) -> None:
     """Exit status: 0 made, 2 name taken or wrong, 3 no subnet free or no root, 4 no hub runs."""
     rows = client().ask("create", name=name, host_port=host_port, offline=offline)
     show(rows, _hub_columns()[:-2], as_json=as_json, empty="")
-
-
-@hub.command("set", help=_("Change a virtual hub (NAME --online), or options of the hub machine (KEY VALUE ...)."))
-@click.argument("words", metavar="NAME|KEY VALUE ...", nargs=-1, required=True)
-@click.option("--online/--offline", default=None, help=_("Let members in, or not."))
-@json_option
-def change(words: tuple[str, ...], online: bool | None, as_json: bool) -> None:
-    """Exit status: 0 changed, 2 no such hub or option, or nothing to change, 4 no hub runs."""
-    if online is None and len(words) > 1:
-        set_hub_options(words, as_json=as_json)
-        return
-    if online is None or len(words) > 1:
-        raise UsageError(N_("nothing to change; give NAME with --online or --offline, or KEY and VALUE"))
-    show(client().ask("hub_set", name=words[0], online=online), _hub_columns()[:-2], as_json=as_json, empty="")
 
 
 @hub.command(help=_("Delete a virtual hub with its users and join links; its sessions end."))

@@ -1,15 +1,19 @@
 """`ukihashi hub user`: who may join a virtual hub, and with what (D10)."""
 
+import datetime as dt
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from ukihashi.cli.output import Column, moment, say_aside, show, write
+from ukihashi.cli import values
+from ukihashi.cli.output import Column, cell, moment, print_json, say_aside, show, write
 from ukihashi.config import places
 from ukihashi.errors import N_, InputUnreadable, UsageError
 from ukihashi.locale import _
 from ukihashi.net.control_socket import Client
+from ukihashi.web.status import size
 
 NO_HUB_RUNS = N_("no hub is running here (nothing answers on {path}); start it with: ukihashi hub serve")
 ASK_S = 15.0  # a password's hash may wait in a line
@@ -25,11 +29,21 @@ def client() -> Client:
 
 def _login_words() -> dict[str, str]:
     return {
-        "generated": _("generated password"),
+        "standard": _("password, standard hash kept"),
         "chosen": _("chosen password"),
         "chosen+standard": _("chosen password, standard hash kept"),
         "anonymous": _("anonymous"),
+        "certificate": _("its own certificate"),
+        "issued": _("certificate of a trusted authority"),
         "none": _("by join link only"),
+    }
+
+
+def _barred_words() -> dict[str, str]:
+    return {
+        "policy": _("no: the policy forbids it"),
+        "expired": _("no: expired"),
+        "quota": _("no: quota used up"),
     }
 
 
@@ -39,6 +53,7 @@ def _columns() -> list[Column]:
         Column("hub", _("HUB")),
         Column("name", _("USER")),
         Column("login", _("LOGIN"), lambda kind: words.get(kind, kind)),
+        Column("group", _("GROUP")),
         Column("addresses", _("ADDRESSES")),
         Column("last_login_at", _("LAST LOGIN"), moment),
         Column("note", _("NOTE")),
@@ -64,7 +79,44 @@ def list_users(hub_name: str, as_json: bool) -> None:
 @json_option
 def show_user(name: str, hub_name: str, as_json: bool) -> None:
     """Exit status: 0 shown, 2 no such user or hub, 4 no hub runs."""
-    show(client().ask("user_show", name=name, hub=hub_name), _columns(), as_json=as_json, empty="")
+    _show_one(client().ask("user_show", name=name, hub=hub_name)[0], as_json)
+
+
+def _show_one(row: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+        return
+    lines: dict[str, Any] = {
+        _("User"): row["name"],
+        _("Hub"): row["hub"],
+        _("Login"): _login_words().get(row["login"], row["login"]),
+        _("Group"): row["group"],
+        _("Name of the person"): row["real_name"],
+        _("Note"): row["note"],
+        _("Addresses"): row["addresses"],
+        _("May join"): _barred_words().get(row["barred"] or "", _("yes")),
+        _("Until"): values.until(row["expires_at"]),
+        _("Last login"): values.until(row["last_login_at"]),
+        _("Logins"): row["logins"],
+        _("Received"): size(row["bytes_in"]),
+        _("Sent"): size(row["bytes_out"]),
+    }
+    if row["quota_bytes"]:
+        told = _("{used} of {most} used, until {until}")
+        lines[_("Quota")] = told.format(
+            used=size(row["quota_used"]), most=size(row["quota_bytes"]), until=moment(row["quota_until"])
+        )
+    if shown := row.get("certificate"):
+        lines[_("Certificate")] = f"{shown['subject']}, SHA-256 {shown['sha256']}, {moment(shown['not_after'])}"
+    if row["login"] == "issued":
+        lines[_("Common name")] = row.get("common_name") or _("any")
+        lines[_("Serial number")] = row.get("serial") or _("any")
+    origin = {"user": _("its own"), "group": _("the group's"), "new user": _("a new user's")}
+    lines[_("Policy")] = origin.get(row["policy_of"], row["policy_of"])
+    for name, value in lines.items():
+        write(f"{name}: {cell(value)}")
+    for line in values.policy_lines(row["policy"]):
+        write(f"  {line}")
 
 
 _prompt = click.option("--password-prompt", is_flag=True, help=_("Ask for a password of your choice."))
@@ -84,14 +136,80 @@ _standard = click.option(
 )
 
 
-@user.command(help=_("Make a user. Without a password option, one is generated and shown once."))
+_path = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+_FIELDS: Final = (
+    click.option("--anonymous", is_flag=True, help=_("Let this user in without a password.")),
+    click.option(
+        "--certificate", type=_path, metavar="FILE", help=_("Let this user in with this certificate (RSA, PEM or DER).")
+    ),
+    click.option(
+        "--issued", is_flag=True, help=_("Let this user in with a certificate of an authority that the hub trusts.")
+    ),
+    click.option("--common-name", metavar="TEXT", help=_("With --issued: the name that must stand in it [any].")),
+    click.option("--serial", metavar="HEX", help=_("With --issued: the serial number that it must have [any].")),
+    click.option("--group", metavar="GROUP", help=_("The group, whose policy holds unless the user has one.")),
+    click.option("--real-name", metavar="TEXT", help=_("Name of the person.")),
+    click.option("--note", metavar="TEXT", help=_("A remark for listings.")),
+    click.option(
+        "--expires", metavar="WHEN", help=_("No login from then on: 2027-03-31, 2027-03-31T18:00, 30d, or never.")
+    ),
+    click.option(
+        "--quota",
+        metavar="SIZE[/DAYS]",
+        help=_("Data of both directions in a period, as in 10G/30d; none for no limit [30 days]."),
+    ),
+    values.policy_option,
+)
+
+
+def _with_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that `create` and `set` have in common."""
+    for option in reversed(_FIELDS):
+        command = option(command)
+    return command
+
+
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """What those options say, as fields of a verb."""
+    fields = {name: given[name] for name in ("group", "real_name", "note") if given[name] is not None}
+    proofs = [given["anonymous"], given["certificate"] is not None, given["issued"]]
+    if sum(proofs) > 1:
+        raise UsageError(N_("give one of --anonymous, --certificate and --issued"))
+    if given["anonymous"]:
+        fields["kind"] = "anonymous"
+    if given["certificate"] is not None:
+        fields["certificate"] = values.read_certificate(given["certificate"])
+    if given["issued"]:
+        fields["kind"] = "issued"
+    fields |= {name: given[name] for name in ("common_name", "serial") if given[name] is not None}
+    if given["expires"] is not None:
+        fields["expires_at"] = values.when(given["expires"], dt.datetime.now(dt.UTC))
+    if given["quota"] is not None:
+        fields |= values.quota(given["quota"])
+    return fields | values.policy_fields(given["policy"], no_policy=given.get("no_policy", False))
+
+
+@user.command("set", help=_("Change a user. Sessions that run keep the policy they began with."))
+@click.argument("name", metavar="NAME")
+@hub_option
+@_with_fields
+@values.no_policy_option
+@json_option
+def change(name: str, hub_name: str, as_json: bool, **given: Any) -> None:
+    """Exit status: 0 changed, 2 no such user, hub or group, or a wrong value, 4 no hub runs."""
+    fields = _fields(given)
+    if not fields:
+        raise UsageError(N_("nothing to change; `ukihashi hub user set --help` lists what can be set"))
+    _show_one(client().ask("user_set", name=name, hub=hub_name, **fields)[0], as_json)
+
+
+@user.command(help=_("Make a user. Without a way to log in, a password is generated and shown once."))
 @click.argument("name", metavar="NAME")
 @hub_option
 @_prompt
 @_file
 @_standard
-@click.option("--anonymous", is_flag=True, help=_("Let this user in without a password."))
-@click.option("--note", default="", metavar="TEXT", help=_("A remark for listings."))
+@_with_fields
 @json_option
 def create(
     name: str,
@@ -99,16 +217,17 @@ def create(
     password_prompt: bool,
     password_file: Path | None,
     standard_hash: bool,
-    anonymous: bool,
-    note: str,
     as_json: bool,
+    **given: Any,
 ) -> None:
-    """Exit status: 0 made, 2 name taken or wrong, 4 no hub runs."""
+    """Exit status: 0 made, 2 name taken or wrong, or a wrong value, 4 no hub runs."""
     password = _password(prompt=password_prompt, file=password_file)
     if standard_hash and not password:
         raise UsageError(N_("--standard-hash goes with --password-prompt or --password-file"))
-    arguments: dict[str, Any] = {"password": password, "standard_hash": standard_hash, "anonymous": anonymous}
-    rows = client().ask("user_create", name=name, hub=hub_name, note=note, **arguments)
+    fields = _fields(given)
+    rows = client().ask(
+        "user_create", name=name, hub=hub_name, password=password, standard_hash=standard_hash, **fields
+    )
     _tell(rows, as_json, _("user {name} of hub {hub} was made"))
 
 

@@ -57,6 +57,10 @@ class UserFields(GroupFields, total=False):
     serial: str  # of kind `issued`, hexadecimal; "" = any
 
 
+PROOFS: Final = frozenset({"kind", "password_hash", "certificate", "common_name", "serial"})
+"""Those of `UserFields` that say how a user logs in."""
+
+
 class HubFields(TypedDict, total=False):
     """Of a hub."""
 

@@ -17,7 +17,7 @@ from ukihashi.config.hub import parse_public
 from ukihashi.errors import N_, UsageError
 from ukihashi.hub.addresses import FIRST_NUMBER, LAST_NUMBER, addresses
 from ukihashi.hub.backstage import Facts, Live, check_length, end_sessions, pick_hub
-from ukihashi.hub.changes import UserFields, changed_user
+from ukihashi.hub.changes import PROOFS, UserFields, changed_user
 from ukihashi.hub.hashing import Hasher
 from ukihashi.hub.logins import ADMINISTRATOR_NAME
 from ukihashi.hub.rows import barred, user_details, user_row
@@ -78,28 +78,29 @@ class People:
         anonymous: bool = False,
         password: str = "",
         standard_hash: bool = False,
-        note: str = "",
+        **fields: Unpack[UserFields],
     ) -> list[Row]:
-        """Make a user. Without `password` and `anonymous` one is generated and told in the row, this once."""
+        """Make a user. Without any proof a password is generated and told in the row, this once."""
         home = await self._pick(hub)
         name = check_user_name(name)
         if name_key(name) == ADMINISTRATOR_NAME:
             raise UsageError(N_("“{name}” is the hub's own administrator; give the user another name"), name=name)
-        if anonymous and (password or standard_hash):
-            raise UsageError(N_("an anonymous user has no password; leave one of the two out"))
-        forms = _Forms() if anonymous else await self._forms(name, password, standard_hash)
-        user = await self._storage.change(
-            users.create,
-            home,
-            name,
-            anonymous=anonymous,
-            sha0=forms.sha0,
-            argon2=forms.argon2,
-            note=note,
-            now=self._clock(),
-        )
+        if anonymous:
+            fields.setdefault("kind", "anonymous")
+        proven = bool(PROOFS & fields.keys())
+        if proven and (password or standard_hash):
+            raise UsageError(N_("this user logs in otherwise than by password; leave one of the two out"))
+        forms = _Forms() if proven else await self._forms(name, password, standard_hash)
+        now = self._clock()
+
+        def make(db: Database) -> User:
+            user = users.create(db, home, name, sha0=forms.sha0, argon2=forms.argon2, now=now)
+            users.put(db, changed_user(db, home, user, fields, now), now)
+            return users.get(db, home, name)
+
+        user = await self._storage.change(make)
         _log.info("user_created", hub=home.name, user=user.name, login=user.login, by=asker.get())
-        return [user_row(home, user, self._clock()) | ({"password": forms.told} if forms.told else {})]
+        return [user_row(home, user, now) | ({"password": forms.told} if forms.told else {})]
 
     async def user_set(self, name: str, hub: str = "", **fields: Unpack[UserFields]) -> list[Row]:
         """Change what is named. Who may no longer enter is put out; other sessions keep the policy they began with."""
