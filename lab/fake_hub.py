@@ -40,6 +40,8 @@ from ukihashi.wire.messages import (
     Hello,
     Login,
     Noop,
+    Redirect,
+    UnknownMethod,
     Welcome,
     read_request,
 )
@@ -48,7 +50,7 @@ from ukihashi.wire.pack import Pack
 WAIT_S = 10.0
 
 
-class _Conversation:
+class Conversation:
     """A TLS connection that one thread reads and others may write."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
@@ -57,9 +59,12 @@ class _Conversation:
         self._is_over = False  # close_notify is said
         self._channel = TlsChannel(context, server_side=True)
         self._lock = threading.Lock()
+        self._clear = False  # TLS is left
 
     def read(self) -> bytes:
         """Some plaintext; b"" at the end. Raises OSError, PeerViolation."""
+        if self._clear:
+            return self.sock.recv(65536)
         while self._channel.state is not TlsState.PEER_CLOSED:
             data = self.sock.recv(65536)
             if not data:
@@ -76,15 +81,23 @@ class _Conversation:
     def write(self, data: bytes) -> None:
         with self._lock:
             if not self._is_over:
-                self._channel.send(data)
-                self._flush()
+                if self._clear:
+                    self.sock.sendall(data)
+                else:
+                    self._channel.send(data)
+                    self._flush()
+
+    def leave_tls(self) -> None:
+        """From now on everything is in the clear."""
+        self._clear = True
 
     def goodbye(self) -> None:
         """Say close_notify."""
         with self._lock, contextlib.suppress(OSError):
             self._is_over = True
-            self._channel.close()
-            self._flush()
+            if not self._clear:
+                self._channel.close()
+                self._flush()
             self.sock.shutdown(socket.SHUT_WR)
 
     def _flush(self) -> None:
@@ -99,10 +112,10 @@ class _Session:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.machine: Machine | None = None
-        self.talk: _Conversation | None = None
+        self.talk: Conversation | None = None
         self.number = 0  # of the link
 
-    def next_link(self, talk: _Conversation) -> int:
+    def next_link(self, talk: Conversation) -> int:
         self.number += 1
         self.talk = talk
         return self.number
@@ -120,7 +133,8 @@ class FakeHub:
 
     def __init__(self, certificate: Path, key: Path, *, address: str = "127.0.0.1", port: int = 0) -> None:
         self._context = server_context(certificate, key)
-        self.pin = spki_pin(ssl.PEM_cert_to_DER_cert(certificate.read_text()))
+        self.certificate = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+        self.pin = spki_pin(self.certificate)
         self.hub = "LAN"
         self.passwords: dict[str, str] = {"alice": "wonderland"}
         self.hashes: dict[str, bytes] = {}  # set through invitations
@@ -143,12 +157,13 @@ class FakeHub:
         self.peer_options: list[PeerOptions] = []
         self.logins: list[Login] = []
         self.resumes: list[bytes] = []
+        self.thanks = 0
         self.frames: queue.Queue[bytes] = queue.Queue()
         self.keepalives = 0
         self.goodbyes = 0  # links that ended with close_notify
         self.keys: set[bytes] = set()
         self.sessions: dict[bytes, _Session] = {}
-        self._link: _Conversation | None = None
+        self._link: Conversation | None = None
         self._linked = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
@@ -222,7 +237,7 @@ class FakeHub:
         """Give any bytes of the block stream to the card."""
         self.link().write(data)
 
-    def link(self) -> _Conversation:
+    def link(self) -> Conversation:
         """The newest link that is in tunnelling; waits for one."""
         with self._linked:
             assert self._linked.wait_for(lambda: self._link is not None, WAIT_S), "no link came"
@@ -262,13 +277,13 @@ class FakeHub:
                     while sock.recv(4096):
                         pass
                 else:
-                    self._talk(_Conversation(sock, self._context))
+                    self._talk(Conversation(sock, self._context))
             except (OSError, PeerViolation):  # the card went away, or we cut it
                 pass
             finally:
                 self._open.discard(sock)
 
-    def _talk(self, talk: _Conversation) -> None:
+    def _talk(self, talk: Conversation) -> None:
         http = ServerSide()
         challenge = os.urandom(20)
         while data := talk.read():
@@ -282,7 +297,7 @@ class FakeHub:
                         self._exact_tunnel(session, talk, http.take_over())
                     return
 
-    def _answer(self, talk: _Conversation, http: ServerSide, request: Request, challenge: bytes) -> bool:
+    def _answer(self, talk: Conversation, http: ServerSide, request: Request, challenge: bytes) -> bool:
         """Answer one request; True when the tunnel begins."""
         pencore = os.urandom(os.urandom(1)[0])
         if self.page is not None:
@@ -298,13 +313,16 @@ class FakeHub:
         if isinstance(message, AdditionalConnect) and message.resume is not None and not self.answers:
             self.resumes.append(message.session_key)
             return False
-        answer: Welcome | AdditionalAnswer | ErrorAnswer
+        answer: Welcome | AdditionalAnswer | Redirect | ErrorAnswer
         if isinstance(message, Login):
             self.logins.append(message)
             answer = self._judge(talk, message, challenge)
         elif isinstance(message, AdditionalConnect):
             self.resumes.append(message.session_key)
             answer = self._resume(talk, message)
+        elif message == UnknownMethod(""):  # thanks for a redirect
+            self.thanks += 1
+            return False
         else:
             answer = ErrorAnswer(Code.PROTOCOL_ERROR)
         data = pack_response(http, answer.to_pack(pencore))
@@ -313,9 +331,9 @@ class FakeHub:
             waiting.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             data = pack_response(waiting, Noop(2).answer_pack(pencore)) + data
         talk.write(data)
-        return not isinstance(answer, ErrorAnswer)
+        return isinstance(answer, Welcome | AdditionalAnswer)
 
-    def _resume(self, talk: _Conversation, message: AdditionalConnect) -> AdditionalAnswer | ErrorAnswer:
+    def _resume(self, talk: Conversation, message: AdditionalConnect) -> AdditionalAnswer | ErrorAnswer:
         if message.session_key not in self.keys or self.forgetful:
             return ErrorAnswer(Code.SESSION_TIMEOUT)
         session = self.sessions.get(message.session_key)
@@ -336,7 +354,7 @@ class FakeHub:
             number = session.next_link(talk)  # the old one is heard no more
             return AdditionalAnswer(have=session.machine.asked(number, message.resume))
 
-    def _judge(self, talk: _Conversation, login: Login, challenge: bytes) -> Welcome | ErrorAnswer:
+    def _judge(self, talk: Conversation, login: Login, challenge: bytes) -> Welcome | Redirect | ErrorAnswer:
         if self.error is not None:
             return self.error
         if login.hub.lower() != self.hub.lower():
@@ -374,7 +392,7 @@ class FakeHub:
         hashed = self.hashes.get(login.user) or hash_password(login.user, password)
         return check_secure_password(hashed, challenge, login.secure_password)
 
-    def _tunnel(self, talk: _Conversation, data: bytes) -> None:
+    def _tunnel(self, talk: Conversation, data: bytes) -> None:
         decoder = BlockDecoder()
         talk.write(encode_keepalive(b""))
         with self._linked:
@@ -389,7 +407,7 @@ class FakeHub:
                 self.goodbyes += 1
                 return
 
-    def _exact_tunnel(self, session: _Session, talk: _Conversation, data: bytes) -> None:
+    def _exact_tunnel(self, session: _Session, talk: Conversation, data: bytes) -> None:
         decoder, number, machine = BlockDecoder(extended=True), session.number, session.machine
         assert machine is not None
         with session.lock:
@@ -415,7 +433,7 @@ class FakeHub:
             with session.lock:
                 machine.lost(number)
 
-    def _heed(self, talk: _Conversation) -> None:
+    def _heed(self, talk: Conversation) -> None:
         """Stand still while nothing is to be heeded; what was read before a cut is lost then."""
         while not self.heeded.wait(0.02):
             if talk.is_cut:

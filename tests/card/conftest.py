@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.card.keys import Keys, make
 
 from lab.fake_hub import FakeHub
 from lab.own_network import own_network
@@ -22,6 +23,12 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> ca.Identity:
 def other_identity(tmp_path_factory: pytest.TempPathFactory) -> ca.Identity:
     """Somebody else's."""
     return ca.load_or_make(tmp_path_factory.mktemp("other"), name="hub.example", now=dt.datetime.now(dt.UTC))
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """Somebody's own key and certificate."""
+    return make(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture
