@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ukihashi import __version__
+from ukihashi.card import cascade, dialler
 from ukihashi.cli.output import moment, say_aside, write
 from ukihashi.config import places
 from ukihashi.config.hub import Endpoint, HubConfig, load_hub, parse_listen
@@ -43,6 +44,7 @@ from ukihashi.web.serve import serve
 HTTPS: Final = 443
 LATE_MODULES: Final = (  # what libraries import by name, or only when they come to it
     "anyio._backends._asyncio",
+    "ukihashi.card.credentials",
     "linecache",
     "stringprep",
     "uvicorn.lifespan.off",
@@ -71,6 +73,7 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
         options=ready.options,
         limits=Limits.of(ready.options.config),
         pick=ready.pick,
+        cascade=cascade.live,
         ready=serving.both_are_ready,
     )
     return supervisor.run(settings, control=serving.live_as_control)
@@ -100,7 +103,7 @@ class _Ready:
 
 def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
     config = load_hub(places.hub_config())
-    log.configure(log_format or config.log_format, EVENTS)
+    log.configure(log_format or config.log_format, {**EVENTS, **dialler.LOG_TEXTS})
     endpoints = parse_listen(listen) if listen else config.endpoints()
     state = places.state_dir()
     _prepare_state(state)
