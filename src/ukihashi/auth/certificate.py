@@ -149,7 +149,7 @@ def described(der: bytes) -> dict[str, object]:
 
 
 def _load(der: bytes) -> x509.Certificate:
-    if not 0 < len(der) <= MAX_CERTIFICATE:
+    if len(der) > MAX_CERTIFICATE:
         raise UsageError(
             N_("a certificate has at most {most} bytes; this one has {size}"), most=MAX_CERTIFICATE, size=len(der)
         )
