@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ukihashi.cli import filters, hub_sessions
+from ukihashi.cli.cascade import cascade
 from ukihashi.cli.ciphers import hub_ciphers
 from ukihashi.cli.group import group
 from ukihashi.cli.hub_set import set_hub, show_hub
@@ -44,6 +45,7 @@ for _command in (
     user,
     group,
     policies,
+    cascade,
     filters.access,
     filters.source,
     filters.authority,
