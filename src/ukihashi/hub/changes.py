@@ -162,9 +162,9 @@ def _rules(rules: HubRules, values: Values) -> HubRules:
 def _proven(user: User, fields: UserFields) -> User:
     """How the user proves to be that user from now on; of other kinds of proof nothing is left."""
     implied: list[Kind] = []
-    if fields.get("password_hash"):
+    if "password_hash" in fields:
         implied.append("password")
-    if fields.get("certificate"):
+    if "certificate" in fields:
         implied.append("certificate")
     if fields.get("common_name") or fields.get("serial"):
         implied.append("issued")
@@ -183,10 +183,10 @@ def _proven(user: User, fields: UserFields) -> User:
         common_name=user.common_name if same else "",
         serial=user.serial if same else b"",
     )
-    if text := fields.get("password_hash"):
-        changed = replace(changed, sha0=_hash(text), argon2="")
-    if text := fields.get("certificate"):
-        changed = replace(changed, certificate=certificate.read(text))
+    if "password_hash" in fields:
+        changed = replace(changed, sha0=_hash(fields["password_hash"]), argon2="")
+    if "certificate" in fields:
+        changed = replace(changed, certificate=certificate.read(fields["certificate"]))
     if kind == "certificate" and not changed.certificate:
         raise UsageError(N_("a user who logs in by certificate needs one; give its file"))
     if "common_name" in fields:
