@@ -165,11 +165,15 @@ class Cascades:
         *,
         hub: str = "",
         online: bool | None = None,
+        password_hash: str = "",
         options: dict[str, Any] | None = None,
         policy: Values | None = None,
     ) -> list[Row]:
-        """Change what is named; a cascade that is joined joins anew with it."""
+        """Change what is named; a cascade that is joined joins anew with it. `password_hash`: as `cascade_create`."""
         home = await pick_hub(self._storage, hub)
+        hashed = {PASSWORD_HASH: _hash(password_hash).hex()} if password_hash else {}
+        if hashed:
+            options = {**(options or {}), "login.method": "password", "login.password": KEPT}
 
         def put(db: Database) -> Cascade:
             known = cascades.get(db, home, name)
@@ -178,7 +182,7 @@ class Cascades:
                 account, changed = _taken_apart(_whole(known), options)
                 over = {*options, PASSWORD_HASH} if "login.password" in options else {*options}
                 kept = {IDS, PASSWORD_HASH, *FILES} - over
-                hidden = {key: value for key, value in hidden.items() if key in kept} | changed
+                hidden = {key: value for key, value in hidden.items() if key in kept} | changed | hashed
             wanted = replace(
                 known,
                 online=known.online if online is None else online,

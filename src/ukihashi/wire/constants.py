@@ -115,6 +115,7 @@ class Code(IntEnum):
     HUB_ALREADY_EXISTS = 57
     TOO_MANY_HUBS = 58
     LINK_ALREADY_EXISTS = 59
+    LINK_IS_OFFLINE = 61
     GROUP_NOT_FOUND = 65
     USER_ALREADY_EXISTS = 66
     GROUP_ALREADY_EXISTS = 67
@@ -171,6 +172,7 @@ SENTENCES: Final[dict[int, str]] = {
     Code.HUB_ALREADY_EXISTS: N_("a virtual hub of this name exists already; choose another name"),
     Code.TOO_MANY_HUBS: N_("the server has all the virtual hubs it may have; delete one first"),
     Code.LINK_ALREADY_EXISTS: N_("a cascade of this name exists already; choose another name"),
+    Code.LINK_IS_OFFLINE: N_("this cascade is offline; put it online first"),
     Code.GROUP_NOT_FOUND: N_("there is no group of this name; check the name"),
     Code.USER_ALREADY_EXISTS: N_("a user of this name exists already; choose another name"),
     Code.GROUP_ALREADY_EXISTS: N_("a group of this name exists already; choose another name"),

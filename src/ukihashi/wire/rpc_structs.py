@@ -25,7 +25,7 @@ TEXT: Final = Struct("String s")
 
 # -- the whole ----------------------------------------------------------------------------------------------------
 
-TEST: Final = Struct("IntValue i, Int64Value q, StrValue s, UniStrValue u")
+TEST: Final = Struct("Int64Value q, IntValue i, StrValue s, UniStrValue u")
 SERVER_INFO: Final = Struct(
     "ServerProductName s, ServerVersionString s, ServerBuildInfoString s, ServerVerInt i, ServerBuildInt i,"
     "ServerHostName s, ServerType i, ServerBuildDate t, ServerFamilyName s, OsType i, OsServicePack i, OsSystemName s,"
@@ -38,7 +38,6 @@ SERVER_STATUS: Final = Struct(
     f"AssignedBridgeLicensesTotal i, AssignedClientLicensesTotal i, {TRAFFIC}, CurrentTime t, CurrentTick q,"
     "StartTime t, TotalMemory q, UsedMemory q, FreeMemory q, TotalPhys q, UsedPhys q, FreePhys q"
 )
-CAPS: Final = Struct(rows="CapsList", columns="CapsName s, CapsValue i, CapsDescrption u")
 LISTENER: Final = Struct("Port i, Enable b")
 LISTENERS: Final = Struct(rows="ListenerList", columns="Ports i, Enables b, Errors b")
 SERVER_PASSWORD: Final = Struct("HashedPassword d, PlainTextPassword s")

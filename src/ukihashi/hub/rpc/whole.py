@@ -11,7 +11,7 @@ from ukihashi.store import groups, hubs, users
 from ukihashi.store.db import Database
 from ukihashi.wire import rpc_structs as s
 from ukihashi.wire.constants import MAX_FRAME
-from ukihashi.wire.rpc import Values
+from ukihashi.wire.rpc import Struct, Values
 
 VERSION: Final = 501  # what compatible programs number themselves by: major * 100 + minor
 BUILD: Final = 9999
@@ -53,6 +53,10 @@ CAPS: Final[dict[str, int]] = {  # appendix C; what is not named here is not sup
     "b_vpn3": 1,
 }
 
+CAPS_STRUCT: Final = Struct(  # older tools read one number by its own name each
+    ", ".join(f"caps_{name} i" for name in CAPS), rows="CapsList", columns="CapsName s, CapsValue i, CapsDescrption u"
+)
+
 
 def methods(backing: Backing) -> list[Method]:
     """The family."""
@@ -61,7 +65,7 @@ def methods(backing: Backing) -> list[Method]:
         Method("Test", s.TEST, s.TEST, whole.test, Right.ANY),
         Method("GetServerInfo", s.NOTHING, s.SERVER_INFO, whole.info, Right.ANY),
         Method("GetServerStatus", s.NOTHING, s.SERVER_STATUS, whole.status, Right.WHOLE),
-        Method("GetCaps", s.NOTHING, s.CAPS, whole.caps, Right.ANY),
+        Method("GetCaps", s.NOTHING, CAPS_STRUCT, whole.caps, Right.ANY),
         Method("GetKeep", s.NOTHING, s.KEEP, whole.keep, Right.WHOLE),
         Method("SetKeep", s.KEEP, s.KEEP, whole.set_keep, Right.WHOLE),
         Method("GetSysLog", s.NOTHING, s.SYSLOG, whole.syslog, Right.WHOLE),
@@ -136,7 +140,10 @@ class _Whole:
 
     async def caps(self, caller: Caller, given: Values) -> Values:  # noqa: ARG002 - part of Handler
         """What we support; what is left out is not."""
-        return {"CapsList": [{"CapsName": name, "CapsValue": value} for name, value in CAPS.items()]}
+        return {
+            "CapsList": [{"CapsName": name, "CapsValue": value} for name, value in CAPS.items()],
+            **{f"caps_{name}": value for name, value in CAPS.items()},
+        }
 
     async def keep(self, caller: Caller, given: Values) -> Values:  # noqa: ARG002 - part of Handler
         """We keep no line open by calling strangers."""
