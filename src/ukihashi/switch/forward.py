@@ -6,7 +6,7 @@ frames is in `switch.port`; only ports that have such rules pay for them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ukihashi.ether import arp
 from ukihashi.ether.frame import ARP, BROADCAST, IPV4, IPV6, NO_MAC, VLAN, payload, vlan_id
@@ -34,16 +34,11 @@ _UNCACHED: Final = frozenset((_VLAN_TYPE, _ARP_TYPE))  # what decides lies behin
 _BRIDGES: Final = b"\x01\x80\xc2\0\0\0"
 _BPDU: Final = b"\x42\x42\x03\0\0"  # LLC and the protocol (802.1D, 9.3.1)
 
+MEMO_S: Final = 0.25  # a decision about a known station holds so long, and its sender is not noted anew meanwhile
+MEMO_MOST: Final = 512  # decisions that a port remembers
+
 _NO_RULES: Final = PortRules()
 Put = Callable[[bytes], None]
-
-
-class _Way(NamedTuple):
-    """What was decided about a header."""
-
-    put: Put | None  # hands its frames on; None = ask `puts`
-    window: slice | None  # the part behind the header that the decision is also about
-    puts: dict[bytes, Put]  # what hands them on, by that part's content
 
 
 class Switch:
@@ -68,6 +63,7 @@ class Switch:
         self._access = AccessList(())
         self._delivers = False  # some port asks about frames that go to it
         self._snoops = False  # some port may use leased addresses only
+        self._changes = 0  # of anything that a decision rests on
         self.drops: dict[PortId, Counter[str]] = {}  # by reason; in by port of entry, out by the port it would leave by
 
     @property
@@ -77,6 +73,7 @@ class Switch:
 
     def set_ageing(self, seconds: float) -> None:
         """Another ageing time, from now on and for what was learned before."""
+        self._changes += 1
         self._table.set_ageing(seconds)
 
     def set_rules(self, hub: HubRules, access: Sequence[Rule] = ()) -> None:
@@ -113,6 +110,7 @@ class Switch:
             self._prepare([])
 
     def _prepare(self, changed: Iterable[Port]) -> None:
+        self._changes += 1
         for port in changed:
             port.prepare(self._hub, self._access, self._addresses)
         self._delivers = any(port.deliver is not None for port in self._ports.values())
@@ -133,91 +131,102 @@ class Switch:
         if self._snoops:
             self._snoop(frames, now)
         out: dict[PortId, list[bytes]] = {}
-        known: dict[bytes, _Way] = {}  # by header
+        known: dict[bytes, Put] = {}  # header -> what hands its frames on
+        narrow: dict[bytes, tuple[slice, dict[bytes, Put]]] = {}  # the same where another part decides, too
         last: bytes | None = None  # header of the frame before, if `put` is right for it
-        window: slice | None = None  # and for this part of the frame, if it is
+        window: slice | None = None  # and for this part of the frame, if there is one
         part = b""
         put: Put = _nowhere
         for frame in frames:
             head = frame[:14]
             if head != last or (window is not None and frame[window] != part) or len(frame) > MAX_FRAME:
-                way = known.get(head) if len(frame) <= MAX_FRAME else None
-                found: Put | None = None
-                if way is not None:
-                    found, window, puts = way
-                    if window is not None:
+                found = known.get(head) if len(frame) <= MAX_FRAME else None
+                window = None
+                if found is None:
+                    if head in narrow and len(frame) <= MAX_FRAME:
+                        window, puts = narrow[head]
                         part = frame[window]
                         found = puts.get(part)
-                if found is None:
-                    last = None
-                    reason, target, moved = self._decide(frame, entry, now)
-                    if moved:
-                        known.clear()
-                    if reason:
-                        entry.drops[reason] += 1
-                        continue
-                    found = self._way(out, entry, frame, target, now)
-                    if head[12:] in _UNCACHED or head[:6] == _BRIDGES:  # each is decided by itself
-                        found(frame)
-                        continue
-                    window = _window(head, flooded=target is None, exact=entry.is_exact)
-                    if window is None:
-                        known[head] = _Way(found, None, {})
-                    else:
-                        part = frame[window]
-                        known.setdefault(head, _Way(None, window, {})).puts[part] = found
+                    if found is None:
+                        last, before = None, self._changes
+                        reason, target = self._decided(frame, head, entry, now)
+                        if self._changes != before:
+                            known.clear()
+                            narrow.clear()
+                        if reason:
+                            entry.drops[reason] += 1
+                            continue
+                        found = self._way(out, entry, frame, target, now)
+                        if head[12:] in _UNCACHED or head[:6] == _BRIDGES:  # each is decided by itself
+                            found(frame)
+                            continue
+                        window = _window(head, flooded=target is None, exact=entry.is_exact)
+                        if window is None:
+                            known[head] = found
+                        else:
+                            part = frame[window]
+                            narrow.setdefault(head, (window, {}))[1][part] = found
                 put, last = found, head
             put(frame)
         return self._delivered(out, entry, now) if self._delivers else out
 
-    def _decide(self, frame: bytes, entry: Port, now: float) -> tuple[str, PortId | None, bool]:
-        """Reason of a drop or "", port to leave by (None = all others), and whether the table was changed."""
+    def _decided(self, frame: bytes, head: bytes, entry: Port, now: float) -> tuple[str, PortId | None]:
+        """As `_decide`, or as it did a moment ago if nothing has changed since and it was a known station's frame."""
+        key = head + frame[_SENDERS.get(head[12:], _NOTHING)] if entry.is_exact else head
+        memo = entry.memo.get(key)
+        if memo is not None and memo[1] == self._changes and 0 <= now - memo[2] < MEMO_S and len(frame) <= MAX_FRAME:
+            return "", memo[0]
+        reason, target = self._decide(frame, entry, now)
+        if not reason and target is not None and head[12:] not in _UNCACHED:
+            if len(entry.memo) >= MEMO_MOST:
+                entry.memo.clear()
+            entry.memo[key] = target, self._changes, now
+        return reason, target
+
+    def _decide(self, frame: bytes, entry: Port, now: float) -> tuple[str, PortId | None]:
+        """Reason of a drop or "", and port to leave by (None = all others)."""
         if not MIN_FRAME <= len(frame) <= MAX_FRAME:
-            return SIZE, None, False
+            return SIZE, None
         destination, source = frame[:6], frame[6:12]
         if source in (NO_MAC, BROADCAST, destination, self._own_mac):
-            return SOURCE, None, False
+            return SOURCE, None
         vlan, suffix = 0, b""
         if frame[12:14] in _UNCACHED:
             if arp.is_cut_short(frame):
-                return ARP_SHORT, None, False
+                return ARP_SHORT, None
             vlan = vlan_id(frame)
             suffix = vlan.to_bytes(2, "big") if vlan and self._hub.vlans_apart else b""
         elif destination == _BRIDGES and self._hub.bridges_by_id:
             source = _bridge(frame) or source
-        moved = False
-        if not source[0] & 1:  # a group address is no station (802.1Q, 8.7), though such frames pass
-            reason, moved = self._learn(source + suffix, entry, now)
-            if reason:
-                return reason, None, False
+        # a group address is no station (802.1Q, 8.7), though such frames pass
+        if not source[0] & 1 and (reason := self._learn(source + suffix, entry, now)):
+            return reason, None
         address = _source_address(frame)
         if address and (reason := self._addresses.note(address, entry.number, now, entry.addresses)):
-            return reason, None, moved
+            return reason, None
         if frame[34:36] == b"\0\x43" and frame[23] == 17:  # might come from a DHCP server
             self._snoop([frame], now)
-        if destination[0] & 1:
-            return "", None, moved
-        target = self._table.find(destination + suffix, now)
+        target = None if destination[0] & 1 else self._table.find(destination + suffix, now)
         if target is None:
-            return "", None, moved
+            return "", None
         if target == entry.number:
-            return OWN_PORT, target, moved
+            return OWN_PORT, target
         bound = self._ports[target].vlan
-        return (OTHER_VLAN if bound and bound != vlan else ""), target, moved
+        return (OTHER_VLAN if bound and bound != vlan else ""), target
 
-    def _learn(self, station: bytes, entry: Port, now: float) -> tuple[str, bool]:
-        """Reason why this station may not send here, or "", and whether it is new here."""
+    def _learn(self, station: bytes, entry: Port, now: float) -> str:
+        """Note the sender; the reason if it may not send here, else ""."""
         table = self._table
         before = table.find(station, now)
-        moved = before != entry.number
-        if moved:
+        if before != entry.number:
             if before is not None and entry.checks_stations and table.silent_s(station, now) < EXCLUSIVE_S:
-                return STATION_TAKEN, False
+                return STATION_TAKEN
             if entry.max_stations and table.count(entry.number) >= entry.max_stations:
                 table.expire(now)
                 if table.count(entry.number) >= entry.max_stations:
-                    return PORT_FULL, False
-        return ("" if table.learn(station, entry.number, now) else TABLE_FULL), moved
+                    return PORT_FULL
+            self._changes += 1
+        return "" if table.learn(station, entry.number, now) else TABLE_FULL
 
     def _snoop(self, frames: Sequence[bytes], now: float) -> None:
         """Note the addresses that a DHCP server gives."""
@@ -286,6 +295,7 @@ class Switch:
 
     def put_back(self, port: PortId, stations: Iterable[Station]) -> None:
         """See `MacTable.put_back`."""
+        self._changes += 1
         self._table.put_back(port, stations)
 
     def rows(self, now: float) -> list[Row]:
@@ -294,6 +304,7 @@ class Switch:
 
     def forget_station(self, key: int) -> bool:
         """Remove a row of it; False if there is none with that key."""
+        self._changes += 1
         return self._table.forget(key)
 
     def addresses(self, port: PortId) -> list[AddressRow]:
@@ -310,6 +321,7 @@ class Switch:
 
     def forget_address(self, key: int) -> bool:
         """Remove a row of it; False if there is none with that key."""
+        self._changes += 1
         return self._addresses.forget(key)
 
 
@@ -319,6 +331,7 @@ def _nowhere(frame: bytes) -> None:
 
 # Of untagged IP frames, where the sender's address stands, and where both addresses stand.
 _SENDERS: Final = {_IPV4_TYPE: slice(26, 30), _IPV6_TYPE: slice(22, 38)}
+_NOTHING: Final = slice(0, 0)
 _PAIRS: Final = {_IPV4_TYPE: slice(26, 34), _IPV6_TYPE: slice(22, 54)}
 
 

@@ -39,6 +39,7 @@ class Port:
             most_ipv4(rules), most_ipv6(rules), policy.check_ip, policy.check_ipv6, policy.dhcp_force
         )
         self.is_exact = any(self.addresses)  # each frame's address is asked for, not just one of a run's
+        self.memo: dict[bytes, tuple[PortId, int, float]] = {}  # what the switch decided lately: to, its changes, when
         self.storm: StormControl | None = None
         self.vlan = policy.vlan_id
         self.admit: Step | None = None
