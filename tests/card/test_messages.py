@@ -1,7 +1,25 @@
 import msgspec
 import pytest
 
-from ukihashi.card.messages import MAX_MESSAGE, Connect, Failed, Lost, Opened, Ready, Trouble, decode, encode
+from ukihashi.card.credentials import LARGEST
+from ukihashi.card.messages import (
+    MAX_MESSAGE,
+    AnyMessage,
+    Connect,
+    End,
+    Failed,
+    Lost,
+    Opened,
+    Ready,
+    SentOn,
+    Sign,
+    Signed,
+    Standard,
+    Terms,
+    Trouble,
+    decode,
+    encode,
+)
 from ukihashi.errors import DialError, PeerViolation, Refused, UkihashiError, UsageError
 from ukihashi.wire.http import HttpViolation
 
@@ -13,9 +31,16 @@ from ukihashi.wire.http import HttpViolation
         Connect(attempt=3, location="h:443", server_name="h", hub="LAN", user="u", trust="pin", pin=bytes(32)),
         Opened(1, False, "SID-1", bytes(20), 20_000, 1, "TLSv1.3", "X", bytes(32)),
         Failed(2, Trouble.of(UsageError("{a} is wrong", a=1))),
+        Connect(
+            3, "h:443", "h", "LAN", "u", "pin", standard=Standard(8, monitor=True), terms=Terms(4, compressed=True)
+        ),
+        Sign(4, bytes(20)),
+        Signed(4, bytes(256)),
+        SentOn(5, "192.0.2.7", [443, 5555], bytes(20), bytes(32), bytes(32)),
+        End(Trouble.of(Refused("over", code=126))),
     ],
 )
-def test_messages_cross(message: Ready | Connect | Opened | Failed) -> None:
+def test_messages_cross(message: AnyMessage) -> None:
     assert decode(encode(message)) == message
 
 
@@ -54,6 +79,6 @@ def test_values_that_cannot_travel_become_text() -> None:
 def test_the_largest_order_fits_one_packet() -> None:
     order = Connect(
         attempt=2**62, location="x" * 260, server_name="x" * 253, hub="x" * 255, user="x" * 255, trust="ca",
-        authorities="x" * 100_000,
+        authorities="x" * 100_000, own_certificate=bytes(LARGEST), method="certificate",
     )  # fmt: skip
     assert len(encode(order)) < MAX_MESSAGE

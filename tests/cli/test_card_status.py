@@ -61,3 +61,38 @@ def test_a_session_with_a_standard_hub_has_no_ledger(capsys: pytest.CaptureFixtu
 def test_every_state_has_a_word() -> None:
     assert {str(state) for state in State} < set(card_status.STATES)
     assert card_status.state_word("of_tomorrow") == "of_tomorrow"
+
+
+STANDARD: dict[str, Any] = {
+    "ledger": {}, "product": "SoftEther VPN Server (64 bit)", "connections": 4, "max_connections": 8,
+    "directions": ["out", "in", "in", "out"], "half_duplex": True, "compression": True, "encrypted": True, "udp": False,
+    "dropped_garbled": 2, "dropped_crowded": 0,
+}  # fmt: skip
+
+
+def test_what_a_standard_hub_granted(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, **STANDARD)
+    assert lines["Hub's program"] == "SoftEther VPN Server (64 bit)"
+    assert lines["Connections"] == "4 of 8, 2 outward, 2 inward, compressed"
+    assert lines["Dropped"] == "6 (3 by the interface's queue, 1 too long, 2 not to be decompressed)"
+    plain = {**STANDARD, "half_duplex": False, "compression": False, "max_connections": 1, "connections": 1}
+    assert "Connections" not in said(capsys, **plain)
+    assert said(capsys, **{**plain, "udp": True})["Connections"] == "UDP acceleration"
+
+
+def test_plaintext_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {**ROW, **STANDARD, "encrypted": False, "tls": "", "cipher": ""}
+    card_status.show(row)
+    out = capsys.readouterr().out
+    assert "Encryption: none" in out
+    assert "warning: frames are NOT ENCRYPTED" in out
+    assert "NOT ENCRYPTED" in card_status.remarks(row)[-1]
+    assert card_status.remarks({**row, "state": "reconnecting"}) == []
+
+
+def test_the_hubs_word_is_shown_without_what_would_move_the_cursor() -> None:
+    assert card_status.remarks({**ROW, "banner": "Hello\n\x1b[2Jyou"}) == [
+        "the hub says: Hello",
+        "the hub says: \\x1b[2Jyou",
+    ]
+    assert len(card_status.remarks({**ROW, "banner": "\n" * 500})) <= 20

@@ -1,6 +1,7 @@
+import msgspec
 import pytest
 
-from ukihashi.config.card import CardConfig, EchoGuard, Hub, Interface, Login, Route, check
+from ukihashi.config.card import CardConfig, EchoGuard, Hub, Interface, Login, Route, Standard, check, plain
 from ukihashi.errors import UsageError
 
 
@@ -35,3 +36,25 @@ def test_targets_of_the_echo_guard(target: str) -> None:
 def test_what_is_no_target(target: str) -> None:
     with pytest.raises(UsageError, match=r"echo_guard\.target"):
         check(config(target=target))
+
+
+@pytest.mark.parametrize("login", [
+    Login(method="certificate"),
+    Login(method="certificate", certificate="/a.pem"),
+    Login(method="certificate", key="/a.key"),
+    Login(method="plain"),
+    Login(),
+])  # fmt: skip
+def test_a_login_that_lacks_its_proof(login: Login) -> None:
+    with pytest.raises(UsageError, match="login"):
+        check(msgspec.structs.replace(config(), login=login))
+
+
+def test_a_login_by_certificate() -> None:
+    check(msgspec.structs.replace(config(), login=Login(method="certificate", certificate="/a.pem", key="/a.key")))
+
+
+def test_what_is_asked_of_standard_hubs_is_written_only_where_it_was_chosen() -> None:
+    assert "standard" not in plain(config())
+    asked = msgspec.structs.replace(config(), standard=Standard(max_connections=8, compression=True))
+    assert plain(asked)["standard"] == {"max_connections": 8, "compression": True}

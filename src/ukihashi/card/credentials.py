@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from ukihashi.errors import N_, EnvironmentLacks, PeerViolation, UsageError
 from ukihashi.wire.constants import CHALLENGE_LENGTH, MAX_SIGNATURE
 
+LARGEST: Final = 16 * 1024  # bytes of a certificate; it travels in one message beside authorities
+
 
 class Credentials(NamedTuple):
     """A certificate and the key that belongs to it."""
@@ -55,7 +57,15 @@ def load(certificate: str, key: str) -> Credentials:
         raise UsageError(
             N_("the key in {key} does not belong to the certificate in {certificate}"), key=key, certificate=certificate
         )
-    return Credentials(shown.public_bytes(serialization.Encoding.DER), secret)
+    plain = shown.public_bytes(serialization.Encoding.DER)
+    if len(plain) > LARGEST:
+        raise UsageError(
+            N_("the certificate in {path} is too large: {size} bytes, at most {limit}"),
+            path=certificate,
+            size=len(plain),
+            limit=LARGEST,
+        )
+    return Credentials(plain, secret)
 
 
 def _certificate(path: str) -> x509.Certificate:
