@@ -75,6 +75,8 @@ class Field:
         self.clock = Clock()
         self.loop = Loop(self.clock)
         self.told: list[Message] = []
+        self.asked: list[Message] = []
+        self.answers: dict[str, Any] = {}  # of `LoginAnswered`, in place of what is asked for
         self.outbox = Outbox()
         self.wiring = Wiring(self.loop, context, limits)
         self.sessions = Sessions(self.loop, limits, self.outbox, self.tell)
@@ -148,14 +150,15 @@ class Field:
     def events(self, kind: type[Message]) -> list[Any]:
         return [message for message in self.told if isinstance(message, kind)]
 
-    is_crowded = False
+    is_crowded = False  # the way to control
 
     def tell(self, message: Message) -> bool:
         self.told.append(message)
         return True
 
     def ask(self, asked: LoginAsked) -> bool:
-        answer = LoginAnswered(asked.ask, hub=asked.hub, user=asked.user)
+        self.asked.append(asked)
+        answer = LoginAnswered(asked.ask, **{"hub": asked.hub, "user": asked.user, **self.answers})
         self.loop.at(self.loop.now, lambda: self.door.answered(answer))
         return True
 

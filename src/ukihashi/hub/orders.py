@@ -32,10 +32,13 @@ class Orders:
             "sessions": self._session_rows,
             "connections": self._connection_rows,
             "mac_table": lambda asked: self._rows_of_hubs(asked, VirtualHub.mac_rows),
+            "ip_table": lambda asked: self._rows_of_hubs(asked, VirtualHub.ip_rows),
             "status": self._status_rows,
             "cascades": lambda _asked: cascades.rows(),
             "disconnect": self._disconnect,
             "end_connection": self._end_connection,
+            "forget_mac": lambda asked: self._forget(asked, VirtualHub.forget_station),
+            "forget_ip": lambda asked: self._forget(asked, VirtualHub.forget_address),
         }
 
     def answer(self, asked: Asked) -> Answered:

@@ -16,7 +16,7 @@ from ukihashi.hub.connection import Connection
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import SessionClosed, Traffic
 from ukihashi.hub.ports import Encodings, VirtualHub
-from ukihashi.hub.saved import BRIDGE, Counters, Member, SavedSession, SavedStation
+from ukihashi.hub.saved import Counters, Member, SavedSession, SavedStation
 from ukihashi.hub.tunnel import Tunnel
 from ukihashi.hub.udp import NO_UDP, UdpPort
 from ukihashi.switch.mac_table import Station
@@ -29,7 +29,6 @@ from ukihashi.wire.udp import UdpGrant, UdpOffer
 if TYPE_CHECKING:
     from ukihashi.hub.sessions import Sessions
 
-STATIONS_WITHOUT_BRIDGE: Final = 3  # source addresses of a session that is no bridge (section 18.2)
 COMPRESSED_BATCH: Final = 64 * 1024  # bytes of frames that are compressed at once: others wait meanwhile
 
 # A reason of drops at the way in, beside those of the switch: a block that gives no frame when it is decompressed.
@@ -53,7 +52,7 @@ class Session:
         self.count = Counters()
         self._told = Counters()  # of these, what control has heard of
         self._cut_at = self.heard  # when the last connection went, if there is none
-        self.port = hub.plug(self, max_stations=0 if member.mode == BRIDGE else STATIONS_WITHOUT_BRIDGE)
+        self.port = hub.plug(self, member.rules)
         self._watch = self._loop.at(self.heard + member.timeout_s, self._on_watch)
         self.is_open = True
 

@@ -331,7 +331,7 @@ class Worker:
         elif isinstance(message, RpcAnswered):
             self._door.tool_answered(message)
         elif isinstance(message, HubPut):
-            self._sessions.put_hub(message).switch.set_ageing(message.ageing_s)
+            self._sessions.put_hub(message)
         elif isinstance(message, HubRemoved):
             self._sessions.remove_hub(message.hub)
         elif isinstance(message, CascadeUp):
