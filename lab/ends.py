@@ -373,29 +373,50 @@ class OurCascade(Near):
         port = self.program.tell("list")[0]["host_port"]
         self.host.add_address(port, self.inside)
 
+    def _make(self, name: str, login: Login) -> None:
+        variant = self.variant
+        options: dict[str, Any] = {
+            "standard.max_connections": variant.connections,
+            "standard.half_duplex": variant.half,
+            "standard.compression": variant.compress,
+            "standard.udp_acceleration": variant.udp,
+        }
+        if login.certificate is not None:
+            names = ("login.certificate", "login.key")
+            options |= {option: path.read_text() for option, path in zip(names, login.certificate, strict=True)}
+        server = f"[{login.address}]:{login.port}" if ":" in login.address else f"{login.address}:{login.port}"
+        self.program.tell(
+            "cascade_create", name=name, hub=self.hub, server=server, remote_hub=login.hub, user=login.user,
+            method="password" if login.certificate is None else "certificate", password=login.password or "",
+            options=options,
+        )  # fmt: skip
+
+    def _row(self, name: str) -> dict[str, Any]:
+        return next((row for row in self.program.tell("cascades", hub=self.hub) if row["name"] == name), {})
+
     def join(self, login: Login) -> None:
-        self.program.create_cascade(self.hub, "far", login, self.variant)
+        self._make("far", login)
         until(lambda: self.carried() is not None, seconds=UP_S, what="the cascade being up", step_s=0.2)
 
     def refused(self, login: Login) -> int:
-        self.program.create_cascade(self.hub, "no", login, self.variant)
+        self._make("no", login)
 
         def look() -> int:
-            return int(self.program.cascade(self.hub, "no").get("code") or 0)
+            reason = self._row("no").get("reason") or {}
+            return int(reason.get("values", {}).get("code", 0))
 
         code = until(look, seconds=UP_S, what="the cascade being refused", step_s=0.2)
-        self.program.delete_cascade(self.hub, "no")
+        self.program.tell("cascade_delete", name="no", hub=self.hub)
         return code
 
     def leave(self) -> None:
-        self.program.delete_cascade(self.hub, "far")
+        self.program.tell("cascade_delete", name="far", hub=self.hub)
 
     def carried(self) -> Carried | None:
-        row = self.program.cascade(self.hub, "far")
+        row = self._row("far")
         if row.get("state") != "online":
             return None
-        how = row["connections"], row["half_duplex"], row["compression"], row["udp"], row["tls"]
-        return Carried(*how)
+        return Carried(row["connections"], row["half_duplex"], row["compression"], row["udp"], row["tls"])
 
 
 # -- reading what others say ------------------------------------------------------------------------------------------
