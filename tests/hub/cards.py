@@ -16,7 +16,16 @@ from ukihashi.hub.connection import Wiring
 from ukihashi.hub.front import FrontDoor
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import READ, Loop
-from ukihashi.hub.messages import HubPut, LoginAnswered, LoginAsked, LoginRefused, Message
+from ukihashi.hub.messages import (
+    AdminAsked,
+    HubPut,
+    LoginAnswered,
+    LoginAsked,
+    LoginRefused,
+    Message,
+    PasswordAsked,
+    RpcAsked,
+)
 from ukihashi.hub.ports import Outbox
 from ukihashi.hub.resumable import ResumableSession
 from ukihashi.hub.sessions import Sessions
@@ -150,15 +159,23 @@ class Field:
     def events(self, kind: type[Message]) -> list[Any]:
         return [message for message in self.told if isinstance(message, kind)]
 
-    is_crowded = False  # the way to control
+    # the way to control
+    is_crowded = False
+    away = False
+    silent = False
 
     def tell(self, message: Message) -> bool:
         self.told.append(message)
         return True
 
-    def ask(self, asked: LoginAsked) -> bool:
+    def ask(self, asked: LoginAsked | PasswordAsked | AdminAsked | RpcAsked) -> bool:
         self.asked.append(asked)
-        answer = LoginAnswered(asked.ask, **{"hub": asked.hub, "user": asked.user, **self.answers})
+        if self.away:
+            return False
+        if isinstance(asked, RpcAsked) or self.silent:
+            return True
+        user = "" if isinstance(asked, AdminAsked) else asked.user
+        answer = LoginAnswered(asked.ask, **{"hub": asked.hub, "user": user, **self.answers})
         self.loop.at(self.loop.now, lambda: self.door.answered(answer))
         return True
 
