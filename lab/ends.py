@@ -403,7 +403,7 @@ class OurCascade(Near):
 
         def look() -> int:
             reason = self._row("no").get("reason") or {}
-            return int(reason.get("values", {}).get("code", 0))
+            return int(reason.get("code", 0))
 
         code = until(look, seconds=UP_S, what="the cascade being refused", step_s=0.2)
         self.program.tell("cascade_delete", name="no", hub=self.hub)
