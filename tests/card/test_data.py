@@ -59,6 +59,7 @@ class Rig:
     def __init__(self, hub: FakeHub) -> None:
         self.hub = hub
         self.attempt = 0
+        self.beside: list[socket.socket] = []  # passed with each connection
         self.kernel, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.settimeout(SECONDS)
@@ -96,7 +97,8 @@ class Rig:
         if opened is not None:
             fields |= {"session_key": opened.session_key, "extension": 1, "exact": True}
         with socket.create_connection((self.hub.address, self.hub.port)) as sock:
-            socket.send_fds(self.control, [encode(Connect(**fields | changes))], [sock.fileno()])
+            passed = [sock.fileno(), *(one.fileno() for one in self.beside)]
+            socket.send_fds(self.control, [encode(Connect(**fields | changes))], passed)
         return self.attempt
 
     def join(self, **changes: Any) -> Opened:

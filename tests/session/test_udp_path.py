@@ -229,10 +229,3 @@ def test_whatever_is_cut_both_are_ready_a_while_after_the_last_cut(cuts: list[tu
     world.cut = set()
     world.run(16)
     assert world.ready == (True, True)
-
-
-def test_times_can_be_scaled() -> None:
-    world = World()
-    path = UdpPath(world.ends["hub"], CLIENT, world.now, first_iv=bytes(12), chance=lambda: 1.0, scale=0.1)
-    path.keepalive(world.now)
-    assert path.due_at == pytest.approx(world.now + 0.1)

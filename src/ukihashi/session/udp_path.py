@@ -7,7 +7,7 @@ the path began, so a peer learns nothing about the machine.
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ukihashi.wire.udp import UdpCodec, UdpEnd, frame_of
 
@@ -24,14 +24,16 @@ UNREAD: Final = "udp_unread"  # came while the socket's buffer was full; counted
 FULL: Final = "udp_full"  # a frame for which the socket had no room: the way is narrower than what it shall carry
 
 
-class Pace:
-    """How often to speak, and which silence is death; 1 normally, else a fraction for tests."""
+class Pace(NamedTuple):
+    """How often to speak, and which silence is death. Seconds."""
 
-    def __init__(self, *, fast: bool, scale: float = 1.0) -> None:
-        self.shortest = (0.5 if fast else 1.0) * scale  # seconds between two keep-alives
-        self.longest = (1.0 if fast else 3.0) * scale
-        self.dead = (2.1 if fast else 9.0) * scale  # seconds without an authentic, fresh datagram
-        self.stable = STABLE_S * scale
+    shortest: float  # between two keep-alives
+    longest: float
+    dead: float  # without an authentic datagram with a fresh echo
+
+
+NORMAL: Final = Pace(1.0, 3.0, 9.0)
+FAST: Final = Pace(0.5, 1.0, 2.1)  # where both ends know it
 
 
 class UdpPath:
@@ -46,7 +48,6 @@ class UdpPath:
         first_iv: bytes,
         chance: Callable[[], float],
         began: float | None = None,
-        scale: float = 1.0,
     ) -> None:
         """
         Args:
@@ -55,7 +56,7 @@ class UdpPath:
             began: of a path that goes on in another process; its time goes on.
         """
         self._codec = UdpCodec(end, ip_version=6 if ":" in peer[0] else 4, first_iv=first_iv)
-        self._pace = Pace(fast=end.fast, scale=scale)
+        self._pace = FAST if end.fast else NORMAL
         self._chance = chance
         self._heard = -math.inf  # when a datagram came that showed that the peer hears us
         self._steady_since = now  # since when these come without a gap
@@ -72,7 +73,7 @@ class UdpPath:
 
     def is_ready(self, now: float) -> bool:
         """Frames shall go this way."""
-        return now - self._heard <= self._pace.dead and now - self._steady_since >= self._pace.stable
+        return now - self._heard <= self._pace.dead and now - self._steady_since >= STABLE_S
 
     def give_up(self) -> None:
         """Nothing could be sent: not ready before it has been steady anew."""
