@@ -192,6 +192,7 @@ class CascadePorts:
         port = self._ports.pop(cascade, None)
         if port is not None:
             port.close()
+            self._tick()  # what was blocked because of it need wait no longer
 
     def set_up(self, message: CascadeUp) -> None:
         """See `CascadePort.set_up`."""
