@@ -16,6 +16,7 @@ from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import AdminAsked, HubPut, PasswordAsked, RpcAnswered, RpcAsked
 from ukihashi.hub.rpc_caller import MAX_CALL
 from ukihashi.net.tls import server_context
+from ukihashi.wire.http import pack_request
 from ukihashi.wire.methods import AdminLogin, EnumHub, PasswordChange
 from ukihashi.wire.pack import Pack
 
@@ -353,6 +354,4 @@ def test_while_control_reads_nothing_nobody_is_asked_of_it(field: Field, dial: C
 
 
 def login(lane: Lane) -> bytes:
-    from ukihashi.wire.http import pack_request
-
     return pack_request(lane.http, Client.request("a"))

@@ -13,11 +13,11 @@ from typing import Final
 
 import msgspec
 
-from ukihashi.card.clear import ClearChannel, cut_records
 from ukihashi.card.messages import Connect, Opened
 from ukihashi.card.opening import Opening, Outcome
 from ukihashi.card.udp import CardLane, UdpOffered
 from ukihashi.errors import N_, DialError, NotTrusted, PeerViolation, UsageError
+from ukihashi.net.clear import ClearChannel, cut_records
 from ukihashi.net.link import is_stalled
 from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import TlsChannel, TlsState, client_context, spki_pin
