@@ -30,10 +30,12 @@ from ukihashi.hub.messages import (
     LoginAnswered,
     LoginAsked,
     OptionsPut,
+    PasswordAsked,
     PeerLink,
     Ready,
     SessionOpened,
     Stop,
+    Traffic,
     Upgraded,
     Wish,
     encode,
@@ -246,6 +248,32 @@ def test_a_generated_password_is_told_once_and_lets_in(hub: Hub) -> None:
     hub.worker.login("x", "x", 5)  # after it, the event before has been taken
     hub.ask("user_create", name="after", anonymous=True)
     assert {row["name"]: row["last_login_at"] for row in hub.ask("users")} == {"Hanako": 1234.5, "after": None}
+
+
+def test_a_member_sets_a_new_password(hub: Hub) -> None:
+    hub.ask("create", name="LAN")
+    password = hub.ask("user_create", name="Hanako")[0]["password"]
+    old = secure_password(hash_password("Hanako", password), CHALLENGE)
+    hub.worker.send(PasswordAsked(1, "LAN", "hanako", CHALLENGE, old, hash_password("hanako", "newer")))
+    answer = hub.worker.wait_for(lambda message: isinstance(message, LoginAnswered) and message.ask == 1)
+    assert answer.error == 0
+    assert hub.worker.login("hanako", password, 2).error == Code.AUTH_FAILED
+    assert hub.worker.login("hanako", "newer", 3).error == 0
+
+
+def test_traffic_is_counted_even_in_the_last_moment(tmp_path: Path) -> None:
+    made = Hub(tmp_path)
+    made.wish(Ready)
+    made.ask("create", name="LAN")
+    made.ask("user_create", name="hanako")
+    made.worker.send(Traffic("SID-HANAKO-1", "LAN", "hanako", 1, 100, 2, 200))
+    made.worker.login("x", "x")  # after it, the message before has been taken
+    assert made.stop() == 0
+    again = Hub(tmp_path)
+    again.wish(Ready)
+    (row,) = again.ask("users")
+    assert (row["bytes_in"], row["bytes_out"]) == (100, 200)
+    assert again.stop() == 0
 
 
 def test_chosen_passwords(hub: Hub) -> None:
