@@ -207,11 +207,11 @@ class Card:
         return new.rows
 
     def _heed(self, new: Reloaded, applied: lan.Applied) -> None:
+        self._fresh_login |= new.fresh_login or new.config.standard != self._config.standard
         self._config = config = new.config
         self._redial.pace = config.times.redial
         if self._child is not None:
             self._child.apply(orders.settings(config))
-        self._fresh_login |= new.fresh_login
         if self._holder is not None and new.fresh_login:
             self._holder.end_with_link()
         keeper = self._holder or self._bundle

@@ -9,9 +9,7 @@ from ukihashi.config import options
 from ukihashi.config.card import CardConfig
 from ukihashi.config.option_texts import Effect
 
-IDENTITY: Final = frozenset(
-    {"hub.hub", "hub.user", "login", "trust", "standard"}
-)  # settings or sections: who joins what, and how
+IDENTITY: Final = frozenset({"hub.hub", "hub.user", "login", "trust"})  # settings or sections: who joins what
 
 
 class Reloaded(NamedTuple):
