@@ -18,7 +18,8 @@ from ukihashi.card.udp import UdpOffered
 from ukihashi.net.udp import UdpLane, open_udp
 from ukihashi.pki import ca
 from ukihashi.session import udp_path
-from ukihashi.session.udp_path import FOREIGN, Pace, UdpPath
+from ukihashi.session.udp_drops import FOREIGN
+from ukihashi.session.udp_path import Pace, UdpPath
 from ukihashi.wire.constants import MAX_FRAME
 from ukihashi.wire.messages import ErrorAnswer, Login, Redirect, Welcome
 from ukihashi.wire.udp import UdpEnd, UdpGrant, UdpOffer

@@ -3,7 +3,8 @@
 import pytest
 
 from ukihashi.cli.hub_sessions import remark, show
-from ukihashi.hub import ports, resumable
+from ukihashi.hub import ports, resumable, session
+from ukihashi.session import udp_drops
 from ukihashi.switch import forward, queue
 
 QUIET = {"state": "online", "resumes": 0, "drops": {}, "ledger": {"replayed": 0, "lost": 0}}
@@ -46,5 +47,5 @@ def test_every_reason_has_words() -> None:
 
     switch = {forward.SIZE, forward.SOURCE, forward.ARP_SHORT, forward.OWN_PORT, forward.TABLE_FULL, forward.PORT_FULL}
     ours = {queue.QUEUE_FULL, resumable.RESUME_BUFFER, resumable.RESUME_MEMORY, resumable.ENDED}
-    assert set(DROPS) == switch | ours
+    assert set(DROPS) == switch | ours | {session.INFLATE} | set(udp_drops.WORDS)
     assert ports.REFUSED not in DROPS  # of the host port, which is no session

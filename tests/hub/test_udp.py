@@ -11,7 +11,8 @@ from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import Loop
 from ukihashi.hub.udp import SavedUdp, UdpPort, UdpSockets
 from ukihashi.net.udp import UdpLane, open_udp
-from ukihashi.session.udp_path import FOREIGN, UdpPath
+from ukihashi.session.udp_drops import FOREIGN
+from ukihashi.session.udp_path import UdpPath
 from ukihashi.wire.udp import UdpEnd, UdpGrant, UdpOffer
 
 LIMITS = Limits(udp_first=42_000, udp_last=42_019)

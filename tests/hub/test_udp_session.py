@@ -15,7 +15,8 @@ from ukihashi.hub.limits import Limits
 from ukihashi.hub.saved import SavedSession
 from ukihashi.net.tls import server_context
 from ukihashi.net.udp import UdpLane, open_udp
-from ukihashi.session.udp_path import FULL, UdpPath
+from ukihashi.session.udp_drops import FULL
+from ukihashi.session.udp_path import UdpPath
 from ukihashi.wire.blocks import encode_keepalive
 from ukihashi.wire.udp import UdpEnd, UdpOffer
 

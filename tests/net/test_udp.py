@@ -9,7 +9,8 @@ import pytest
 
 from ukihashi.net import udp
 from ukihashi.net.udp import BATCH, UdpLane, kernel_drops, open_udp
-from ukihashi.session.udp_path import FOREIGN, FULL, UNREAD, UdpPath
+from ukihashi.session.udp_drops import FOREIGN, FULL, UNREAD
+from ukihashi.session.udp_path import UdpPath
 from ukihashi.wire.udp import UdpEnd, UdpGrant, UdpOffer
 
 Lanes = tuple[UdpLane, UdpLane]

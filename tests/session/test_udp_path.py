@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ukihashi.session.udp_path import FOREIGN, LATE, UNREADABLE, UdpPath
+from ukihashi.session.udp_drops import FOREIGN, LATE, UNREADABLE
+from ukihashi.session.udp_path import UdpPath
 from ukihashi.wire.blocks import compress
 from ukihashi.wire.udp import COMPRESSED, UdpCodec, UdpEnd, UdpGrant, UdpOffer
 

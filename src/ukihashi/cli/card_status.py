@@ -6,6 +6,7 @@ from typing import Any, Final
 from ukihashi.cli.output import cell, write
 from ukihashi.errors import N_, UkihashiError
 from ukihashi.locale import _, say
+from ukihashi.session import udp_drops
 from ukihashi.web.status import size
 
 STATES: Final = {
@@ -24,6 +25,7 @@ DROPS: Final = {  # reasons in a ledger
     "oversized": N_("too long"),
     "garbled": N_("not to be decompressed"),
     "crowded": N_("for want of a free connection"),
+    **udp_drops.WORDS,
 }
 DIRECTIONS: Final = {  # of one connection
     "both": N_("both ways"),
@@ -123,6 +125,7 @@ def _dropped(row: Mapping[str, Any]) -> str:
         "oversized": row["dropped_oversized"],
         "garbled": row.get("dropped_garbled", 0),
         "crowded": row.get("dropped_crowded", 0),
+        **{reason: count for reason, count in row.get("udp_dropped", {}).items() if reason in udp_drops.WORDS},
         **(row.get("ledger") or {}).get("dropped", {}),
     }
     kinds = [f"{count} {_(DROPS[reason]) if reason in DROPS else reason}" for reason, count in numbers.items() if count]

@@ -7,6 +7,7 @@ from ukihashi.cli import output
 from ukihashi.cli.output import Column, cell, moment, write
 from ukihashi.errors import N_
 from ukihashi.locale import _
+from ukihashi.session import udp_drops
 from ukihashi.web.status import size, span
 
 STATES: Final = {"online": N_("online"), "cut": N_("cut")}
@@ -22,6 +23,7 @@ DROPS: Final = {  # reasons, as `switch.forward`, `switch.queue`, `hub.ports` an
     "resume_buffer": N_("buffer for the cut card full"),
     "resume_memory": N_("memory for all cut cards full"),
     "session_ended": N_("waiting when the session ended"),
+    **udp_drops.WORDS,
 }
 
 

@@ -17,7 +17,8 @@ from ukihashi.ether.mss import clamp
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import READ, Loop
 from ukihashi.net.udp import UdpLane, open_udp
-from ukihashi.session.udp_path import FULL, UdpPath, Where
+from ukihashi.session.udp_drops import WORDS
+from ukihashi.session.udp_path import UdpPath, Where
 from ukihashi.wire.udp import IV_LENGTH, UdpEnd, UdpGrant, UdpOffer, mss
 
 NO_UDP: Final[dict[str, Any]] = {"udp": False, "udp_frames_in": 0, "udp_frames_out": 0, "udp_dropped": {}}
@@ -125,8 +126,8 @@ class UdpPort:
 
     @property
     def frames_dropped(self) -> Counter[str]:
-        """Frames to the member that were dropped here, by reason."""
-        return +Counter({FULL: self.lane.drops[FULL]})
+        """Frames of the session that were dropped here, by reason; what strangers send is none."""
+        return Counter({reason: count for reason, count in self.lane.drops.items() if reason in WORDS})
 
     def row(self) -> dict[str, Any]:
         """For listings."""

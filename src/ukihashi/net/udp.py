@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from ukihashi.session.udp_path import FULL, UNREAD, UdpPath, Where
+from ukihashi.session.udp_drops import FULL, UNREAD
+from ukihashi.session.udp_path import UdpPath, Where
 from ukihashi.wire.udp import MAX_DATAGRAM
 
 BATCH: Final = 64  # datagrams of one read; whoever floods one socket waits behind all others after so many

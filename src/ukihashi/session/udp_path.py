@@ -9,19 +9,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from ukihashi.session.udp_drops import FOREIGN, LATE, UNREADABLE
 from ukihashi.wire.udp import UdpCodec, UdpEnd, frame_of
 
 Where = tuple[Any, ...]  # an address as sockets name it
 
 STABLE_S: Final = 10.0  # of continuous reception before frames are sent this way
 WINDOW_MS: Final = 30_000  # what is older than the newest datagram by more is dropped: a late one, or a replay
-
-# Reasons of dropped datagrams.
-FOREIGN: Final = "udp_foreign"  # not sealed by the peer, or not whole: anybody may have sent it
-LATE: Final = "udp_late"
-UNREADABLE: Final = "udp_unreadable"  # the peer's own, but its frame can't be unpacked
-UNREAD: Final = "udp_unread"  # came while the socket's buffer was full; counted by the kernel
-FULL: Final = "udp_full"  # a frame for which the socket had no room: the way is narrower than what it shall carry
 
 
 class Pace(NamedTuple):
