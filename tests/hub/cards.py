@@ -162,7 +162,7 @@ class Field:
     # the way to control
     is_crowded = False
     away = False
-    silent = False
+    unanswered = ""  # a user of whom control says nothing
 
     def tell(self, message: Message) -> bool:
         self.told.append(message)
@@ -172,9 +172,9 @@ class Field:
         self.asked.append(asked)
         if self.away:
             return False
-        if isinstance(asked, RpcAsked) or self.silent:
+        user = "" if isinstance(asked, AdminAsked | RpcAsked) else asked.user
+        if isinstance(asked, RpcAsked) or (user and user == self.unanswered):
             return True
-        user = "" if isinstance(asked, AdminAsked) else asked.user
         answer = LoginAnswered(asked.ask, **{"hub": asked.hub, "user": user, **self.answers})
         self.loop.at(self.loop.now, lambda: self.door.answered(answer))
         return True
@@ -197,10 +197,10 @@ class Field:
 class Link:
     """One TLS connection of a card's; what it brings is kept until somebody takes it."""
 
-    def __init__(self, number: int, address: Address, wait: Callable[[], object]) -> None:
+    def __init__(self, number: int, address: Address, wait: Callable[[], object], source: str = "") -> None:
         self.number = number
         self.wait = wait
-        self.sock = socket.create_connection(address)
+        self.sock = socket.create_connection(address, source_address=(source, 0) if source else None)
         tune(self.sock)  # no Nagle: what is sent is there at once
         self.tls = TlsChannel(CONTEXT, server_side=False)
         self.http = ClientSide("hub.example")

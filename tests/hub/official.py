@@ -28,9 +28,9 @@ from ukihashi.wire.pack import Pack
 class Lane(Link):
     """One connection. It takes one TLS record at a time, as what follows the last may be no TLS."""
 
-    def __init__(self, address: Address, wait: Callable[[], object]) -> None:
+    def __init__(self, address: Address, wait: Callable[[], object], source: str = "") -> None:
         self.raw = bytearray()  # has come, not looked at
-        super().__init__(1, address, wait)
+        super().__init__(1, address, wait, source)
         self.decoder = BlockDecoder()
         self.frames: list[bytes] = []
         self.direction = Direction.BOTH
@@ -79,8 +79,10 @@ class Lane(Link):
 class Client:
     """See the module. What `join` takes are fields of `wire.messages.Login`."""
 
-    def __init__(self, field: Field) -> None:
+    def __init__(self, field: Field, source: str = "") -> None:
+        """`source`: the address it has, one of 127.0.0.0/8."""
         self.field = field
+        self.source = source
         self.lanes: list[Lane] = []
 
     def join(self, user: str = "a", **login: Any) -> None:
@@ -103,7 +105,7 @@ class Client:
 
     def dial(self) -> Lane:
         """A connection that has come as far as the hello."""
-        lane = Lane(self.field.address, self.field.turn)
+        lane = Lane(self.field.address, self.field.turn, self.source)
         self.lanes.append(lane)
         lane.hello()
         return lane

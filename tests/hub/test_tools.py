@@ -324,7 +324,7 @@ def test_rows_of_tables_can_be_removed(hub: Any) -> None:
 
 def test_one_address_does_not_take_every_place_at_control(field: Field, dial: Callable[[], Lane]) -> None:
     field.door.set_limits(replace(QUICK, asking_of_one=3))
-    field.silent = True
+    field.unanswered = "a"
     waiting = []
     for _ in range(3):
         lane = dial()
@@ -339,7 +339,7 @@ def test_one_address_does_not_take_every_place_at_control(field: Field, dial: Ca
     waiting[0].drop()
     waiting[1].drop(reset=True)
     field.after(10.1)  # control's time is over for them
-    field.silent = False
+    field.unanswered = ""
     lane = dial()
     lane.write(login(lane))
     assert Pack.decode(lane.answer().body).get_str("session_name") == "SID-A-1"
