@@ -55,6 +55,9 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "invites": {"id": 3, "hub": "LAN", "user": "hanako", "state": "open", "created_at": 0.0, "expires_at": 0.0},
     "invite_revoke": {"id": 3, "state": "revoked"},
     "admin_reset": {"secret": "s3cr3t"},
+    "tools": {"hub": "", "on": False},
+    "tools_on": {"hub": "LAN", "on": True, "password": "k7m2q-x9a4d"},
+    "tools_off": {"hub": "", "on": False},
 }
 
 
@@ -132,6 +135,9 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict
         ("invite --list", {"do": "invites", "hub": ""}, "open"),
         ("invite --revoke 3", {"do": "invite_revoke", "invite": 3}, "join link 3 is useless now"),
         ("admin-secret --reset", {"do": "admin_reset"}, "s3cr3t"),
+        ("admin tools", {"do": "tools"}, "(all)"),
+        ("admin tools --on --hub LAN", {"do": "tools_on", "hub": "LAN"}, "k7m2q-x9a4d"),
+        ("admin tools --off", {"do": "tools_off", "hub": ""}, "no tool of others is let in any more"),
     ],
 )
 def test_a_command_asks_one_thing_and_shows_the_answer(

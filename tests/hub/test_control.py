@@ -11,13 +11,14 @@ import pytest
 from argon2 import PasswordHasher
 
 from ukihashi.auth.link import Link
-from ukihashi.auth.password import hash_password, secure_password
+from ukihashi.auth.password import admin_hash, hash_password, secure_password
 from ukihashi.config.hub import Endpoint
 from ukihashi.errors import UkihashiError
 from ukihashi.hub import control
 from ukihashi.hub.backstage import Facts
 from ukihashi.hub.hashing import Hasher
 from ukihashi.hub.messages import (
+    AdminAsked,
     Answered,
     AnyMessage,
     Asked,
@@ -33,6 +34,8 @@ from ukihashi.hub.messages import (
     PasswordAsked,
     PeerLink,
     Ready,
+    RpcAnswered,
+    RpcAsked,
     SessionOpened,
     Stop,
     Traffic,
@@ -43,6 +46,7 @@ from ukihashi.hub.messages import (
 from ukihashi.hub.pipes import LENGTH, MessageDecoder, receive_with_fds, send_with_fd
 from ukihashi.net.control_socket import Client
 from ukihashi.wire.constants import Code
+from ukihashi.wire.pack import Pack
 
 PATIENCE_S = 10.0
 CHALLENGE = b"c" * 20
@@ -455,3 +459,23 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     made.wish(Ready)
     assert made.stop() == 0
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_tools_of_others_are_let_in_when_allowed_and_their_calls_answered(hub: Hub) -> None:
+    def let_in(number: int, password: str) -> LoginAnswered:
+        secure = secure_password(admin_hash(password), CHALLENGE)
+        hub.worker.send(AdminAsked(number, "", CHALLENGE, secure, peer="192.0.2.7:1"))
+        answer: LoginAnswered = hub.worker.wait_for(lambda one: isinstance(one, LoginAnswered) and one.ask == number)
+        return answer
+
+    assert let_in(1, "").error == Code.ACCESS_DENIED
+    password = hub.ask("tools_on")[0]["password"]
+    assert let_in(2, password).error == 0
+    call = Pack()
+    call.add_str("function_name", "EnumHub")
+    hub.ask("create", name="LAN")
+    hub.worker.send(RpcAsked(3, "", call.encode(), peer="192.0.2.7:1"))
+    answer = hub.worker.wait_for(lambda one: isinstance(one, RpcAnswered))
+    assert Pack.decode(answer.answer).get_str("HubName") == "LAN"
+    hub.worker.send(RpcAsked(4, "", b"junk", peer="192.0.2.7:1"))
+    assert hub.worker.wait_for(lambda one: isinstance(one, RpcAnswered) and one.ask == 4).answer == b""

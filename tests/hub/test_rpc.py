@@ -14,6 +14,7 @@ from ukihashi.config.hub import Endpoint
 from ukihashi.errors import EnvironmentLacks, Refused
 from ukihashi.hub.administrator import Administrator
 from ukihashi.hub.backstage import Facts
+from ukihashi.hub.cascades import Cascades
 from ukihashi.hub.desk import Desk
 from ukihashi.hub.filters import Filters
 from ukihashi.hub.groups import Groups
@@ -25,7 +26,7 @@ from ukihashi.hub.rpc.calls import Calls
 from ukihashi.hub.rpc.method import Backing
 from ukihashi.hub.storage import Storage
 from ukihashi.net.control_socket import Row, Verbs
-from ukihashi.store import admin, hubs, users
+from ukihashi.store import admin, cascades, hubs, users
 from ukihashi.store.db import Database
 from ukihashi.wire.constants import Code
 from ukihashi.wire.pack import Pack
@@ -117,8 +118,10 @@ class House:
         administrator = Administrator(self.storage, self.hasher, clock=lambda: NOW)
         groups = Groups(self.storage, self.live, clock=lambda: NOW)
         filters = Filters(self.storage, self.desk.tell_worker)
+        joined = Cascades(self.storage, self.live, clock=lambda: NOW)
         self.verbs = Verbs(
             self.desk.verbs()
+            | joined.verbs()
             | people.verbs()
             | groups.verbs()
             | filters.verbs()
@@ -669,6 +672,54 @@ def test_where_logins_may_come_from(run: Run) -> None:
         await house.calls.call_json("", "SetAcList", {"HubName_str": "LAN", "ACList": rows[1:]}, PEER)
         left = await house.verbs.ask("sources", hub="LAN")
         assert [row["number"] for row in left] == [row["number"] for row in known[1:]]
+
+    run(test)
+
+
+# -- cascades -----------------------------------------------------------------------------------------------------
+
+
+def test_a_cascade_from_making_to_deleting(run: Run) -> None:
+    async def test(house: House) -> None:
+        lan = {"s_HubName_Ex": "LAN", "u_AccountName": "tokyo"}
+        link = {
+            "s_Hostname": "vpn.example.org",
+            "i_Port": 5555,
+            "s_HubName": "OFFICE",
+            "i_MaxConnection": 8,
+            "i_UseEncrypt": 1,
+            "s_Username": "branch",
+        }
+        await house.good("CreateLink", **lan, **link, i_AuthType=0)
+        assert await house.code("CreateLink", **lan, **link, i_AuthType=0) == Code.LINK_ALREADY_EXISTS
+        listed = await house.good("EnumLink", s_HubName="LAN")
+        assert (column(listed, "AccountName"), column(listed, "Online"), column(listed, "Hostname")) == (
+            ["tokyo"],
+            [0],
+            ["vpn.example.org"],
+        )
+        told = await house.good("GetLink", **lan)
+        assert (told.get_int("Port"), told.get_int("MaxConnection"), told.get_int("AuthType")) == (5555, 8, 0)
+        hashed = hash_password("branch", "geheim")
+        await house.good("SetLink", **lan, **link, i_AuthType=1, d_HashedPassword=hashed)
+        told = await house.good("GetLink", **lan)
+        assert (told.get_int("AuthType"), told.get_data("HashedPassword")) == (1, bytes(20))
+        written_back = link | {"i_AuthType": 1, "d_HashedPassword": bytes(20), "i_UseCompress": 1}
+        await house.good("SetLink", **lan, **written_back)
+        hub = await house.storage.read(hubs.get, "LAN")
+        kept = await house.storage.read(cascades.get, hub, "tokyo")
+        assert kept.secrets["password_hash"] == hashed.hex()
+        assert kept.account["standard"]["compression"] is True
+        assert await house.code("GetLinkStatus", **lan) == Code.LINK_IS_OFFLINE
+        name = {"s_HubName": "LAN", "u_AccountName": "tokyo"}
+        await house.good("SetLinkOnline", **name)
+        assert (await house.good("GetLinkStatus", **lan)).get_int("Connected") == 0
+        await house.good("SetLinkOffline", **name)
+        for wrong in ({"i_UseEncrypt": 0}, {"i_ProxyType": 1}, {"i_AuthType": 4}):
+            assert await house.code("SetLink", **lan, **(written_back | wrong)) in {33, 38}
+        await house.good("DeleteLink", **name)
+        assert await house.code("GetLink", **lan) == Code.OBJECT_NOT_FOUND
+        assert await house.code("SetLinkOnline", **name) == Code.OBJECT_NOT_FOUND
 
     run(test)
 

@@ -97,6 +97,11 @@ def test_times_are_milliseconds_in_utc() -> None:
     assert struct.from_json({"At_dt": "1970-01-01T09:00:00+09:00"}) == {"At": 0.0}
 
 
+def test_no_millisecond_is_lost() -> None:
+    struct = Struct("At t")
+    assert struct.to_pack({"At": 1.001}).get_int64("At") == 1001
+
+
 def test_a_time_beyond_all_years_is_the_last_one() -> None:
     pack = Pack()
     pack.add_int64("At", 2**64 - 1)

@@ -36,7 +36,8 @@ def tools(on: bool, off: bool, hub_name: str, as_json: bool) -> None:
             rows = [row for row in rows if row["hub"].casefold() == hub_name.casefold()]
             if not rows:
                 raise UsageError(N_("there is no virtual hub “{name}”"), name=hub_name)
-        show(rows, _columns(), as_json=as_json, empty="")
+        shown = rows if as_json else [row | {"hub": row["hub"] or _("(all)")} for row in rows]
+        show(shown, _columns(), as_json=as_json, empty="")
         return
     rows = client().ask("tools_on" if on else "tools_off", hub=hub_name)
     if as_json:
@@ -50,6 +51,6 @@ def tools(on: bool, off: bool, hub_name: str, as_json: bool) -> None:
 
 def _columns() -> list[Column]:
     return [
-        Column("hub", _("HUB"), lambda name: name or _("(all)")),
+        Column("hub", _("HUB")),
         Column("on", _("TOOLS"), yes_no),
     ]

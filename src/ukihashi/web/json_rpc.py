@@ -176,4 +176,4 @@ def _answer(
         body["error"] = {"code": error[0], "message": error[1]}
     else:
         body["result"] = result
-    return Response(json.dumps(body, ensure_ascii=False), media_type=media, headers={"Cache-Control": "no-store"})
+    return Response(json.dumps(body), media_type=media, headers={"Cache-Control": "no-store"})

@@ -232,7 +232,7 @@ def _add(pack: Pack, field: Field, values: Sequence[Any]) -> None:
     elif kind is Kind.DATA:
         pack.add_data(name, *values)
     elif kind is Kind.TIME:
-        pack.add_int64(name, *(_clamp(value * 1000, MAX_U64) for value in values))
+        pack.add_int64(name, *(_clamp(round(value * 1000), MAX_U64) for value in values))
     elif kind is Kind.INT64:
         pack.add_int64(name, *(_clamp(value, MAX_U64) for value in values))
     else:

@@ -7,7 +7,6 @@ one that is kept.
 import hashlib
 from typing import Any, Final
 
-
 from ukihashi.config.hub import parse_public
 from ukihashi.errors import N_, UsageError
 from ukihashi.hub.rpc.method import Backing, Caller, Method, not_ours, refused
@@ -28,6 +27,7 @@ METHODS: Final = {  # by kind of login
 FOREVER: Final = 0xFFFFFFFF  # retries
 RETRY_S: Final = 10
 ESTABLISHED: Final = 3
+UP: Final = ("online", "suspect")  # states of a card
 HTTPS: Final = 443
 
 
@@ -160,7 +160,7 @@ class _Links:
         if not known.online:
             raise refused(Code.LINK_IS_OFFLINE)
         (row,) = await self._backing.do("cascade_show", name=known.name, hub=given["HubName_Ex"])
-        place, up, since = known.account["hub"], row["state"] == "online", float(row.get("since") or 0.0)
+        place, up, since = known.account["hub"], row["state"] in UP, float(row.get("since") or 0.0)
         connections = int(row.get("connections") or up)
         return {
             "HubName_Ex": given["HubName_Ex"],
@@ -168,7 +168,7 @@ class _Links:
             "ServerName": place["host"],
             "ServerPort": place.get("port", HTTPS),
             "ServerProductName": str(row.get("product") or ""),
-            "CipherName": str(row.get("tls_cipher") or ""),
+            "CipherName": str(row.get("cipher") or ""),
             "SessionName": str(row.get("session") or ""),
             "SessionKey": bytes(DIGEST_LENGTH),
             "Active": True,
@@ -196,7 +196,7 @@ class _Links:
 
 
 def _row(row: Row) -> Values:
-    up = row["state"] == "online"
+    up = row["state"] in UP
     return {
         "AccountName": row["name"],
         "Online": row["online"],
@@ -229,7 +229,7 @@ def _options(given: Values) -> tuple[dict[str, Any], str]:
         "standard.compression": given["UseCompress"],
         "standard.udp_acceleration": not given["NoUdpAcceleration"],
     }
-    method = {number: name for name, number in METHODS.items()}.get(AuthType(given["AuthType"]))
+    method = {int(number): name for name, number in METHODS.items()}.get(given["AuthType"])
     if method is None:
         raise not_ours(N_("a cascade of this hub logs in by password, by certificate or without either"))
     options["login.method"] = method

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from ukihashi.auth.names import name_key
-from ukihashi.errors import N_, Refused
+from ukihashi.errors import Refused
 from ukihashi.hub.backstage import Facts, Live
 from ukihashi.hub.rpc.access import Access
 from ukihashi.hub.storage import Storage
@@ -79,11 +79,6 @@ class Backing:
 def refused(code: int) -> Refused:
     """A no with a code of section 11."""
     return Refused(sentence(code), code=code)
-
-
-def no_field(name: str) -> Refused:
-    """A call without what it is about."""
-    return Refused(N_("the call does not say {name}"), code=int(Code.INVALID_PARAMETER), name=name)
 
 
 def not_ours(reason: str, **values: object) -> Refused:
