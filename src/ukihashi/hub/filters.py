@@ -105,7 +105,7 @@ class Filters:
         """Add a rule. It holds from the next login on."""
         home = await self._pick(hub)
         whole = _network(network)
-        _check_range(N_("priority"), priority, 1, MAX_PRIORITY)
+        _check_range("priority", priority, 1, MAX_PRIORITY)
 
         def put(db: Database) -> rules.SourceRule:
             _check_room(0, len(rules.sources(db, home)))
@@ -175,11 +175,11 @@ class Filters:
 
 def checked_rule(rule: Rule) -> Rule:
     """The rule in its one spelling. Raises UsageError for what no frame could match or what is out of range."""
-    _check_range(N_("priority"), rule.priority, 1, MAX_PRIORITY)
-    _check_range(N_("protocol"), rule.protocol, 0, MAX_PROTOCOL)
+    _check_range("priority", rule.priority, 1, MAX_PRIORITY)
+    _check_range("protocol", rule.protocol, 0, MAX_PROTOCOL)
     for first, last in (rule.source_ports, rule.destination_ports):
-        _check_range(N_("port"), first, 0, MAX_PORT)
-        _check_range(N_("port"), last, first, MAX_PORT)
+        _check_range("port", first, 0, MAX_PORT)
+        _check_range("port", last, first, MAX_PORT)
     return msgspec.structs.replace(
         rule,
         source=_network(rule.source, ipv6=rule.ipv6) if rule.source else "",

@@ -151,7 +151,7 @@ SENTENCES: Final[dict[int, str]] = {
     Code.AUTH_FAILED: N_("user name or password is wrong; check both, or ask the hub's admin for a new link"),
     Code.HUB_STOPPING: N_("the virtual hub is offline; ask its admin to put it online, then try again"),
     Code.SESSION_REMOVED: N_("the hub's admin ended this session; join again"),
-    Code.ACCESS_DENIED: N_("this user may not enter now (expired or blocked); ask the hub's admin"),
+    Code.ACCESS_DENIED: N_("this user may not enter now (expired, blocked, or out of quota); ask the hub's admin"),
     Code.SESSION_TIMEOUT: N_("the hub no longer knows this session; join again"),
     Code.INVALID_PROTOCOL: N_("this session takes no further connection; join again"),
     Code.TOO_MANY_CONNECTION: N_("this session has all the connections it may have; use fewer"),
