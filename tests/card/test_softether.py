@@ -2,11 +2,14 @@
 
 import json
 import sys
+import time
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from tests.card.keys import Keys
 
+from lab.flow import stream
 from lab.net import Host, Net
 from lab.peers import Server
 from lab.wait import until
@@ -28,6 +31,49 @@ class Member:
     def status(self) -> dict[str, Any]:
         row: dict[str, Any] = json.loads(self.card("status", "lab", "--json").stdout)
         return row
+
+    def create(self, far: Host, *words: str, password: str = "wonderland", **standard: object) -> None:
+        """The account `lab`, made anew."""
+        self.card("delete", "lab")
+        made = self.card("create", "lab", "--server", f"{far.ipv4}:5555", "--hub", "LAB", "--user", "alice",
+                         "--address", "10.99.0.2/24", *words, stdin=f"{password}\n")  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        if standard:
+            pairs = [part for name, value in standard.items() for part in (f"standard.{name}", str(value).lower())]
+            assert self.card("set", "lab", *pairs).returncode == 0
+
+    def up(self) -> dict[str, Any]:
+        """Online, as the server sees it a second later at the earliest: it guards against fast logins."""
+        time.sleep(1.2)
+        done = self.card("up", "lab")
+        assert done.returncode == 0, done.stderr
+        self.host.pings("10.99.0.1")
+        return self.status()
+
+    def until_connected(self, count: int) -> dict[str, Any]:
+        until(lambda: self.status()["connections"] == count, seconds=30, what=f"{count} connections", step_s=0.3)
+        return self.status()
+
+
+BY_STDIN = ("--password-file", "-")
+
+
+@pytest.fixture
+def scene(net: Net) -> tuple[Server, Member]:
+    """A server with the hub LAB, the user alice and a port at 10.99.0.1; and a host for our card."""
+    far, near = net.lan("hub", "card")
+    server = Server(far)
+    server.start()
+    server.create_hub("LAB")
+    server.create_user("LAB", "alice", "wonderland")
+    server.bridge("LAB", "host", cidrs=["10.99.0.1/24"])
+    return server, Member(near)
+
+
+def carries(server: Server, member: Member, *, seconds: float = 2.0) -> None:
+    """A checked TCP stream each way."""
+    assert stream(member.host, server.host, "10.99.0.1", seconds=seconds) > 0
+    assert stream(server.host, member.host, "10.99.0.2", seconds=seconds) > 0
 
 
 def test_join_ping_lose_the_connection_leave(net: Net) -> None:
@@ -79,4 +125,102 @@ def test_an_anonymous_user_over_ipv6(net: Net) -> None:
     up = member.card("up", "lab")
     assert up.returncode == 0, up.stderr
     near.pings("10.99.0.1")
+    assert member.card("leave", "lab").returncode == 0
+
+
+def test_everything_a_server_grants(scene: tuple[Server, Member]) -> None:
+    server, member = scene
+    for wanted in (
+        {"max_connections": 8},
+        {"max_connections": 4, "half_duplex": True},
+        {"compression": True},
+        {"max_connections": 3, "half_duplex": True, "compression": True, "bridge": True},
+    ):
+        member.create(server.host, *BY_STDIN, **wanted)
+        row = member.up()
+        asked = wanted.get("max_connections", 1)
+        row = member.until_connected(asked)
+        assert row["max_connections"] == asked
+        assert row["half_duplex"] == ("half_duplex" in wanted)
+        assert row["compression"] == ("compression" in wanted)
+        if "half_duplex" in wanted:
+            assert {"in", "out"} == set(row["directions"])
+        carries(server, member)
+        session = server.session("LAB", row["session"])
+        assert session["Half Duplex TCP Connection Mode"].startswith("Yes" if "half_duplex" in wanted else "No")
+        assert session["Use of Compression"].startswith("Yes" if "compression" in wanted else "No")
+        assert session["Encryption"].startswith("Enabled")
+        assert member.status()["dropped_garbled"] == 0
+        assert "SoftEther" in row["product"]
+        assert member.card("leave", "lab").returncode == 0
+
+
+def test_plaintext_in_a_laboratory(scene: tuple[Server, Member]) -> None:
+    server, member = scene
+    member.create(server.host, *BY_STDIN, allow_plaintext=True, max_connections=2)
+    time.sleep(1.2)
+    up = member.card("up", "lab")
+    assert "NOT ENCRYPTED" in up.stderr
+    member.host.pings("10.99.0.1")
+    row = member.until_connected(2)
+    assert (row["encrypted"], row["cipher"]) == (False, "")
+    carries(server, member)
+    assert server.session("LAB", row["session"])["Encryption"].startswith("Disabled")
+    assert member.card("leave", "lab").returncode == 0
+    member.create(server.host, *BY_STDIN)  # the server has not been hurt
+    assert member.up()["encrypted"]
+
+
+def test_a_certificate_a_plain_password_and_the_administrator(scene: tuple[Server, Member], keys: Keys) -> None:
+    server, member = scene
+    server.create_certificate_user("LAB", "carol", keys.certificate_file)
+    files = ("--certificate", str(keys.certificate_file), "--key", str(keys.key_file))
+    member.create(server.host, "--user", "carol", *files)
+    assert member.up()["session"].startswith("SID-CAROL-")
+    member.create(server.host, "--user", "alice", *files)
+    time.sleep(1.2)
+    refused = member.card("up", "lab")
+    assert (refused.returncode, "certificate is not that user's" in refused.stderr) == (5, True), refused.stderr
+    member.create(server.host, "--plain", *BY_STDIN)
+    assert member.up()["session"].startswith("SID-ALICE-")
+    server.say("Hub LAB", "SetHubPassword queen")
+    member.create(server.host, "--user", "administrator", *BY_STDIN, password="queen", monitor=True)
+    assert member.card("up", "lab").returncode == 0
+    assert member.status()["session"].startswith("SID-ADMINISTRATOR-")
+
+
+def test_refusals_say_what_they_are(scene: tuple[Server, Member]) -> None:
+    server, member = scene
+    member.create(server.host, *BY_STDIN, password="looking-glass")
+    wrong = member.card("up", "lab")
+    assert (wrong.returncode, "the name or the password is wrong" in wrong.stderr) == (5, True), wrong.stderr
+    member.create(server.host, *BY_STDIN, monitor=True)
+    time.sleep(1.2)
+    denied = member.card("up", "lab")
+    assert (denied.returncode, "monitor mode" in denied.stderr) == (5, True), denied.stderr
+    server.say("Hub LAB", "SetMaxSession 1")  # the port at 10.99.0.1 is one
+    member.create(server.host, *BY_STDIN)
+    time.sleep(1.2)
+    full = member.card("up", "lab")
+    assert (full.returncode, "full or busy" in full.stderr) == (5, True), full.stderr
+    server.say("Hub LAB", "SetMaxSession 0")
+    member.up()
+
+
+def test_killed_connections_and_a_server_that_restarts(scene: tuple[Server, Member]) -> None:
+    server, member = scene
+    near = member.host
+    member.create(server.host, *BY_STDIN, max_connections=4)
+    member.up()
+    first = member.until_connected(4)
+    near.run(["ss", "-K", "dst", server.host.ipv4], check=False)
+    until(lambda: member.status()["reconnects"] >= 1, seconds=40, what="a reconnection", step_s=0.3)
+    near.pings("10.99.0.1", seconds=40)
+    assert member.status()["interface"] == first["interface"]
+    server.restart()  # poisoned by the kill, and anyway a trouble of its own
+    until(lambda: member.status()["logins"] >= 2, seconds=60, what="a login at the new server", step_s=0.5)
+    near.pings("10.99.0.1", seconds=40)
+    row = member.until_connected(4)
+    assert row["state"] == "online"
+    carries(server, member, seconds=1.0)
     assert member.card("leave", "lab").returncode == 0
