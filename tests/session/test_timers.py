@@ -95,6 +95,7 @@ def test_waits_are_shaken_by_a_fifth_at_most(luck: float, attempts: int) -> None
 def test_what_only_a_person_can_mend_is_not_tried_in_haste() -> None:
     assert not retry_rule(Code.CERT_NOT_TRUSTED).again
     assert retry_rule(Code.AUTH_FAILED).at_least == 60.0
+    assert retry_rule(Code.BRIDGE_MODE_DENIED).at_least == 60.0
     assert retry_rule(Code.SESSION_TIMEOUT).at_least == 5.0
     assert retry_rule(Code.CONNECT_FAILED).at_least == 0.0
     assert retry_rule(4711).again
