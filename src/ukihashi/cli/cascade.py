@@ -122,7 +122,7 @@ def change(
         raise UsageError(N_("{key} is a secret and not for a command line; use --password-file"), key=secret.pop())
     for key in ("login.certificate", "login.key", "trust.ca_file"):
         if options.get(key):
-            options[key] = values.read_text(Path(options[key]))
+            options[key] = _text(Path(options[key]))
     if password_file is not None:
         options["login.password"] = _password(password_file)
     if not options and not policy:
@@ -278,11 +278,22 @@ def _proof(
     if certificate is not None or key is not None:
         if certificate is None or key is None:
             raise UsageError(N_("a login by certificate needs --certificate and --key"))
-        files = {"login.certificate": values.read_text(certificate), "login.key": values.read_text(key)}
+        from ukihashi.card import credentials
+
+        credentials.load(str(certificate), str(key))  # what is wrong is said here
+        files = {"login.certificate": _text(certificate), "login.key": _text(key)}
         return {"method": "certificate", "options": files}
     if anonymous:
         return {"method": "anonymous"}
     return {"method": "plain" if plain else "password", "password": _password(password_file)}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputUnreadable(N_("{path} can't be read: {reason}"), path=path, reason=reason) from error
 
 
 def _password(file: Any) -> str:
