@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import re
+import shlex
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +38,7 @@ from ukihashi.store.db import Database
 from ukihashi.store.users import User
 from ukihashi.wire.policy import DEFAULT, WIRE
 
+PAGE = Path(__file__).parent.parent.parent / "docs" / "accounts.md"
 PEM = HANAKO.public_bytes(Encoding.PEM)
 
 
@@ -338,6 +341,23 @@ def test_source_rules_authorities_and_revocations(person: Person, tmp_path: Path
     assert "0102" in person.types("revoke --list")
     person.types("revoke --undo 1")
     assert person.asks("revoke --list") == []
+
+
+def test_every_command_of_the_page_works(person: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taro.pem").write_bytes(PEM)
+    (tmp_path / "ca.pem").write_bytes(certify("CA", serial=1).public_bytes(Encoding.PEM))
+    commands = [
+        shlex.split(line)
+        for block in re.findall(r"^```sh$(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+        for line in block.strip().splitlines()
+    ]
+    assert len(commands) > 20
+    for program, part, *words in commands:
+        assert (program, part) == ("ukihashi", "hub")
+        person.types("", *words)
+    assert person.user("visitor").effective_policy.max_download == 20_000_000
+    assert not person.user("visitor").effective_policy.access
 
 
 # -- what people write --------------------------------------------------------------------------------------------
