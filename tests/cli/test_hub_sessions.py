@@ -2,7 +2,7 @@
 
 import pytest
 
-from ukihashi.cli.hub_sessions import remark, show
+from ukihashi.cli.hub_sessions import nature, remark, show
 from ukihashi.hub import ports, resumable, session
 from ukihashi.session import udp_drops
 from ukihashi.switch import forward, queue
@@ -24,6 +24,24 @@ CUT = {
 
 def test_a_quiet_session_needs_no_words() -> None:
     assert remark(QUIET) == remark({}) == ""
+
+
+def test_the_kind_of_a_session_is_said_whatever_its_machine_calls_itself() -> None:
+    row = {
+        "node": {"host": "box\n\x1b[2J", "system": "Windows 11"},
+        "group": "staff",
+        "vlan": 7,
+        "mode": "bridge",
+        "half_duplex": True,
+        "compression": True,
+        "udp": True,
+        "encrypted": False,
+    }
+    assert nature(row) == (
+        "on box\\x0a\\x1b[2J (Windows 11), group staff, VLAN 7, bridge mode, half duplex, compression, over UDP,"
+        " NOT ENCRYPTED"
+    )
+    assert nature({**QUIET, "encrypted": True, "node": {"host": ""}}) == nature({}) == ""
 
 
 def test_trouble_is_said_in_one_line() -> None:

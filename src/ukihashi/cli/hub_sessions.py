@@ -1,4 +1,4 @@
-"""What `ukihashi hub sessions` says: a table, and below it a line for each session that had trouble."""
+"""What `ukihashi hub sessions` says: a table, and below it a line for each session with more to say."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,6 +10,8 @@ from ukihashi.locale import _
 from ukihashi.session import udp_drops
 from ukihashi.web.status import size, span
 
+MODES: Final = {"bridge": N_("bridge mode"), "monitor": N_("monitor mode")}
+VARIANTS: Final = {"half_duplex": N_("half duplex"), "compression": N_("compression"), "udp": N_("over UDP")}
 STATES: Final = {"online": N_("online"), "cut": N_("cut")}
 DROPS: Final = {  # reasons, as `switch.forward`, `switch.queue`, `hub.ports` and `hub.resumable` name them
     "size": N_("too long or too short"),
@@ -45,8 +47,26 @@ def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     output.show(rows, columns, as_json=as_json, empty=_("no sessions"))
     if not as_json:
         for row in rows:
-            if said := remark(row):
+            if said := "; ".join(filter(None, (nature(row), remark(row)))):
                 write(f"{cell(row['session'])}: {said}")
+
+
+def nature(row: Mapping[str, Any]) -> str:
+    """What kind of session it is and on which machine, in words; "" for one that says nothing of the kind."""
+    node, parts = row.get("node") or {}, []
+    if node.get("host"):
+        system = f" ({cell(node['system'])})" if node.get("system") else ""
+        parts.append(_("on {machine}").format(machine=f"{cell(node['host'])}{system}"))
+    if row.get("group"):
+        parts.append(_("group {group}").format(group=row["group"]))
+    if row.get("vlan"):
+        parts.append(_("VLAN {vlan}").format(vlan=row["vlan"]))
+    if row.get("mode"):
+        parts.append(_(MODES.get(row["mode"], row["mode"])))
+    parts += [_(words) for key, words in VARIANTS.items() if row.get(key)]
+    if not row.get("encrypted", True):
+        parts.append(_("NOT ENCRYPTED"))
+    return ", ".join(parts)
 
 
 def remark(row: Mapping[str, Any]) -> str:
