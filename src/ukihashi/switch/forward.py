@@ -79,7 +79,7 @@ class Switch:
     def set_rules(self, hub: HubRules, access: Sequence[Rule] = ()) -> None:
         """The hub's rules and access list, from now on.
 
-        Raises: UsageError for a rule that is none; nothing has changed then.
+        Raises: ValueError for a rule that is none; nothing has changed then.
         """
         self._access = AccessList(access)
         self._hub = hub
