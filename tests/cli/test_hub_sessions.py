@@ -5,7 +5,7 @@ import pytest
 from ukihashi.cli.hub_sessions import nature, remark, show
 from ukihashi.hub import ports, resumable, session
 from ukihashi.session import udp_drops
-from ukihashi.switch import forward, queue
+from ukihashi.switch import queue, reasons
 
 QUIET = {"state": "online", "resumes": 0, "drops": {}, "ledger": {"replayed": 0, "lost": 0}}
 CUT = {
@@ -63,7 +63,7 @@ def test_it_stands_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_reason_has_words() -> None:
     from ukihashi.cli.hub_sessions import DROPS
 
-    switch = {forward.SIZE, forward.SOURCE, forward.ARP_SHORT, forward.OWN_PORT, forward.TABLE_FULL, forward.PORT_FULL}
+    switch = {value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str)}
     ours = {queue.QUEUE_FULL, resumable.RESUME_BUFFER, resumable.RESUME_MEMORY, resumable.ENDED}
     assert set(DROPS) == switch | ours | {session.INFLATE} | set(udp_drops.WORDS)
     assert ports.REFUSED not in DROPS  # of the host port, which is no session

@@ -8,18 +8,14 @@ from ukihashi.cli.output import Column, cell, moment, write
 from ukihashi.errors import N_
 from ukihashi.locale import _
 from ukihashi.session import udp_drops
+from ukihashi.switch import reasons
 from ukihashi.web.status import size, span
 
 MODES: Final = {"bridge": N_("bridge mode"), "monitor": N_("monitor mode")}
 VARIANTS: Final = {"half_duplex": N_("half duplex"), "compression": N_("compression"), "udp": N_("over UDP")}
 STATES: Final = {"online": N_("online"), "cut": N_("cut")}
-DROPS: Final = {  # reasons, as `switch.forward`, `switch.queue`, `hub.ports` and `hub.resumable` name them
-    "size": N_("too long or too short"),
-    "source": N_("impossible sender"),
-    "arp_short": N_("ARP cut short"),
-    "own_port": N_("receiver beside the sender"),
-    "table_full": N_("MAC table full"),
-    "port_full": N_("too many stations"),
+DROPS: Final = {  # reasons, as `switch.reasons`, `switch.queue`, `hub.ports` and `hub.resumable` name them
+    **reasons.WORDS,
     "inflate": N_("could not be decompressed"),
     "queue_full": N_("queue full"),
     "resume_buffer": N_("buffer for the cut card full"),
