@@ -8,7 +8,7 @@ import re
 import shlex
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,11 @@ class Person:
                 **Filters(storage, desk.tell_worker).verbs(),
             }
         )
-        self.close: Callable[[], None] = lambda: (hasher.close(), storage.close())  # type: ignore[assignment,return-value]
+        self._to_close = (hasher, storage)
+
+    def close(self) -> None:
+        for one in self._to_close:
+            one.close()
 
     def types(self, words: str, *more: str) -> str:
         """Standard output of a command that succeeds."""

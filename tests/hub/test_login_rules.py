@@ -1,7 +1,7 @@
 """What is asked of a login besides its password: where it comes from, certificates, what the user and the hub allow."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -288,14 +288,14 @@ def test_they_cost_the_same(door: Door, kind: str, monkeypatch: pytest.MonkeyPat
     authorities.add(door.database, door.hub, der(certify("CA", serial=1)))
     door.user("cert")
     door.put("cert", kind="issued", common_name="x")
-    asked = {
+    asked: dict[str, Callable[[str], LoginAsked]] = {
         "hash": lambda name: by_hash(name, "x"),
         "plain": lambda name: by_plain(name, "x"),
         "certificate": by_certificate,
-    }[kind]
+    }
     spent = []
     for name in ("hanako", "taro", "cert", "nobody"):
-        question = asked(name)
+        question = asked[kind](name)
         work.clear()
         assert door.code(question) == Code.AUTH_FAILED
         spent.append(sorted(work))

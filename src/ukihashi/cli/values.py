@@ -98,7 +98,7 @@ def number(text: str) -> int:
     amount = _AMOUNT.fullmatch(text.strip())
     if amount is None or amount[3]:
         raise UsageError(N_("“{text}” is no value; write a number (also 10M), yes or no"), text=text)
-    return round(float(amount[1]) * 1000 ** _POWERS[amount[2].lower()])
+    return round(float(amount[1]) * float(1000 ** _POWERS[amount[2].lower()]))
 
 
 def data_size(text: str) -> int:
@@ -106,7 +106,7 @@ def data_size(text: str) -> int:
     amount = _AMOUNT.fullmatch(text.strip())
     if amount is None:
         raise UsageError(N_("“{text}” is no amount of data; write it as 500M or 10G"), text=text)
-    return round(float(amount[1]) * 1024 ** _POWERS[amount[2].lower()])
+    return round(float(amount[1]) * float(1024 ** _POWERS[amount[2].lower()]))
 
 
 def quota(text: str) -> dict[str, Any]:
