@@ -1,12 +1,18 @@
 """Switch ports: what one turn of the loop brought for a port goes out as one batch, and a broadcast is encoded once."""
 
+from ipaddress import IPv4Address
+
 import pytest
 
+from ukihashi.ether import arp
 from ukihashi.hub import ports
 from ukihashi.hub.messages import HubPut
 from ukihashi.hub.ports import Encodings, Outbox, VirtualHub
+from ukihashi.switch.access import Rule
 from ukihashi.switch.queue import PortQueue
+from ukihashi.switch.rules import HubRules, PortRules
 from ukihashi.wire.blocks import encode_frames
+from ukihashi.wire.policy import Policy
 
 
 class FakePort:
@@ -98,3 +104,84 @@ def test_an_unplugged_port_leaves_no_station(hub: VirtualHub) -> None:
     hub.unplug(port)
     hub.unplug(port)
     assert list(hub.mac_rows(2.0)) == []
+
+
+# -- settings, applied live -----------------------------------------------------------------------------------------
+
+
+def test_the_hubs_rules_hold_as_soon_as_they_are_set(hub: VirtualHub) -> None:
+    first, second = FakePort("a"), FakePort("b")
+    by, _ = hub.plug(first, PortRules(user="alice")), hub.plug(second)
+    hello = frame(0, 1, group=True)
+
+    def heard() -> int:
+        hub.forward([hello] * 20, by, 0.0)
+        hub.forward([hello] * 20, by, 1.0)
+        return len(second.queue.take())
+
+    hub.settings = HubPut("LAN", access=(Rule(source_user="alice"),))
+    assert heard() == 0
+    hub.settings = HubPut("LAN", rules=HubRules(storm_threshold=1000))
+    assert heard() == 40
+    hub.settings = HubPut("LAN", ageing_s=0.5)
+    assert heard() == 39  # a storm's first step
+    assert list(hub.mac_rows(1.6)) == []
+    assert hub.name == "LAN"
+
+
+def test_monitors_and_vlans_get_their_own_form_of_a_frame(hub: VirtualHub) -> None:
+    ports = {name: FakePort(name) for name in ("bound", "other", "monitor")}
+    vlan = PortRules(policy=Policy(vlan_id=5))
+    source = hub.plug(FakePort("source"), vlan)
+    hub.plug(ports["bound"], vlan)
+    hub.plug(ports["other"])
+    hub.plug(ports["monitor"], PortRules(monitor=True))
+    hello = frame(0, 1, group=True)
+    tagged = hello[:12] + b"\x81\0\0\x05" + hello[12:]
+    hub.forward([hello], source, 0.0)
+    assert {name: port.queue.take() for name, port in ports.items()} == {
+        "bound": [hello],
+        "other": [tagged],
+        "monitor": [tagged],
+    }
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_both_tables_have_keys_by_which_they_are_forgotten(hub: VirtualHub) -> None:
+    number = hub.plug(FakePort("a"))
+    station = b"\x02\0\0\0\0\x01"
+    for now in (0.0, 2.0):
+        hub.forward([arp.announcement(station, IPv4Address("10.0.0.1"))], number, now)
+    (mac,), (address,) = hub.mac_rows(5.0), hub.ip_rows(5.0)
+    assert mac == {
+        "key": mac["key"],
+        "mac": "02:00:00:00:00:01",
+        "vlan": 0,
+        "session": "a",
+        "created_s": 5.0,
+        "age_s": 3.0,
+    }
+    assert address == {
+        "key": address["key"],
+        "ip": "10.0.0.1",
+        "session": "a",
+        "dhcp": False,
+        "created_s": 5.0,
+        "age_s": 3.0,
+    }
+    assert hub.forget_station(mac["key"])
+    assert hub.forget_address(address["key"])
+    assert not hub.forget_station(mac["key"])
+    assert not hub.forget_address(address["key"])
+    assert list(hub.mac_rows(5.0)) == list(hub.ip_rows(5.0)) == []
+
+
+def test_a_crowded_queue_is_told(hub: VirtualHub) -> None:
+    slow = FakePort("slow")
+    slow.queue = PortQueue(200)
+    source = hub.plug(FakePort("source"))
+    hub.plug(slow)
+    assert hub.forward([frame(0, 1, group=True)], source, 0.0) is None
+    assert hub.forward([frame(0, 1, group=True)] * 8, source, 0.0) is slow.queue
