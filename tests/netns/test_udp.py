@@ -1,0 +1,96 @@
+"""UDP acceleration beside Debian's real programs: our card at their server, their client at our hub.
+
+near ------ wire ------ far        UDP is dropped on the wire for a while; TCP goes on
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from lab import matrix
+from lab.ends import OurCard, OurHub
+from lab.flow import stream
+from lab.interop import BULK, Scene, wait_carried
+from lab.net import Net
+from lab.wait import until
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.peer("vpnserver", "vpnclient", "vpncmd")]
+
+UDP = next(variant for variant in matrix.VARIANTS if variant.udp)
+PINGS = 20
+NOTICE_S = 15.0  # silence of 2.1 s at both ends, and what their programs need to say so
+BACK_S = 45.0  # ten steady seconds and a few more
+
+
+@contextmanager
+def without_udp(scene: Scene) -> Iterator[None]:
+    """What comes from the other host by UDP is dropped before anybody sees it."""
+    hosts = scene.near.host, scene.far.host
+    for here, there in (hosts, hosts[::-1]):
+        rule = f"meta l4proto udp ip saddr {there.ipv4} counter drop"
+        chain = f"type filter hook prerouting priority raw; {rule};"
+        here.run(["nft", "-f", "-"], stdin=f"table inet wire {{ chain cut {{ {chain} }}; }}")
+    yield
+    for here in hosts:
+        here.run(["nft", "delete", "table", "inet", "wire"])
+
+
+def our_row(scene: Scene) -> dict[str, Any]:
+    """The session as our end of it sees it."""
+    if isinstance(scene.near, OurCard):
+        return scene.near.program.status("far")
+    assert isinstance(scene.far, OurHub)
+    return next(row for row in scene.far.program.sessions(scene.far.hub) if row["user"] == "taro")
+
+
+def bulk(scene: Scene) -> None:
+    """Both ways, checked."""
+    near, far = scene.addresses
+    stream(scene.near.host, scene.far_host, far, seconds=0.0, least=BULK)
+    stream(scene.far_host, scene.near.host, near, seconds=0.0, least=BULK)
+
+
+def wait_udp(scene: Scene, wanted: bool, seconds: float) -> None:
+    until(lambda: our_row(scene)["udp"] is wanted, seconds=seconds, what=f"UDP {wanted}", step_s=0.3)
+
+
+@pytest.mark.parametrize("role", ["card", "client"])
+def test_frames_go_by_udp_and_by_tcp_while_udp_is_cut(net: Net, role: str) -> None:
+    scene = Scene(net, role, UDP)
+    scene.joined()
+    for end in (scene.far, scene.near):
+        wait_carried(end, UDP)
+
+    def counted() -> tuple[int, int, int]:
+        row = our_row(scene)
+        return row["udp_frames_in"], row["udp_frames_out"], row["tls_writes"]
+
+    before = counted()
+    scene.near.host.run(["ping", "-n", "-q", f"-c{PINGS}", "-i0.1", scene.addresses[1]])
+    frames_in, frames_out, writes = (now - then for now, then in zip(counted(), before, strict=True))
+    assert min(frames_in, frames_out) >= PINGS
+    assert writes == 0
+
+    bulk(scene)
+    frames_in, frames_out, writes = (now - then for now, then in zip(counted(), before, strict=True))
+    assert min(frames_in, frames_out) > BULK // 1400
+    assert writes == 0  # the hub made each end of the stream send segments that fit
+
+    with without_udp(scene):
+        wait_udp(scene, False, NOTICE_S)
+        scene.passes(NOTICE_S)
+        before = counted()
+        bulk(scene)
+        frames_in, frames_out, writes = (now - then for now, then in zip(counted(), before, strict=True))
+        assert (frames_in, frames_out) == (0, 0)
+        assert writes > 0
+
+    for end in (scene.far, scene.near):
+        wait_carried(end, UDP)
+    before = counted()
+    scene.near.host.run(["ping", "-n", "-q", f"-c{PINGS}", "-i0.1", scene.addresses[1]])
+    assert counted()[2] == before[2]
+    assert our_row(scene)["logins"] == 1 if role == "card" else our_row(scene)["session"] == "SID-TARO-1"
+    scene.ends()
