@@ -41,7 +41,7 @@ class World:
         self.now = 1000.0
         self.loop = Loop(lambda: self.now)
         self.outbox = Outbox()
-        self.sessions = Sessions(self.loop, Limits(queue_bytes=64 * 1024), self.outbox, lambda _message: None)
+        self.sessions = Sessions(self.loop, Limits(queue_bytes=64 * 1024), self.outbox, lambda _message: True)
         self.hub: VirtualHub = self.sessions.put_hub(HubPut("LAN"))
         self.ports = CascadePorts(self.loop, self.sessions)
         self.loop.at_turn_end(self.outbox.flush)

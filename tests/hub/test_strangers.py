@@ -127,7 +127,7 @@ def test_a_kind_of_login_that_no_network_may_use_is_refused_first_of_all(
     """Before control, and before anything else is looked at: hub, version, mode."""
     for login in ({}, {"monitor_mode": True}, {"extension": 9, "extension_oldest": 9}):
         lane = stranger.dial()
-        pack = Login("nowhere", "x" * 255, kind, **login).to_pack(b"")  # type: ignore[arg-type]
+        pack = Login("nowhere", "x" * 255, kind, **login).to_pack(b"")
         assert lane.pack(pack).get_int("error") == 7
         lane.until(lambda lane=lane: lane.ended, "the end")  # type: ignore[misc]
         assert lane.ended == "close_notify"

@@ -217,8 +217,9 @@ class FrontDoor:
 
     def close(self) -> None:
         """Nobody else gets in, and who is at the door is sent away."""
-        for one in [*self.callers(), *self.tools]:
-            one.connection.close("the hub stops")
+        connections = [one.connection for one in self.callers()] + [one.connection for one in self.tools]
+        for connection in connections:
+            connection.close("the hub stops")
 
     @property
     def _now(self) -> float:
