@@ -424,19 +424,15 @@ class OurCascade(Near):
 
 def read_status(items: dict[str, str]) -> Carried | None:
     """From the items that vpncmd prints of a session, at either end; None while there is no session."""
-
-    def item(*words: str) -> str:
-        return next((value for name, value in items.items() if all(word in name for word in words)), "")
-
-    if not items:
+    if "Number of TCP Connections" not in items:
         return None
-    cipher = item("Encryption")
+    cipher = items.get("Encryption", "")
     return Carried(
-        connections=sum(map(int, re.findall(r"\d+", item("Number of", "TCP")))) or 1,
-        half="Yes" in item("Half Duplex"),
-        compress=not item("Compression").startswith(("No", "0")),
-        udp="Yes" in item("UDP Acceleration is Active"),
-        tls="" if not cipher else "TLSv1.3" if "TLS_" in cipher else "TLSv1.2",
+        connections=int(items["Number of TCP Connections"]),
+        half=items["Half Duplex TCP Connection Mode"].startswith("Yes"),
+        compress=items["Use of Compression"].startswith("Yes"),
+        udp=items.get("UDP Acceleration is Active", "").startswith("Yes"),
+        tls=("TLSv1.3" if "TLS_" in cipher else "TLSv1.2") if cipher.startswith("Enabled") else "",
     )
 
 
