@@ -20,14 +20,12 @@ from ukihashi.hub.throttle import FAILURES
 from ukihashi.store import authorities, groups, hubs, invites, rules, users
 from ukihashi.store.db import Database
 from ukihashi.store.users import User
-from ukihashi.switch.rules import HubRules
 from ukihashi.wire.constants import Code
 from ukihashi.wire.policy import ADMINISTRATOR, DEFAULT, Policy
 
 CHALLENGE = bytes(range(20))
 TOKEN = "0123456789abcdefABCDEF"
 QUICK = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-OFFICIAL = "SoftEther VPN Client Developer Edition"
 
 
 class Door:
@@ -173,22 +171,6 @@ def test_a_group_that_may_not_enter(door: Door) -> None:
     group = groups.create(door.database, door.hub, "Out", policy=Policy(access=False))
     door.put("hanako", group_id=group.id)
     assert door.code(by_hash()) == Code.ACCESS_DENIED
-
-
-@pytest.mark.parametrize(
-    ("given", "code"),
-    [
-        ({"client": OFFICIAL, "client_build": 9000, "client_id": 5}, Code.NONE),
-        ({"client": OFFICIAL, "client_build": 8999, "client_id": 5}, Code.VERSION_INVALID),
-        ({"client": OFFICIAL, "client_build": 9000, "client_id": 4}, Code.CLIENT_ID_REQUIRED),
-        ({"client": "SoftEther VPN Server (Cascade Mode)"}, Code.NONE),  # of clients alone
-        ({"client": "ukihashi client", "extension": 1}, Code.NONE),  # our own card
-    ],
-)
-def test_rules_about_official_clients(door: Door, given: dict[str, Any], code: int) -> None:
-    door.set_hub(rules=HubRules(least_client_build=9000, required_client_id=5))
-    assert door.code(by_hash(**given)) == code
-    assert door.code(by_hash(password="wrong", **given)) == Code.AUTH_FAILED
 
 
 def test_an_empty_password_lets_nobody_in(door: Door) -> None:

@@ -195,7 +195,6 @@ class Caller:
                 client=login.client,
                 client_version=login.client_version,
                 client_build=login.client_build,
-                client_id=login.client_id,
                 extension=login.extension,
             ),
             lambda answer: self._let_in(login, extension, answer),

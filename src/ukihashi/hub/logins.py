@@ -187,7 +187,7 @@ class Logins:
             code, reason = await self._prove(asked, hub, known)
             if code:
                 return Verdict(code, reason)
-        code, reason = self._may(asked, hub, subject)
+        code, reason = self._may(subject)
         return Verdict(code, reason, hub, subject)
 
     async def _prove(self, asked: LoginAsked, hub: Hub, known: Known) -> tuple[int, str]:
@@ -222,16 +222,11 @@ class Logins:
         kept = hmac.compare_digest(subject.sha0 or self._nobody, given)
         return "" if chosen or kept else "wrong password"
 
-    def _may(self, asked: LoginAsked, hub: Hub, subject: Subject) -> tuple[int, str]:
-        """What the hub and the user's policy say, of one who has proven to be that user."""
+    def _may(self, subject: Subject) -> tuple[int, str]:
+        """Whether one who has proven to be that user may enter now; what the hub has room for is the worker's."""
         now, user = self._clock(), subject.user
         if subject.sha0 and hmac.compare_digest(subject.sha0, _hashed(subject.name, "")):
             return Code.NULL_PASSWORD_LOCAL_ONLY, "the password is empty"
-        if not asked.extension and "client" in asked.client.casefold():
-            if asked.client_build < hub.rules.least_client_build:
-                return Code.VERSION_INVALID, f"build {asked.client_build} is older than the hub wants"
-            if hub.rules.required_client_id and asked.client_id != hub.rules.required_client_id:
-                return Code.CLIENT_ID_REQUIRED, f"client id {asked.client_id} is not the one that the hub wants"
         if not subject.policy.access:
             return Code.ACCESS_DENIED, "the policy forbids logins"
         if user is not None and user.expired(now):

@@ -43,7 +43,6 @@ class LoginAsked(Message, frozen=True):
     client: str = ""  # product string
     client_version: int = 0
     client_build: int = 0
-    client_id: int = 0
     extension: int = 0  # highest ukihashi version offered; 0 = a standard peer
 
 
