@@ -515,7 +515,7 @@ def test_groups(run: Run) -> None:
         assert column(await house.good("EnumUser", s_HubName="LAN"), "DenyAccess") == [1]
         assert (await house.good("GetGroup", **staff)).get_int("policy:Access", 7) == 0
         await house.good("DeleteGroup", **staff)
-        assert await house.code("GetGroup", **staff) == Code.GROUP_NOT_FOUND
+        assert await house.code("GetGroup", **staff) == Code.OBJECT_NOT_FOUND
 
     run(test)
 
@@ -574,7 +574,7 @@ def test_tables(run: Run) -> None:
 def test_connections(run: Run) -> None:
     async def test(house: House) -> None:
         house.live.rows["connections"] = [
-            {"name": "CID-1", "peer": PEER, "since": NOW - 5, "kind": "admin", "client": "Tool"}
+            {"connection": "CID-1", "peer": PEER, "since": NOW - 5, "kind": "admin", "client": "Tool"}
         ]
         listed = await house.good("EnumConnection")
         assert (column(listed, "Name"), column(listed, "Type"), column(listed, "Port")) == (["CID-1"], [5], [50000])

@@ -15,7 +15,7 @@ from ukihashi.store import cascades
 from ukihashi.store.cascades import Cascade
 from ukihashi.wire import rpc_structs as s
 from ukihashi.wire.constants import DIGEST_LENGTH, AuthType, Code
-from ukihashi.wire.policy import DEFAULT, WIRE
+from ukihashi.wire.policy import DEFAULT, WIRE, Policy
 from ukihashi.wire.rpc import POLICY, Values
 
 METHODS: Final = {  # by kind of login
@@ -69,7 +69,7 @@ class _Links:
             password=options.pop("login.password", ""),
             password_hash=hashed,
             options=options,
-            policy=_policy(given),
+            policy=_policy(given, DEFAULT),
             offline=True,
         )
         return await self.get(caller, given)
@@ -88,7 +88,7 @@ class _Links:
             hub=given["HubName_Ex"],
             password_hash=hashed,
             options=options,
-            policy=_policy(given),
+            policy=_policy(given, known.policy or DEFAULT),
         )
         return await self.get(caller, given)
 
@@ -243,9 +243,11 @@ def _options(given: Values) -> tuple[dict[str, Any], str]:
     return options, hashed.hex() if method == "password" and len(hashed) == DIGEST_LENGTH and any(hashed) else ""
 
 
-def _policy(given: Values) -> dict[str, Any]:
-    policy = given[POLICY]
-    return {} if policy is None else {name: getattr(policy, name) for name in WIRE}
+def _policy(given: Values, known: Policy) -> dict[str, Any]:
+    """What is to change; whether logins are allowed says nothing here."""
+    wanted = known if given[POLICY] is None else given[POLICY]
+    changed = {name: getattr(wanted, name) for name in WIRE if getattr(wanted, name) != getattr(known, name)}
+    return {name: value for name, value in changed.items() if name != "access"}
 
 
 def _certificate(certificate: bytes, key: bytes) -> dict[str, str]:

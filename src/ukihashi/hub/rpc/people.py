@@ -125,8 +125,8 @@ class _People:
         return user
 
     async def _check_group(self, hub: Hub, given: Values) -> None:
-        if given["GroupName"]:
-            await self._find_group(hub, given["GroupName"])
+        if given["GroupName"] and await self._backing.storage.read(groups.find, hub, given["GroupName"]) is None:
+            raise refused(Code.GROUP_NOT_FOUND)
 
     # -- groups ---------------------------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class _People:
     async def _find_group(self, hub: Hub, name: str) -> Group:
         group = await self._backing.storage.read(groups.find, hub, name)
         if group is None:
-            raise refused(Code.GROUP_NOT_FOUND)
+            raise refused(Code.OBJECT_NOT_FOUND)
         return group
 
 

@@ -17,7 +17,7 @@ from ukihashi.wire.rpc import POLICY, Values
 
 ESTABLISHED: Final = 3  # `SessionStatus`
 RETRYING: Final = 4
-KINDS: Final = {"opening": 1, "tunnel": 2, "additional": 3, "admin": 5, "hubs": 6, "password": 7}  # of connections
+KINDS: Final = {"opening": 1, "login": 2, "additional": 3, "admin": 5, "password": 7}  # of connections
 
 
 def methods(backing: Backing) -> list[Method]:
@@ -205,12 +205,12 @@ class _Sessions:
     async def end_connection(self, caller: Caller, given: Values) -> Values:  # noqa: ARG002 - part of Handler
         """End it in good order."""
         row = await self._find_connection(given["Name"])
-        await self._backing.live.ask_worker("end_connection", name=str(row["name"]))
+        await self._backing.live.ask_worker("end_connection", name=str(row["connection"]))
         return given
 
     async def _find_connection(self, name: str) -> Row:
         for row in await self._backing.live.ask_worker("connections"):
-            if name_key(str(row.get("name", ""))) == name_key(name):
+            if name_key(str(row.get("connection", ""))) == name_key(name):
                 return row
         raise refused(Code.OBJECT_NOT_FOUND)
 
@@ -243,7 +243,7 @@ def _session_row(row: Row) -> Values:
 def _connection_row(row: Row) -> Values:
     peer = str(row.get("peer", ""))
     return {
-        "Name": str(row.get("name", "")),
+        "Name": str(row.get("connection", "")),
         "Hostname": _host(peer),
         "Ip": _address(peer),
         "Port": int(peer.rpartition(":")[2] or 0) if peer.rpartition(":")[2].isdecimal() else 0,

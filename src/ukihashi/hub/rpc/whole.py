@@ -46,7 +46,11 @@ CAPS: Final[dict[str, int]] = {  # appendix C; what is not named here is not sup
     "b_support_hub_admin_option": 1,
     "b_support_read_log": 1,
     "b_support_cascade": 1,
-    "b_support_ac_list": 1,
+    "b_support_ac": 1,
+    "b_support_ipv6_ac": 1,
+    "b_support_check_tcp_state": 1,
+    "b_support_cascade_cert": 1,
+    "b_support_cascade_client_cert": 1,
     "b_support_ipv6_acl": 1,
     "b_support_vlan": 1,
     "b_is_softether": 1,
@@ -66,6 +70,7 @@ def methods(backing: Backing) -> list[Method]:
         Method("GetServerInfo", s.NOTHING, s.SERVER_INFO, whole.info, Right.ANY),
         Method("GetServerStatus", s.NOTHING, s.SERVER_STATUS, whole.status, Right.WHOLE),
         Method("GetCaps", s.NOTHING, CAPS_STRUCT, whole.caps, Right.ANY),
+        Method("Flush", s.TEST, s.TEST, whole.flush, Right.WHOLE),
         Method("GetKeep", s.NOTHING, s.KEEP, whole.keep, Right.WHOLE),
         Method("SetKeep", s.KEEP, s.KEEP, whole.set_keep, Right.WHOLE),
         Method("GetSysLog", s.NOTHING, s.SYSLOG, whole.syslog, Right.WHOLE),
@@ -144,6 +149,10 @@ class _Whole:
             "CapsList": [{"CapsName": name, "CapsValue": value} for name, value in CAPS.items()],
             **{f"caps_{name}": value for name, value in CAPS.items()},
         }
+
+    async def flush(self, caller: Caller, given: Values) -> Values:  # noqa: ARG002 - part of Handler
+        """Every change is on the disk before it is answered; so only the size is told."""
+        return {"IntValue": await self._backing.storage.read(lambda db: db.path.stat().st_size)}
 
     async def keep(self, caller: Caller, given: Values) -> Values:  # noqa: ARG002 - part of Handler
         """We keep no line open by calling strangers."""
