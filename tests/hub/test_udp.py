@@ -1,12 +1,12 @@
 """Ports for UDP acceleration in the worker's loop, over loopback."""
 
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
 
-from ukihashi.hub import udp
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import Loop
 from ukihashi.hub.udp import SavedUdp, UdpPort, UdpSockets
@@ -101,7 +101,7 @@ def test_the_range_and_the_descriptors_bound_how_many_there_are(world: World, mo
         ports.append(granted[0])
     assert 0 < len(ports) <= 20
     ports.pop().close()
-    monkeypatch.setattr(udp.resource, "getrlimit", lambda _which: (40, 40))
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (40, 40))
     assert world.sockets.grant(world.offer, local=HERE, peer=HERE, encrypted=True) is None
     for port in ports:
         port.close()
