@@ -504,14 +504,14 @@ def test_a_refusal_says_whether_the_password_may_be_kept(field: Field, join: Cal
 # -- what control is asked and told -----------------------------------------------------------------------------------
 
 
-def test_certificate_and_client_id_are_controls_to_judge(field: Field, join: Callable[..., Client]) -> None:
+def test_a_certificate_is_controls_to_judge(field: Field, join: Callable[..., Client]) -> None:
     client = Client(field)
     lane = client.dial()
-    login = Login("LAN", "a", 3, certificate=b"c" * 900, signature=b"s" * 512, client="x client", client_id=6)
+    login = Login("LAN", "a", 3, certificate=b"c" * 900, signature=b"s" * 512, client="x client")
     assert lane.pack(login.to_pack(b"")).get_int("error") == 0
     (asked,) = field.asked
     assert isinstance(asked, LoginAsked)
-    assert (asked.authtype, asked.certificate, asked.signature, asked.client_id) == (3, b"c" * 900, b"s" * 512, 6)
+    assert (asked.authtype, asked.certificate, asked.signature) == (3, b"c" * 900, b"s" * 512)
     assert len(asked.challenge) == 20
     client.close()
 
