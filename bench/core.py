@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from ukihashi.switch.access import Rule
 from ukihashi.switch.forward import Switch
+from ukihashi.switch.rules import HubRules, PortRules
 from ukihashi.units import PortId
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
+from ukihashi.wire.policy import Policy
 
 ROUNDS = 7
 SECONDS = 0.2  # of each round
@@ -28,22 +31,33 @@ found: dict[str, float] = {}  # what was measured -> frames a second of CPU
 
 def measure(name: str, frames: int, work: Callable[[], object]) -> None:
     """Repeat `work`, which handles `frames` frames, and print the rate."""
-    rates = []
+    compare([(name, frames, work)])
+
+
+def compare(cases: Sequence[tuple[str, int, Callable[[], object]]]) -> None:
+    """The same for several, in turn, and what each is beside the first: of one run, whatever else the machine does."""
+    rates: dict[str, list[float]] = {name: [] for name, _, _ in cases}
     for _ in range(rounds):
-        count, start = 0, time.process_time()
-        while time.process_time() - start < SECONDS:
-            for _ in range(10):
-                work()
-            count += 10 * frames
-        rates.append(count / (time.process_time() - start))
-    found[name] = statistics.median(rates)
-    spread = f"({min(rates) / 1e6:.2f}..{max(rates) / 1e6:.2f})"
-    print(f"{name:48} {found[name] / 1e6:8.2f} M frames/s {spread}", flush=True)
+        for name, frames, work in cases:
+            count, start = 0, time.process_time()
+            while time.process_time() - start < SECONDS:
+                for _ in range(10):
+                    work()
+                count += 10 * frames
+            rates[name].append(count / (time.process_time() - start))
+    base = rates[cases[0][0]]
+    for name, its in rates.items():
+        found[name] = statistics.median(its)
+        spread = f"({min(its) / 1e6:.2f}..{max(its) / 1e6:.2f})"
+        share = statistics.median(one / other for one, other in zip(its, base, strict=True))
+        ratio = f"  {share:5.2f} of the first" if its is not base else ""
+        print(f"{name:48} {found[name] / 1e6:8.2f} M frames/s {spread}{ratio}", flush=True)
 
 
 def frame(destination: bytes, source: bytes, length: int = 1514) -> bytes:
-    """An IPv4-typed frame."""
-    return destination + source + b"\x08\x00" + bytes(length - 14)
+    """A frame of TCP over IPv4."""
+    head = b"\x45\0" + (length - 14).to_bytes(2, "big") + b"\0\0\0\0\x40\6\0\0\x0a\0\0\1\x0a\0\0\2"
+    return (destination + source + b"\x08\x00" + head + b"\x30\x39\x14\x51" + bytes(length))[:length]
 
 
 def bench_decoder() -> None:
@@ -69,20 +83,46 @@ def bench_encoder() -> None:
 
 
 def bench_switch() -> None:
-    """Batches of 43 frames between learned stations, alternating ones, and floods."""
+    """Batches of 43 frames between learned stations, alternating ones, and floods; then with rules that are asked."""
+    plain = learned()
+    one, two = [frame(B, A)] * 43, [frame(B, A), frame(C, A)] * 21
+    flood, single = [frame(b"\xff" * 6, A)] * 43, [frame(B, A)]
+    compare(
+        [
+            ("switch, run to a known station", len(one), lambda: plain.forward(one, PortId(1), 1.0)),
+            ("switch, two known stations in turn", len(two), lambda: plain.forward(two, PortId(1), 1.0)),
+            ("switch, flood to two ports", len(flood), lambda: plain.forward(flood, PortId(1), 1.0)),
+            ("switch, batches of one frame", 1, lambda: plain.forward(single, PortId(1), 1.0)),
+        ]
+    )
+    cases = {
+        "no rules": PortRules(),
+        "a usual member": PortRules(confined=True),
+        "a filter": PortRules(policy=Policy(dhcp_no_server=True)),
+        "traffic limits": PortRules(policy=Policy(max_upload=1 << 31)),
+        "a VLAN": PortRules(policy=Policy(vlan_id=5)),
+    }
+    switches = {name: learned(rules) for name, rules in cases.items()}
+    switches["an access list"] = listed = learned()
+    listed.set_rules(HubRules(), [Rule(protocol=6, destination_ports=(25, 25))] * 10)
+    switches["a monitor beside"] = heard = learned()
+    heard.add_port(PortId(4), PortRules(monitor=True))
+    compare(
+        [
+            (f"switch, {name}", len(one), partial(switch.forward, one, PortId(1), 1.0))
+            for name, switch in switches.items()
+        ]
+    )
+
+
+def learned(rules: PortRules = PortRules()) -> Switch:  # noqa: B008 - a value
+    """A switch of three ports that knows their stations; the first two have these rules."""
     switch = Switch()
     for port in (1, 2, 3):
-        switch.add_port(PortId(port))
+        switch.add_port(PortId(port), rules if port < 3 else PortRules())
     for port, station in ((1, A), (2, B), (3, C)):
         switch.forward([frame(b"\xff" * 6, station)], PortId(port), 0.0)
-    one = [frame(B, A)] * 43
-    measure("switch, run to a known station", len(one), lambda: switch.forward(one, PortId(1), 1.0))
-    two = [frame(B, A), frame(C, A)] * 21
-    measure("switch, two known stations in turn", len(two), lambda: switch.forward(two, PortId(1), 1.0))
-    flood = [frame(b"\xff" * 6, A)] * 43
-    measure("switch, flood to two ports", len(flood), lambda: switch.forward(flood, PortId(1), 1.0))
-    single = [frame(B, A)]
-    measure("switch, batches of one frame", 1, lambda: switch.forward(single, PortId(1), 1.0))
+    return switch
 
 
 def main(argv: Sequence[str]) -> int:

@@ -49,7 +49,10 @@ class AccessList:
     def refuses(self, packet: Packet, entry: PortRules, leaves: PortRules | None = None) -> bool:
         """Is this frame to be dropped?"""
         for discard, tests in self._rules:
-            if all(test(packet, entry, leaves) for test in tests):
+            for test in tests:
+                if not test(packet, entry, leaves):
+                    break
+            else:
                 return discard
         return False
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ukihashi.ether import arp
-from ukihashi.ether.frame import ARP, BROADCAST, IPV4, IPV6, NO_MAC, VLAN, payload, vlan_id
+from ukihashi.ether.frame import ARP, BROADCAST, HEADER, IPV4, IPV6, NO_MAC, TAG, VLAN, payload, vlan_id
 from ukihashi.ether.packet import lease, parse
 from ukihashi.switch.access import AccessList, Rule
 from ukihashi.switch.ip_table import EXCLUSIVE_S, AddressRow, IpTable
@@ -30,7 +30,7 @@ _ARP_TYPE: Final = ARP.to_bytes(2, "big")
 _IPV4_TYPE: Final = IPV4.to_bytes(2, "big")
 _IPV6_TYPE: Final = IPV6.to_bytes(2, "big")
 _BOTH: Final = {IPV4: 8, IPV6: 32}  # bytes of both addresses
-_UNCACHED: Final = frozenset((_VLAN_TYPE, _ARP_TYPE))  # what decides lies behind the 14 bytes of the header
+_UNCACHED: Final = frozenset((_VLAN_TYPE, _ARP_TYPE))  # what decides lies behind the header
 _BRIDGES: Final = b"\x01\x80\xc2\0\0\0"
 _BPDU: Final = b"\x42\x42\x03\0\0"  # LLC and the protocol (802.1D, 9.3.1)
 
@@ -137,8 +137,9 @@ class Switch:
         window: slice | None = None  # and for this part of the frame, if there is one
         part = b""
         put: Put = _nowhere
+        size = entry.header
         for frame in frames:
-            head = frame[:14]
+            head = frame[:size]
             if head != last or (window is not None and frame[window] != part) or len(frame) > MAX_FRAME:
                 found = known.get(head) if len(frame) <= MAX_FRAME else None
                 window = None
@@ -157,7 +158,7 @@ class Switch:
                             entry.drops[reason] += 1
                             continue
                         found = self._way(out, entry, frame, target, now)
-                        if head[12:] in _UNCACHED or head[:6] == _BRIDGES:  # each is decided by itself
+                        if head[-2:] in _UNCACHED or head[:6] == _BRIDGES:  # each is decided by itself
                             found(frame)
                             continue
                         window = _window(head, flooded=target is None, exact=entry.is_exact)
@@ -172,12 +173,12 @@ class Switch:
 
     def _decided(self, frame: bytes, head: bytes, entry: Port, now: float) -> tuple[str, PortId | None]:
         """As `_decide`, or as it did a moment ago if nothing has changed since and it was a known station's frame."""
-        key = head + frame[_SENDERS.get(head[12:], _NOTHING)] if entry.is_exact else head
+        key = head + frame[_SENDERS[entry.header].get(head[-2:], _NOTHING)] if entry.is_exact else head
         memo = entry.memo.get(key)
         if memo is not None and memo[1] == self._changes and 0 <= now - memo[2] < MEMO_S and len(frame) <= MAX_FRAME:
             return "", memo[0]
         reason, target = self._decide(frame, entry, now)
-        if not reason and target is not None and head[12:] not in _UNCACHED:
+        if not reason and target is not None and head[-2:] not in _UNCACHED:
             if len(entry.memo) >= MEMO_MOST:
                 entry.memo.clear()
             entry.memo[key] = target, self._changes, now
@@ -329,17 +330,23 @@ def _nowhere(frame: bytes) -> None:
     """A frame for everybody, and nobody else is there."""
 
 
-# Of untagged IP frames, where the sender's address stands, and where both addresses stand.
-_SENDERS: Final = {_IPV4_TYPE: slice(26, 30), _IPV6_TYPE: slice(22, 38)}
 _NOTHING: Final = slice(0, 0)
-_PAIRS: Final = {_IPV4_TYPE: slice(26, 34), _IPV6_TYPE: slice(22, 54)}
+# Where the sender's address of IP stands, and where both addresses stand, by the header's length and its type.
+_SENDERS: Final = {
+    size: {_IPV4_TYPE: slice(size + 12, size + 16), _IPV6_TYPE: slice(size + 8, size + 24)}
+    for size in (HEADER, HEADER + TAG)
+}
+_PAIRS: Final = {
+    size: {_IPV4_TYPE: slice(size + 12, size + 20), _IPV6_TYPE: slice(size + 8, size + 40)}
+    for size in (HEADER, HEADER + TAG)
+}
 
 
 def _window(head: bytes, *, flooded: bool, exact: bool) -> slice | None:
     """What beside the header a decision is about: a flood counts by both addresses (18.4)."""
     if flooded:
-        return _PAIRS.get(head[12:])
-    return _SENDERS.get(head[12:]) if exact else None
+        return _PAIRS[len(head)].get(head[-2:])
+    return _SENDERS[len(head)].get(head[-2:]) if exact else None
 
 
 def _addresses(frame: bytes) -> bytes:

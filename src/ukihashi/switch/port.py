@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ukihashi.ether.frame import VLAN
+from ukihashi.ether.frame import HEADER, TAG, VLAN
 from ukihashi.ether.packet import NEIGHBOUR_ADVERTISEMENT, Packet, parse, target
 from ukihashi.switch import filters, reasons
 from ukihashi.switch.access import AccessList
@@ -42,6 +42,7 @@ class Port:
         self.memo: dict[bytes, tuple[PortId, int, float]] = {}  # what the switch decided lately: to, its changes, when
         self.storm: StormControl | None = None
         self.vlan = policy.vlan_id
+        self.header = HEADER + TAG if policy.vlan_id else HEADER  # bytes of its frames, as the hub sees them
         self.admit: Step | None = None
         self.deliver: Delivery | None = None
         self._chance = chance
