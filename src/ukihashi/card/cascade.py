@@ -1,12 +1,13 @@
 """A card whose interface is a port of a virtual hub: how a hub joins another one (a cascade).
 
 Two processes as of every card, but none has a right, a file or an interface: the hub's supervisor forks the first,
-which forks the second (`data.py`) before it begins. What to join comes from the hub's control process, and how it
+which forks the second (`data.py`) before all else. What to join comes from the hub's control process, and how it
 stands goes there (`config.cascade`). If one of the two ends, so does the other; the supervisor starts both anew.
 """
 
 import asyncio
 import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -33,6 +34,7 @@ from ukihashi.net.route_watch import RouteWatch
 from ukihashi.tap.frame_pipe import Cable, FramePipe
 
 PRODUCT: Final = f"ukihashi hub {__version__} (bridge)"  # "bridge" alone makes the other hub take us for one (T18)
+LATE_MODULES: Final = ("pyroute2", "pyroute2.iproute.linux", "ukihashi.card.credentials")
 LOOK_S: Final = 1.0  # between two looks at what changes without a word, as the number of connections
 
 # Of a card's status, what a cascade tells.
@@ -58,14 +60,21 @@ class Start(Protocol):
     def control(self) -> socket.socket:
         """SEQPACKET to the hub's control process."""
 
+    @property
+    def give_up(self) -> Callable[[], None]:
+        """Give up all rights."""
+
 
 def live(start: Start) -> int:
-    """The life of both processes, in one that has given up its rights; the exit status. Raises: UkihashiError."""
+    """The life of both processes; the exit status. Raises: UkihashiError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     cable = FramePipe(start.cable.detach(), start.name)
     process = _forked(start, ours, theirs, cable)
     theirs.close()
     ours.setblocking(False)
+    for name in LATE_MODULES:  # their files may be unreadable afterwards
+        importlib.import_module(name)
+    start.give_up()
     return asyncio.run(_join(start, cable, process, ours))
 
 
@@ -196,7 +205,7 @@ class Cascade(Card):
 
     async def stay(self, cable: Cable) -> None:
         """Join and stay joined until told to leave. Raises: EnvironmentLacks: the other process has ended."""
-        tasks = {asyncio.create_task(self._keep(cable)), asyncio.create_task(self._report())}
+        tasks = {asyncio.create_task(self._keep(cable)), asyncio.create_task(self._keep_told())}
         leave = asyncio.create_task(self._leave.wait())
         done, _ = await asyncio.wait({leave, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in (leave, *tasks):
@@ -207,7 +216,7 @@ class Cascade(Card):
         if self._child is None or not self._child.alive:
             raise EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more"))
 
-    async def _report(self) -> None:
+    async def _keep_told(self) -> None:
         last: Told | None = None
         while True:
             with contextlib.suppress(TimeoutError):

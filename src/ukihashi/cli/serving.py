@@ -44,7 +44,6 @@ from ukihashi.web.serve import serve
 HTTPS: Final = 443
 LATE_MODULES: Final = (  # what libraries import by name, or only when they come to it
     "anyio._backends._asyncio",
-    "ukihashi.card.credentials",
     "linecache",
     "stringprep",
     "uvicorn.lifespan.off",

@@ -1,8 +1,9 @@
 """Cascades, the supervisor's side: one process for each, started at control's wish, started again when it ends.
 
-The process is a card's (`card/cascade.py`) without any right. What it needs comes and goes by two descriptors: a cable,
-whose other end is the worker's, and a link, whose other end is control's. Nothing of what it says is read here but the
-sentence with which it ends. Our copies of those other ends go to a worker or a control that was started anew.
+The process is a card's (`card/cascade.py`) without any right once it has read its modules. What it needs comes and goes
+by two descriptors: a cable, whose other end is the worker's, and a link, whose other end is control's. Nothing of what
+it says is read here but the sentence with which it ends. Our copies of those other ends go to a worker or a control
+that was started anew.
 """
 
 import contextlib
@@ -122,8 +123,9 @@ class CascadeChildren:
         ours.setblocking(False)
         entry.cable, its_cable = frame_pipe()
         entry.link, its_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        start = CascadeStart(f"{entry.wanted.hub}/{entry.wanted.name}", its_cable, its_link)
-        entry.child = fork("cascade", ours, theirs, partial(self._live, os.getpid(), (ours, theirs), start))
+        give_up = partial(self._give_up, os.getpid())
+        start = CascadeStart(f"{entry.wanted.hub}/{entry.wanted.name}", its_cable, its_link, give_up)
+        entry.child = fork("cascade", ours, theirs, partial(self._live, (ours, theirs), start))
         for sock in (theirs, its_cable, its_link):
             sock.close()
         entry.started = time.monotonic()
@@ -131,13 +133,15 @@ class CascadeChildren:
         self._house.send("worker", entry.wanted, [entry.cable.fileno()])
         self._give_link(entry)
 
-    def _live(self, parent: int, link: tuple[socket.socket, socket.socket], start: CascadeStart) -> int:
+    def _live(self, link: tuple[socket.socket, socket.socket], start: CascadeStart) -> int:
         assert self._life is not None
         link[0].close()
         self._house.keep_only(link[1], start.cable, start.control)
+        return self._life(start)
+
+    def _give_up(self, parent: int) -> None:
         drop(identity(self._user))
         die_with(parent, signal.SIGTERM)
-        return self._life(start)
 
     def _end(self, entry: _Entry) -> None:
         child, entry.child = entry.child, None

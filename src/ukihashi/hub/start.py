@@ -31,6 +31,7 @@ class CascadeStart:
     name: str  # "HUB/CASCADE"
     cable: socket.socket  # SEQPACKET: frames (`tap.frame_pipe`)
     control: socket.socket  # SEQPACKET: what to join, and how it stands (`config.cascade`)
+    give_up: Callable[[], None]  # all rights; to be called before a byte is read
 
 
 @dataclass(frozen=True, slots=True)
