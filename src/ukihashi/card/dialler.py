@@ -208,6 +208,7 @@ class Card:
 
     def _heed(self, new: Reloaded, applied: lan.Applied) -> None:
         self._fresh_login |= new.fresh_login or new.config.standard != self._config.standard
+        self._fresh_login |= applied.redial and new.config.standard.udp_acceleration  # its socket has the old mark
         self._config = config = new.config
         self._redial.pace = config.times.redial
         if self._child is not None:
