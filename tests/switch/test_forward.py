@@ -188,7 +188,7 @@ def test_it_does_what_a_slow_obvious_switch_does(
     ports = dict(zip((P1, P2, P3, P4), rules, strict=True))
     fast, slow, now = Switch(limit=limit), Naive(ports, limit), 0.0
     if limit < 100:
-        slow.note = lambda *_: ""  # type: ignore[assignment, method-assign]  # whose addresses go is test_ip_table's
+        slow.note = lambda *_: ""  # type: ignore[method-assign]  # whose addresses go is test_ip_table's
         ports = slow.ports = {
             port: PortRules(is_hub_port=its.is_hub_port, monitor=its.monitor) for port, its in ports.items()
         }

@@ -88,7 +88,7 @@ def test_the_table_is_bounded_and_strangers_share_what_is_left() -> None:
 
 def stormy(**rules: bool) -> Switch:
     hub = Switch()
-    hub.add_port(P1, PortRules(policy=Policy(**rules)))  # type: ignore[arg-type]
+    hub.add_port(P1, PortRules(policy=Policy(**rules)))
     hub.add_port(P2)
     return hub
 

@@ -39,4 +39,5 @@ class Shares:
         held = [len(keys) for keys in self._of.values() if keys]
         if self.count(port) >= limit // max(1, len(held) + (not self.count(port))):
             return None
-        return next(reversed(max(self._of.values(), key=len)))
+        most = max(self._of, key=self.count)
+        return next(reversed(self._of[most]))
