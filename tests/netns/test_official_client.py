@@ -66,3 +66,50 @@ def test_over_ipv6_with_the_password_itself(net: Net) -> None:
     (row,) = hub.sessions()
     assert row["peer"].startswith(f"[{other.ipv6}]:")
     client.disconnect("v1")
+
+
+@pytest.mark.parametrize("encrypted", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_everything_it_can_ask_for_at_once_outlives_an_upgrade(net: Net, encrypted: bool) -> None:
+    """Eight connections in half duplex, compressed, and without TLS where the hub's option allows it."""
+    machine, other = net.lan("hub", "b")
+    hub = Hub(machine)
+    hub.configure({"standard": {"allow_plaintext": True}})
+    hub.start()
+    made = json.loads(hub.run("hub", "user", "create", "taro", "--hub", "LAN", "--json"))
+    client = peers.Client(other)
+    client.start()
+    network = json.loads(hub.run("hub", "list", "--json"))["subnet4"].rpartition(".")[0]
+    client.create_account(
+        "v1",
+        server=machine.ipv4,
+        port=443,
+        hub="LAN",
+        user="taro",
+        password=made["password"],
+        cidrs=[f"{network}.200/24"],
+        max_tcp=8,
+        half=True,
+        compress=True,
+    )
+    if not encrypted:
+        client.say("AccountEncryptDisable v1")
+    client.connect("v1")
+
+    def row_of() -> dict[str, object]:
+        (one,) = hub.sessions()
+        return one
+
+    machine.pings(f"{network}.200", seconds=30)
+    until(lambda: row_of()["connections"] == 8, seconds=30, what="eight connections")
+    other.pings(f"{network}.1", seconds=10)
+    before = row_of()
+    assert (before["half_duplex"], before["compression"], before["encrypted"]) == (True, True, encrypted)
+    hub.run("hub", "upgrade")
+    other.pings(f"{network}.1", seconds=30)
+    machine.pings(f"{network}.200", seconds=10)
+    until(lambda: row_of()["connections"] == 8, seconds=40, what="eight connections again")
+    kept = ("session", "since", "half_duplex", "compression", "encrypted", "node", "max_connections")
+    assert [row_of()[key] for key in kept] == [before[key] for key in kept]
+    assert row_of()["drops"].get("inflate", 0) == 0  # type: ignore[attr-defined]
+    client.disconnect("v1")
+    until(lambda: not hub.sessions(), seconds=40, what="the session's end")
