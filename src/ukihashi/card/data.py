@@ -100,21 +100,31 @@ class DataProcess:
         self._poll.register(self._alarm.fd, READ)
 
     def run(self) -> None:
-        """Serve until told to stop or the dialler is gone; the hub has our goodbye then."""
+        """Serve until told to stop or the dialler is gone; the hub has our goodbye then.
+
+        Raises: EnvironmentLacks: the TAP was removed. The hub has our goodbye then, too.
+        """
         self._tell(Ready())
+        gone: EnvironmentLacks | None = None
         try:
             while self._running:
                 self._turn()
         except _ToldToEnd:
             pass
+        except EnvironmentLacks as error:
+            gone = error
         if self._tunnel is not None:
             self._tunnel.leave()
         self._finish_all()
+        self._tunnel = None
+        self._watch()  # the TAP no more
         last = clock() + 2 * LINGER
         while self._goodbyes and clock() < last:
             self._turn()
         self._alarm.close()
         self._poll.close()
+        if gone is not None:
+            raise gone
 
     def _turn(self) -> None:
         for fd, mask in self._poll.poll(self._patience(clock())):
