@@ -1,5 +1,6 @@
 """`hub upgrade` with real processes: who stays, who goes on, and what happens when it can't be."""
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import pytest
 import trustme
 from tests.hub.processes import DEADLINE, Supervised, children, is_alive
 
+from ukihashi.hub.handover import FORM
 from ukihashi.tap import netlink
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
 from ukihashi.wire.extension import Resume
@@ -117,6 +119,12 @@ def test_a_host_port_never_goes_down(launch: Launch, until: Until) -> None:
     assert not netlink.exists(name)
 
 
+def says(form: int, pin: str) -> list[str]:
+    """A program that says this of itself."""
+    words = json.dumps({"version": "9", "form": form, "pin": pin})
+    return [sys.executable, "-c", f"print({words!r})"]
+
+
 @pytest.mark.parametrize(
     ("program", "told"),
     [
@@ -124,8 +132,8 @@ def test_a_host_port_never_goes_down(launch: Launch, until: Until) -> None:
         ([sys.executable, "-c", "this is no Python"], "SyntaxError: invalid syntax"),
         (["/nonexistent/python"], "No such file or directory"),
         ([sys.executable, "-c", "pass"], "can't take over"),  # says nothing of itself
-        ([sys.executable, "-c", 'print(\'{"version": "9", "form": 2, "pin": ""}\')'], "version 9 can't take over"),
-        ([sys.executable, "-c", 'print(\'{"version": "9", "form": 1, "pin": "00ff"}\')'], "to 00:FF"),
+        (says(FORM + 1, ""), "version 9 can't take over"),
+        (says(FORM, "00ff"), "to 00:FF"),
     ],
 )
 def test_a_program_that_can_not_take_over_is_refused_with_its_words(
