@@ -8,7 +8,7 @@ that time.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from pathlib import Path
@@ -17,13 +17,21 @@ from typing import Any, Final, NamedTuple
 from lab import peers
 from lab.matrix import Variant
 from lab.net import Host, LabError
+from lab.plain import Plain, Seat
 from lab.ukihashi import Card, Hub
 from lab.wait import until
-from ukihashi.wire.constants import Code, sentence
+from ukihashi.wire.constants import Code
 
 TIMEOUT_S: Final = 5
 UP_S: Final = 45.0  # until a session is carried as wanted: seven more connections, 1 s apart; UDP is stable after 10 s
 USER: Final = "taro"
+GUEST: Final = "guest"
+SAID: Final[Mapping[int, str]] = {  # by our card, of refusals
+    Code.AUTH_FAILED: "the name or the password is wrong",
+    Code.HUB_NOT_FOUND: "there is no virtual hub",
+    Code.ACCESS_DENIED: "this user may not enter now",
+    Code.HUB_IS_BUSY: "full",
+}
 TLS12_SUITE: Final = "ECDHE-RSA-AES128-GCM-SHA256"
 TLS13_SUITE: Final = "TLS_AES_128_GCM_SHA256"
 
@@ -90,9 +98,24 @@ class Far(ABC):
     def restart(self) -> None:
         """End in order, and serve again."""
 
+    def fill(self) -> None:
+        """No room for another session: a guest has the only place."""
+        self.add_guest()
+        self._seat = Seat(Plain(self.host, self.host.ipv4, hub=self.hub, user=GUEST))
+        self.limit(1)
+
+    def make_room(self) -> None:
+        """There is room again."""
+        self.limit(0)
+        self._seat.close()
+
     @abstractmethod
-    def fill(self, full: bool) -> None:
-        """No room for another session, or room again."""
+    def add_guest(self) -> None:
+        """An anonymous user."""
+
+    @abstractmethod
+    def limit(self, sessions: int) -> None:
+        """So many may be there at once; 0 = any number."""
 
     @abstractmethod
     def deny(self, denied: bool) -> None:
@@ -129,10 +152,11 @@ class OurHub(Far):
         self.program.stop()
         self.program.start()
 
-    def fill(self, full: bool) -> None:
-        self.program.tell("hub_set", name=self.hub, max_sessions=1 if full else 0)
-        if full:
-            self.program.tell("user_create", name="other", hub=self.hub, anonymous=True)
+    def add_guest(self) -> None:
+        self.program.tell("user_create", name=GUEST, hub=self.hub, anonymous=True)
+
+    def limit(self, sessions: int) -> None:
+        self.program.tell("hub_set", name=self.hub, max_sessions=sessions)
 
     def deny(self, denied: bool) -> None:
         self.program.set_policy(USER, {"Access": not denied}, hub=self.hub)
@@ -172,8 +196,11 @@ class RealServer(Far):
         self.host.add_address("tap_far", self.inside)
         self.host.ip("link set tap_far up")
 
-    def fill(self, full: bool) -> None:
-        self.program.say(f"Hub {self.hub}", f"SetMaxSession {1 if full else 0}")  # the bridge is one
+    def add_guest(self) -> None:
+        self.program.create_user(self.hub, GUEST)
+
+    def limit(self, sessions: int) -> None:
+        self.program.say(f"Hub {self.hub}", f"SetMaxSession {sessions}")
 
     def deny(self, denied: bool) -> None:
         self.program.set_policy(self.hub, USER, {"Access": not denied})
@@ -301,7 +328,7 @@ class OurCard(Near):
         done = self.program.ask("card", "up", "no", timeout_s=UP_S)
         if done.returncode == 0:
             self.program.leave("no")
-        return next((code for code in Code if sentence(code)[:30] in done.stderr), 0)
+        return next((code for code, words in SAID.items() if words in done.stderr), 0)
 
     def leave(self) -> None:
         self.program.leave("far")

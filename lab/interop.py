@@ -131,7 +131,7 @@ def _refusal(scene: Scene, trouble: Trouble) -> list[str]:
     elif trouble.name == "unknown":
         login = replace(login, hub="NOSUCH")
     elif trouble.name == "full":
-        far.fill(True)
+        far.fill()
     else:
         far.deny(True)
     if (code := near.refused(login)) != trouble.code:
@@ -139,7 +139,7 @@ def _refusal(scene: Scene, trouble: Trouble) -> list[str]:
     if far.carried() is not None:
         raise LabError("refused, and a session is there")
     if trouble.name == "full":
-        far.fill(False)
+        far.make_room()
     elif trouble.name == "policy":
         far.deny(False)
     pause(1.2)  # one login a second at a real server

@@ -198,8 +198,8 @@ class Server(_Program):
         return self.items(f"Hub {hub}", f"CascadeStatusGet {name}", check=False)
 
     def session(self, hub: str, name: str) -> dict[str, str]:
-        """SessionGet: what the server knows of one session."""
-        return self.items(f"Hub {hub}", f"SessionGet {name}")
+        """SessionGet: what the server knows of one session; empty if it is gone."""
+        return self.items(f"Hub {hub}", f"SessionGet {name}", check=False)
 
     def bridge(self, hub: str, device: str, *, cidrs: Sequence[str] = ()) -> str:
         """A TAP on the server's host that is a port of `hub`; gives its interface name (`tap_DEVICE`)."""

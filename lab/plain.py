@@ -12,6 +12,7 @@ seconds. Everything is ended with close_notify (protocol section 22, trap T1).
 import secrets
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Self, TypeVar
@@ -248,6 +249,26 @@ class Plain:
         if time.monotonic() - self._said >= KEEPALIVE_S and not link.ended:
             link.write(encode_keepalive(secrets.token_bytes(secrets.randbelow(100))))
             self._said = time.monotonic()
+
+
+class Seat:
+    """A member that stays: a thread keeps its session alive until `close`."""
+
+    def __init__(self, member: Plain) -> None:
+        self._member = member
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._stay, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Leave."""
+        self._end.set()
+        self._thread.join(5.0)
+        self._member.close()
+
+    def _stay(self) -> None:
+        while not self._end.wait(0.5):
+            self._member.pump()
 
 
 def turn(clients: Iterable[Plain], seconds: float) -> None:
