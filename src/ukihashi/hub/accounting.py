@@ -116,17 +116,24 @@ class Accounting:
         while True:
             await self._came.wait()
             await self._sleep(WRITE_S)
-            await self.write()
+            await _come_what_may(self.write())
 
     async def _check_on(self) -> None:
         while True:
             await self._sleep(CHECK_S)
-            await self.check()
+            await _come_what_may(self.check())
 
     async def _end(self, whose: list[tuple[Hub, list[str]]], reason: str, event: str) -> None:
         for hub, names in whose:
             if ended := await end_sessions(self._live, hub, names, reason):
                 _log.warning(event, hub=hub.name, users=names, sessions=ended)
+
+
+async def _come_what_may(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except Exception:  # noqa: BLE001 - the worker may say anything; what can't be counted must not end the hub
+        await _log.aexception("internal_error")
 
 
 def _count(db: Database, gathered: dict[tuple[str, str], _Sum], now: float) -> list[tuple[Hub, list[str]]]:
