@@ -16,9 +16,11 @@ from ukihashi.session.udp_path import UdpPath, Where
 from ukihashi.wire.udp import MAX_DATAGRAM
 
 BATCH: Final = 64  # datagrams of one read; whoever floods one socket waits behind all others after so many
-BUFFER: Final = 1 << 20  # bytes each way; the kernel gives at most net.core.rmem_max and wmem_max
+BUFFER: Final = 1 << 20  # bytes each way; without CAP_NET_ADMIN at most net.core.rmem_max and wmem_max
 
-_SO_MARK: Final = 36  # asm-generic/socket.h; Python has no names for these
+_SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h; Python has no names for these
+_SO_RCVBUFFORCE: Final = 33
+_SO_MARK: Final = 36
 _SO_MEMINFO: Final = 55
 _DROPS: Final = 8  # place in what SO_MEMINFO gives: SK_MEMINFO_DROPS of sock_diag(7)
 _IP_MTU_DISCOVER: Final = 10
@@ -36,8 +38,11 @@ def open_udp(where: Where, *, mark: int = 0) -> socket.socket:
     try:
         if mark:
             sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+        for forced, polite in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, forced, BUFFER)
+            except PermissionError:
+                sock.setsockopt(socket.SOL_SOCKET, polite, BUFFER)
         with suppress(OSError):
             if six:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
