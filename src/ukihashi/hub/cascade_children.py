@@ -48,11 +48,11 @@ class House(Protocol):
 @dataclass(eq=False)
 class _Entry:
     wanted: CascadeWanted
+    pause: float  # before the next start
     child: Child | None = None
     cable: socket.socket | None = None  # the worker's end
     link: socket.socket | None = None  # control's end
     started: float = 0.0
-    pause: float = FIRST_PAUSE_S
     due: float = 0.0  # when to start it, while there is no child
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class CascadeChildren:
                 name=wanted.name,
                 hub=wanted.hub,
             )
-        self._entries[wanted.cascade] = entry = _Entry(wanted)
+        self._entries[wanted.cascade] = entry = _Entry(wanted, FIRST_PAUSE_S)
         self._start(entry)
 
     def remove(self, cascade: int) -> None:
