@@ -58,7 +58,7 @@ FARM: Final = Struct(
 )
 BRIDGE_SUPPORT: Final = Struct("IsBridgeSupportedOs b, IsWinPcapNeeded b")
 LOG_FILES: Final = Struct("NumItem i", rows="LogFiles", columns="ServerName s, FilePath s, FileSize i, UpdatedTime t")
-LOG_PART: Final = Struct("ServerName s, FilePath s, Offset i, Buffer d")
+LOG_PART: Final = Struct("ServerName s, FilePath s, Offset i, Buffer d?")
 
 # -- virtual hubs -------------------------------------------------------------------------------------------------
 

@@ -234,7 +234,8 @@ class _Hubs:
     async def set_log(self, caller: Caller, given: Values) -> Values:  # noqa: ARG002 - part of Handler
         """What is so already may be asked for."""
         await self._backing.hub(given["HubName"])
-        if not given["SaveSecurityLog"] or given["SavePacketLog"]:
+        cycles = {given["SecurityLogSwitchType"], given["PacketLogSwitchType"]}
+        if not given["SaveSecurityLog"] or given["SavePacketLog"] or any(given["PacketLogConfig"]) or cycles != {DAILY}:
             raise not_ours(N_("this hub logs logins, sessions and changes always, and packets never"))
         return given
 

@@ -29,6 +29,7 @@ RETRY_S: Final = 10
 ESTABLISHED: Final = 3
 UP: Final = ("online", "suspect")  # states of a card
 HTTPS: Final = 443
+FIRST_USE: Final = "first-use"  # how an account trusts unless told otherwise
 
 
 def methods(backing: Backing) -> list[Method]:
@@ -55,7 +56,7 @@ class _Links:
         hub, name = await self._backing.hub(given["HubName_Ex"]), given["AccountName"]
         if await self._backing.storage.read(cascades.find, hub, name) is not None:
             raise refused(Code.LINK_ALREADY_EXISTS)
-        options, hashed = _options(given)
+        options, hashed = _options(given, FIRST_USE)
         options.pop("hub.host"), options.pop("hub.port")
         method = str(options.pop("login.method"))
         await self._backing.do(
@@ -77,7 +78,7 @@ class _Links:
     async def set(self, caller: Caller, given: Values) -> Values:
         """Everything of a cascade at once; one that is joined joins anew."""
         known = await self._find(given["HubName_Ex"], given["AccountName"])
-        options, hashed = _options(given)
+        options, hashed = _options(given, known.account.get("trust", {}).get("mode", FIRST_USE))
         if not given["UseEncrypt"]:
             raise not_ours(N_("a cascade of this hub is always encrypted"))
         if options["login.method"] == known.account.get("login", {}).get("method", "password") and not hashed:
@@ -107,7 +108,7 @@ class _Links:
         return {
             "HubName_Ex": given["HubName_Ex"],
             "Online": known.online,
-            "CheckServerCert": trust.get("mode", "first-use") != "first-use",
+            "CheckServerCert": trust.get("mode", FIRST_USE) != FIRST_USE,
             "AccountName": known.name,
             "Hostname": place["host"],
             "Port": place.get("port", HTTPS),
@@ -214,8 +215,12 @@ def _server(given: Values) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _options(given: Values) -> tuple[dict[str, Any], str]:
-    """The options of a card's account that a tool names, and a password's standard hash in hexadecimal."""
+def _options(given: Values, trusts: str) -> tuple[dict[str, Any], str]:
+    """The options of a card's account that a tool names, and a password's standard hash in hexadecimal.
+
+    Args:
+        trusts: how the account trusts so far, `trust.mode`.
+    """
     if given["ProxyType"]:
         raise not_ours(N_("a cascade of this hub takes no proxy"))
     host, port = parse_public(_server(given), HTTPS)
@@ -240,6 +245,10 @@ def _options(given: Values) -> tuple[dict[str, Any], str]:
         options["login.password"] = given["PlainPassword"]
     if given["CheckServerCert"] and given.get("ServerCert"):
         options |= {"trust.mode": "pin", "trust.pin": _pin(given["ServerCert"])}
+    elif given["CheckServerCert"] and trusts == FIRST_USE:
+        options["trust.mode"] = "ca"
+    elif not given["CheckServerCert"] and trusts != FIRST_USE:
+        options |= {"trust.mode": FIRST_USE, "trust.pin": None}
     return options, hashed.hex() if method == "password" and len(hashed) == DIGEST_LENGTH and any(hashed) else ""
 
 

@@ -47,7 +47,8 @@ class _Logs:
             raise refused(Code.NOT_ENOUGH_RIGHT)
         if path != WHOLE and (not hub or await self._backing.storage.read(hubs.find, hub) is None):
             raise refused(Code.OBJECT_NOT_FOUND)
-        return given | {"Buffer": self._text(hub)[offset:]}
+        rest = self._text(hub)[offset:]
+        return given | ({"Buffer": rest} if rest else {})  # a tool asks on until there is none
 
     def _text(self, hub: str) -> bytes:
         return self._backing.facts.log.text(hub)

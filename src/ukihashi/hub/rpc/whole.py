@@ -47,6 +47,7 @@ CAPS: Final[dict[str, int]] = {  # appendix C; what is not named here is not sup
     "b_support_read_log": 1,
     "b_support_cascade": 1,
     "b_support_ac": 1,
+    "b_support_ex_acl": 1,  # asked for by vpncmd before any rule about IPv6; delays and losses are refused all the same
     "b_support_ipv6_ac": 1,
     "b_support_check_tcp_state": 1,
     "b_support_cascade_cert": 1,
@@ -160,7 +161,7 @@ class _Whole:
 
     async def set_keep(self, caller: Caller, given: Values) -> Values:  # noqa: ARG002 - part of Handler
         """Off is what it is."""
-        if given["UseKeepConnect"]:
+        if given["UseKeepConnect"] or given["KeepConnectHost"]:
             raise not_ours(N_("this hub keeps no line open by calling other machines"))
         return given
 
