@@ -25,7 +25,7 @@ from ukihashi.wire.constants import Code
 TIMEOUT_S: Final = 5
 UP_S: Final = 45.0  # until a session is carried as wanted: seven more connections, 1 s apart; UDP is stable after 10 s
 USER: Final = "taro"
-GUEST: Final = "guest"
+GUEST: Final = "visitor"
 SAID: Final[Mapping[int, str]] = {  # by our card, of refusals
     Code.AUTH_FAILED: "the name or the password is wrong",
     Code.HUB_NOT_FOUND: "there is no virtual hub",

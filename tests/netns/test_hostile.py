@@ -41,7 +41,7 @@ class Target:
         return Opening(self.host, self.address, 443, tls=tls)
 
     def member(self) -> Plain:
-        return Plain(self.host, self.address, hub=HUB, user="guest")
+        return Plain(self.host, self.address, hub=HUB, user="visitor")
 
 
 # -- junk, a function for each stage ----------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def junk_instead_of_the_signature(target: Target, chance: random.Random) -> None
 def junk_instead_of_a_pack(target: Target, chance: random.Random) -> None:
     with target.dial() as link:
         link.hello()
-        good = Login(HUB, "guest", 0).to_pack(b"").encode()
+        good = Login(HUB, "visitor", 0).to_pack(b"").encode()
         cut = good[: chance.randrange(1, len(good))]
         twice = good[4:]  # each element once more: duplicates spoil a PACK
         body = chance.choice([chance.randbytes(400), cut, b"\xff" * 200, b"\0\0\0\x40" + twice + twice])
@@ -82,7 +82,7 @@ def junk_instead_of_a_pack(target: Target, chance: random.Random) -> None:
 
 
 def a_pack_above_the_limit(target: Target, chance: random.Random) -> None:
-    pack = Login(HUB, "guest", 0).to_pack(b"")
+    pack = Login(HUB, "visitor", 0).to_pack(b"")
     pack.add_data("more", bytes(chance.choice([MAX_REQUEST_PACK, 4 * MAX_REQUEST_PACK])))
     with target.dial() as link:
         link.hello()
@@ -113,7 +113,7 @@ def refusal(target: Target, login: Login) -> int:
 
 
 def a_login_of_the_servers_own_kind(target: Target, chance: random.Random) -> None:
-    login = Login(HUB, chance.choice(["guest", "taro", "nobody"]), chance.choice([96, 97, 98]))
+    login = Login(HUB, chance.choice(["visitor", "taro", "nobody"]), chance.choice([96, 97, 98]))
     assert refusal(target, login) == Code.AUTHTYPE_NOT_SUPPORTED
 
 
@@ -219,7 +219,7 @@ def test_real_clients_get_in_whatever_strangers_do(net: Net) -> None:
     hub.start()
     password = hub.tell("user_create", name="taro", hub=HUB)[0]["password"]
     hub.tell("user_create", name="chosen", hub=HUB, password="correct horse battery staple")
-    hub.tell("user_create", name="guest", hub=HUB, anonymous=True)
+    hub.tell("user_create", name="visitor", hub=HUB, anonymous=True)
     inside = ".".join([*hub.tell("list")[0]["subnet4"].split(".")[:3], "{}"])
     client = peers.Client(person)
     client.start()

@@ -91,7 +91,7 @@ class Field:
         self.coming.connect("v")
 
     def short_session(self) -> None:
-        with Plain(self.stranger, self.address, hub=HUB, user="guest") as guest:
+        with Plain(self.stranger, self.address, hub=HUB, user="visitor") as guest:
             guest.send(*(frame(BROADCAST, mac(1)) for _ in range(5)))
             turn([guest], 0.02)
 
@@ -104,7 +104,7 @@ class Field:
 
     def flood(self) -> None:
         """A storm of broadcasts, forged stations, unknown targets."""
-        with Plain(self.stranger, self.address, hub=HUB, user="guest", bridge=True) as guest:
+        with Plain(self.stranger, self.address, hub=HUB, user="visitor", bridge=True) as guest:
             guest.send(*(frame(BROADCAST, mac(2)) for _ in range(FLOOD)))
             guest.send(*(frame(mac(3), b"\x02" + secrets.token_bytes(5)) for _ in range(STATIONS)))
             turn([guest], 0.1)
@@ -138,7 +138,7 @@ def peopled(net: Net, *, timeout_s: float) -> Iterator[Field]:
     hub.configure({"session_timeout_s": timeout_s})
     hub.start()
     at_f, at_b, at_c, at_s = [address for address in h.addresses if "." in address]
-    hub.tell("user_create", name="guest", hub=HUB, anonymous=True)
+    hub.tell("user_create", name="visitor", hub=HUB, anonymous=True)
     card = Card(a)
     with FaultRelay(f, listen=(f.ipv4, 443), target=(at_f, 443)) as relay:
         card.join(hub.invite("ann", address=relay.address[0]))
