@@ -3,12 +3,15 @@
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.switch.frames import ALL, P1, P2, P3, A, B, C, arp, ether, ip4, ip6, tagged
 
 from ukihashi.switch import reasons
 from ukihashi.switch.forward import Switch
 from ukihashi.switch.ip_table import AddressRules, IpTable
 from ukihashi.switch.rules import HubRules, PortRules
+from ukihashi.units import PortId
 from ukihashi.wire.policy import Policy
 
 FREE = AddressRules()
@@ -70,8 +73,10 @@ def test_a_forged_flood_stays_within_the_limit_and_takes_nothing_from_others() -
     assert table.note(X, P2, 0.0, FREE) == ""
     assert {row.address for row in table.rows(0.0) if row.port == P2} == {X, Y}
     assert len(table) == 100
+    assert table.note(ip_address("fe80::2").packed, P3, 0.0, FREE) == ""  # of the other kind, from a port with none
+    assert [row.port for row in table.rows(0.0)].count(P3) == 1
     table.forget_port(P1)
-    assert len(table) == 2
+    assert len(table) == 3
 
 
 def test_addresses_come_back_with_their_ages_unless_they_have_moved() -> None:
@@ -85,6 +90,28 @@ def test_addresses_come_back_with_their_ages_unless_they_have_moved() -> None:
         (X, P1, 10.0, 12.0, True),
         (Y, P2, 15.0, 15.0, False),
     ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from([P1, P2, P3]), st.sampled_from([0, 1, 30, 100])), max_size=60)
+)
+def test_counts_and_order_stay_true(steps: list[tuple[int, PortId, int]]) -> None:
+    table, now, rules = IpTable(limit=5), 0.0, AddressRules(most_v4=2, most_v6=1)
+    for number, port, wait in steps:
+        now += wait
+        address = bytes([10, 0, 0, number]) if number % 2 else b"\xfe\x80" + bytes([*range(13), number])
+        if number == 7:
+            table.lease(address, port, now)
+        reason = table.note(address, port, now, rules if port == P1 else FREE)
+        shown = table.rows(now)
+        assert reason or address in [row.address for row in shown] or len(table) == 5
+        assert [row.seen for row in shown] == sorted(row.seen for row in shown)
+        held = {each: table.addresses(each) for each in (P1, P2, P3)}
+        assert sum(map(len, held.values())) == len(table) <= 5
+        assert all(row.port == each for each, rows in held.items() for row in rows)
+        leases = sum(row.leased for row in held[P1])  # those are not refused
+        assert sum(len(row.address) == 4 for row in held[P1]) <= 2 + leases
+        assert sum(len(row.address) == 16 for row in held[P1]) <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which port each IP address was last heard on, and whether it was leased to it by DHCP (protocol section 18.5)."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -47,7 +48,8 @@ class IpTable:
     def __init__(self, *, limit: int = TABLE_LIMIT) -> None:
         self._limit = limit
         self._seen: dict[bytes, AddressRow] = {}
-        self._shares = {4: Shares(), 16: Shares()}  # by an address's length
+        self._shares = Shares()
+        self._counts: Counter[tuple[PortId, int]] = Counter()  # addresses of a port by their length
         self._last_key = 0
         self._purged = 0.0
         self.private_v4_only = True
@@ -87,9 +89,9 @@ class IpTable:
         if known is not None and (rules.check_v4 if short else rules.check_v6) and now - known.seen < EXCLUSIVE_S:
             return ADDRESS_TAKEN
         most = rules.most_v4 if short else rules.most_v6
-        if most and self._shares[len(address)].count(port) >= most:
+        if most and self._counts[port, len(address)] >= most:
             self._purge(now)
-            if self._shares[len(address)].count(port) >= most:
+            if self._counts[port, len(address)] >= most:
                 return ADDRESSES_FULL
         self._put(address, port, now, leased=False)
         return ""
@@ -118,13 +120,14 @@ class IpTable:
 
     def forget_port(self, port: PortId) -> None:
         """Remove all addresses of `port`."""
-        for shares in self._shares.values():
-            for address in shares.drop(port):
-                del self._seen[address]
+        for address in self._shares.drop(port):
+            del self._seen[address]
+        for length in (4, 16):
+            self._counts.pop((port, length), None)
 
     def addresses(self, port: PortId) -> list[AddressRow]:
         """What was learned on `port`."""
-        return [self._seen[address] for shares in self._shares.values() for address in shares.of(port)]
+        return [self._seen[address] for address in self._shares.of(port)]
 
     def put_back(self, port: PortId, rows: Iterable[AddressRow]) -> None:
         """Addresses learned earlier are behind `port` again, as old as they are; one that moved since stays away."""
@@ -144,7 +147,7 @@ class IpTable:
         elif len(self._seen) >= self._limit:
             self._purge(now)
             if len(self._seen) >= self._limit:
-                victim = self._shares[len(address)].victim(port, self._limit)
+                victim = self._shares.victim(port, self._limit)
                 if victim is None:
                     return
                 self._remove(victim)
@@ -152,10 +155,13 @@ class IpTable:
         self._seen[address] = AddressRow(
             self._last_key, address, port, now if created is None else created, now, leased
         )
-        self._shares[len(address)].add(port, address)
+        self._shares.add(port, address)
+        self._counts[port, len(address)] += 1
 
     def _remove(self, address: bytes) -> None:
-        self._shares[len(address)].discard(self._seen.pop(address).port, address)
+        port = self._seen.pop(address).port
+        self._shares.discard(port, address)
+        self._counts[port, len(address)] -= 1
 
     def _purge(self, now: float) -> None:
         if now - self._purged < PURGE_S:
