@@ -155,7 +155,7 @@ def test_a_hub_that_says_no_to_the_new_password(visitor: "Visitor", hub: "FakeHu
     assert "no longer valid" in answer.text
 
 
-def test_the_state_shows_hubs_and_sessions(signed_in: "Visitor", hub: "FakeHub") -> None:
+def test_the_state_shows_hubs_sessions_and_users(signed_in: "Visitor", hub: "FakeHub") -> None:
     hub.rows = {
         "status": [{"uptime_s": 3 * 3600 + 120}],
         "list": [{"name": "LAN", "online": True, "users": 2, "sessions": 1, "subnet4": "10.181.7.0/24"}],
@@ -169,9 +169,12 @@ def test_the_state_shows_hubs_and_sessions(signed_in: "Visitor", hub: "FakeHub")
                 "drops": {"a": 40, "b": 2},
             }
         ],
+        "users": [{"name": "bob", "group": "<sales>", "last_login_at": 86_400.0, "bytes_in": 3 << 20}],
     }
     text = signed_in.get("/admin").text
     for expected in ("3 h 2 min", "10.181.7.0/24", "SID-ALICE-1", "&lt;alice&gt;", "2.00 KiB", "1970-01-01", ">42<"):
+        assert expected in text
+    for expected in ("bob", "&lt;sales&gt;", "1970-01-02", "3.00 MiB"):
         assert expected in text
     assert "<alice>" not in text
     japanese = signed_in.get("/admin?lang=ja").text

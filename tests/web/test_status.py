@@ -40,15 +40,21 @@ def test_what_is_no_number_is_a_dash(count: object) -> None:
 
 
 def test_missing_values_are_no_error(hub: "FakeHub") -> None:
-    hub.rows = {"sessions": [{}], "list": [{}], "status": [{"uptime_s": 60}]}
+    hub.rows = {"sessions": [{}], "users": [{}], "list": [{}], "status": [{"uptime_s": 60}]}
     state = asyncio.run(gather(hub.ask, str, clock=lambda: 100.0))
     assert state.uptime == "1 min 0 s"
     assert state.sessions[0].user == "–"
     assert state.hubs[0].name == "–"
+    assert (state.users[0].group, state.users[0].last_login) == ("–", "–")
 
 
 def test_a_long_list_is_cut_and_says_so(hub: "FakeHub") -> None:
-    hub.rows = {"sessions": [{"session": f"SID-{n}"} for n in range(MAX_ROWS + 3)]}
+    hub.rows = {
+        "sessions": [{"session": f"SID-{n}"} for n in range(MAX_ROWS + 3)],
+        "users": [{"name": f"user {n}"} for n in range(MAX_ROWS + 4)],
+    }
     state = asyncio.run(gather(hub.ask, str))
     assert (len(state.sessions), state.total_sessions) == (MAX_ROWS, MAX_ROWS + 3)
     assert str(MAX_ROWS + 3) in state.more
+    assert len(state.users) == MAX_ROWS
+    assert str(MAX_ROWS + 4) in state.more_users

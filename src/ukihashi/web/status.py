@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from ukihashi.errors import Translate
 from ukihashi.web.texts import ADMIN, UNITS
 
-MAX_ROWS: Final = 500  # sessions shown; the command line lists all
+MAX_ROWS: Final = 500  # sessions and users shown; the command line lists all
 DASH: Final = "–"
 
 
@@ -45,6 +45,18 @@ class SessionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class UserRow:
+    """One user. `last_login` is ISO 8601 with zone."""
+
+    name: str
+    hub: str
+    group: str
+    last_login: str
+    received: str
+    sent: str
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """All that the page shows. `total_sessions` may be more than there are rows."""
 
@@ -54,26 +66,27 @@ class State:
     sessions: list[SessionRow]
     total_sessions: int
     more: str
+    users: list[UserRow]
+    more_users: str
     trouble: str  # why something below is missing; "" if all answered
 
 
 async def gather(ask: Ask, translate: Translate, *, clock: Callable[[], float] | None = None) -> State:
     """Ask the hub for its state. Raises what `ask` raises."""
     now = clock() if clock else datetime.now(UTC).timestamp()
-    answers = {do: await ask(do) for do in ("status", "list", "sessions")}
-    status, hubs, sessions = (_rows(answer) for answer in answers.values())
+    answers = {do: await ask(do) for do in ("status", "list", "sessions", "users")}
+    status, hubs, sessions, users = (_rows(answer) for answer in answers.values())
     trouble = next((str(answer.get("error", DASH)) for answer in answers.values() if answer.get("ok") is not True), "")
     head = status[0] if status else {}
-    more = ""
-    if len(sessions) > MAX_ROWS:
-        more = translate(ADMIN["more_sessions"]).format(shown=MAX_ROWS, total=len(sessions))
     return State(
         as_of=_moment(now),
         uptime=_uptime(head, translate),
         hubs=[_hub(row) for row in hubs],
         sessions=[_session(row) for row in sessions[:MAX_ROWS]],
         total_sessions=len(sessions),
-        more=more,
+        more=_more("more_sessions", len(sessions), translate),
+        users=[_user(row) for row in users[:MAX_ROWS]],
+        more_users=_more("more_users", len(users), translate),
         trouble=trouble,
     )
 
@@ -132,6 +145,22 @@ def _session(row: Mapping[str, Any]) -> SessionRow:
         sent=size(row.get("bytes_out")),
         dropped=_dropped(row),
     )
+
+
+def _user(row: Mapping[str, Any]) -> UserRow:
+    last = row.get("last_login_at")
+    return UserRow(
+        name=_text(row, "name"),
+        hub=_text(row, "hub"),
+        group=_text(row, "group"),
+        last_login=_moment(last) if isinstance(last, int | float) else DASH,
+        received=size(row.get("bytes_in")),
+        sent=size(row.get("bytes_out")),
+    )
+
+
+def _more(key: str, total: int, translate: Translate) -> str:
+    return translate(ADMIN[key]).format(shown=MAX_ROWS, total=total) if total > MAX_ROWS else ""
 
 
 def _dropped(row: Mapping[str, Any]) -> str:
