@@ -216,6 +216,7 @@ class Attack:
 def test_real_clients_get_in_whatever_strangers_do(net: Net) -> None:
     machine, person, stranger = net.lan("hub", "person", "stranger")
     hub = Hub(machine)
+    hub.configure({"session_timeout_s": 5.0})
     hub.start()
     password = hub.tell("user_create", name="taro", hub=HUB)[0]["password"]
     hub.tell("user_create", name="chosen", hub=HUB, password="correct horse battery staple")
