@@ -303,14 +303,15 @@ def test_what_can_not_be_is_refused_and_nothing_is_kept(tmp_path: Path, given: d
 def test_names_are_checked_and_found(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
         await scene.desk.cascade_create("a", password="x", offline=True, **BY_HAND)
-        for ask in (
+        asks: tuple[Callable[[], Awaitable[object]], ...] = (
             lambda: scene.desk.cascade_create("A", password="x", **BY_HAND),
             lambda: scene.desk.cascade_create("a/b", password="x", **BY_HAND),
             lambda: scene.desk.cascade_show("b"),
             lambda: scene.desk.cascade_set("b", online=True),
             lambda: scene.desk.cascade_delete("b"),
             lambda: scene.desk.cascades(hub="OTHER"),
-        ):
+        )
+        for ask in asks:
             with pytest.raises(UsageError):
                 await ask()
         assert scene.live.took() == []

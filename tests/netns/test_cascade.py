@@ -16,7 +16,7 @@ from lab.raw import BROADCAST, Wire, crosses
 from lab.ukihashi import FAST_CARD, FAST_HUB, HUB, Card, Hub
 from lab.wait import pause, until
 
-pytestmark = [pytest.mark.netns, pytest.mark.slow]
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
 
 A4, B4 = "10.200.0.1", "10.200.0.2"  # of the cards of both sites: one network
 
@@ -160,7 +160,7 @@ def test_it_outlives_its_processes_the_worker_and_an_upgrade_and_leaves_nothing(
     kill(int(pids["worker"]["pid"]))
     sites.a.pings(B4, seconds=30)
     assert row(hub, "hq")["pid"] == third["pid"]  # the worker alone was replaced
-    assert "its process ended" in hub.output()
+    assert "its process ended" in hub.output
     hub.run("hub", "upgrade")
     back(third)
     hub.run("hub", "cascade", "offline", "hq")
@@ -201,8 +201,8 @@ def test_a_real_server_is_joined_as_a_bridge_with_eight_connections(net: Net) ->
     server.create_user("HQ", "branch", "secret-of-branch")
     interface = server.bridge("HQ", "sw", cidrs=[f"{B4}/24"])
     words = ("--server", f"{sites.hb.ipv4}:{peers.ADMIN_PORT}", "--remote-hub", "HQ", "--user", "branch")
-    words = (*words, "--password-file", "-", "--max-connections", "8")
-    sites.hub.run("hub", "cascade", "create", "hq", *words, stdin="secret-of-branch\n")
+    more = ("--password-file", "-", "--max-connections", "8")
+    sites.hub.run("hub", "cascade", "create", "hq", *words, *more, stdin="secret-of-branch\n")
     shown = online(sites.hub, "hq")
     assert (shown["extension"], shown["method"]) == (0, "password")
     sites.a.pings(B4)
@@ -256,7 +256,7 @@ def test_a_loop_of_two_cascades_is_cut_within_five_seconds_and_heals(net: Net, b
         assert name == "two"  # the younger
         assert row(hub, "two")["loop_with"] == "one"
         assert "blocked: a loop with one" in hub.run("hub", "cascade", "list")
-    assert "frames would go round for ever" in ends[name].output()
+    assert "frames would go round for ever" in ends[name].output
     pause(1.0)
     with Wire(sites.a, sites.card_a.interface()) as at_a, Wire(sites.b, card_b.interface()) as at_b:
         assert storm(at_a, at_b, seconds=2.0) == 1
