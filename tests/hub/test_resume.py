@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.hub.cards import Card, Field, Refused, frame, number_of
 
 from ukihashi.config.hub import HubConfig, Times
 from ukihashi.config.hub import Resume as ResumeOptions
+from ukihashi.ether import arp
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import HubPut, SessionClosed, SessionCut, SessionResumed
 from ukihashi.hub.saved import SavedSession
@@ -935,3 +937,22 @@ def test_a_hub_goes_on_in_another_process_and_nothing_is_lost(make_field: Callab
     standard.address, standard.wait = heir.address, heir.turn
     assert standard.dial().pack(AdditionalConnect(standard.welcome.session_key).to_pack(b"")).get_int("error") == 0
     heir.until(lambda: not session.queue, "what waited for the standard peer")
+
+
+def test_leased_addresses_go_on_in_another_process_too(make_field: Callable[..., Field]) -> None:
+    field, heir = make_field(), make_field()
+    a, _ = pair(field)
+    hub, port = field.sessions.hubs["lan"], field.session(a).port
+    hub.forward([arp.announcement(b"\x02\0\0\0\0\x01", IPv4Address("10.0.0.7"))], port, field.clock.now)
+    (row,) = hub.switch.addresses(port)
+    hub.switch.put_back_addresses(port, [])  # of none nothing changes
+    hub.forget_address(row.key)
+    hub.switch.put_back_addresses(port, [row._replace(leased=True)])
+    field.clock.now += 100.0
+    field.turn()
+    heir.clock.now = 40.0
+    heir.turn()
+    for saved in field.sessions.save():
+        heir.sessions.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(saved), type=SavedSession))
+    (there,) = heir.sessions.hubs["lan"].ip_rows(40.0)
+    assert (there["ip"], there["session"], there["dhcp"], there["age_s"]) == ("10.0.0.7", "SID-A-1", True, 100.0)

@@ -69,6 +69,15 @@ class SavedStation(msgspec.Struct, frozen=True, array_like=True):
     seen: float
 
 
+class SavedAddress(msgspec.Struct, frozen=True, array_like=True):
+    """An IP address behind the session's port; ages in seconds."""
+
+    address: bytes  # 4 or 16
+    created: float
+    seen: float
+    leased: bool  # by DHCP
+
+
 class SavedResume(msgspec.Struct, frozen=True):
     """What a session with exact resume has beside."""
 
@@ -92,3 +101,4 @@ class SavedSession(msgspec.Struct, frozen=True):
     resume: SavedResume | None = None
     udp: SavedUdp | None = None
     told: Counters = msgspec.field(default_factory=Counters)  # of `count`, what control has heard of
+    addresses: list[SavedAddress] = []

@@ -16,9 +16,10 @@ from ukihashi.hub.connection import Connection
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import SessionClosed, Traffic
 from ukihashi.hub.ports import Encodings, VirtualHub
-from ukihashi.hub.saved import Counters, Member, SavedSession, SavedStation
+from ukihashi.hub.saved import Counters, Member, SavedAddress, SavedSession, SavedStation
 from ukihashi.hub.tunnel import Tunnel
 from ukihashi.hub.udp import NO_UDP, UdpPort
+from ukihashi.switch.ip_table import AddressRow
 from ukihashi.switch.mac_table import Station
 from ukihashi.switch.queue import PortQueue
 from ukihashi.wire.blocks import decompress
@@ -280,6 +281,10 @@ class Session:
             queue_drops=dict(self.queue.dropped),
             udp=self.udp.save() if self.udp is not None else None,
             told=self._told,
+            addresses=[
+                SavedAddress(row.address, now - row.created, now - row.seen, row.leased)
+                for row in self.hub.switch.addresses(self.port)
+            ],
         )
         self._leave("the hub goes on in another process")
         return saved
@@ -291,6 +296,13 @@ class Session:
         self.count, self._told = saved.count, saved.told
         switch = self.hub.switch
         switch.put_back(self.port, [Station(one.key, now - one.created, now - one.seen) for one in saved.stations])
+        switch.put_back_addresses(
+            self.port,
+            [
+                AddressRow(0, one.address, self.port, now - one.created, now - one.seen, one.leased)
+                for one in saved.addresses
+            ],
+        )
         switch.drops[self.port].update(saved.drops)
         self.queue.put_back(saved.queue, saved.queue_drops)
         udp = self._owner.udp.restore(saved.udp) if saved.udp is not None else None
