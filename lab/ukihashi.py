@@ -219,6 +219,10 @@ class Card(_Installation):
             raise LabError("`card status` lists no account")
         return rows[0]
 
+    def tell(self, account: str, verb: str = "status") -> list[dict[str, Any]]:
+        """Ask a running card by its control socket, without starting a program for it."""
+        return ControlClient(self.runtime_dir / f"card-{account}.sock", PATIENCE_S).ask(verb)
+
     def interface(self) -> str:
         """The name of the card's interface on this host: the one that begins with "uk"."""
         names = [link["ifname"] for link in json.loads(self.host.run(["ip", "-j", "link"]))]
