@@ -464,11 +464,12 @@ def read_status(items: dict[str, str]) -> Carried | None:
 
 
 def logged_code(look: Callable[[], str]) -> int:
-    """The error code in a log of an official program, waited for."""
-    found = until(
-        lambda: re.search(r"(?:Error code|code|Code)[: ]+(\d+)", look()), seconds=UP_S, what="a refusal", step_s=0.3
-    )
-    return int(found[1])
+    """The error code that an official program's log gives for its connection, waited for."""
+
+    def found() -> re.Match[str] | None:
+        return re.search(r"^.*(?:Cascade|VPN) Connection.*code[: ]+([1-9]\d*)", look(), re.MULTILINE)
+
+    return int(until(found, seconds=UP_S, what="a refusal in the log", step_s=0.3)[1])
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -4,9 +4,12 @@
 """
 
 import datetime as dt
+import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,6 @@ from ukihashi import __version__
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.peer("vpnserver", "vpnclient", "vpncmd", "openssl")]
 
-FOUND: dict[tuple[str, str], Cell] = {}  # of the full run
 BROKEN = ("Traceback (most recent call last)", "internal_error", "internal error")
 
 
@@ -40,33 +42,68 @@ def test_a_core_of_the_matrix(net: Net, role: str, row: str) -> None:
     try_cell(net, role, row)
 
 
-@pytest.fixture(scope="module")
-def found(repository: Path) -> Iterator[dict[tuple[str, str], Cell]]:
-    """What the cells find; the page is written when the last of them is through, whatever they found."""
-    yield FOUND
-    if set(FOUND) == set(matrix.cells()):  # a run of a few cells leaves the page alone
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=repository, check=False
-        )
+class Found:
+    """What the cells of a full run found: a file each, so that several processes may share the work.
+
+    UKIHASHI_MATRIX names the folder; without it, one process does all.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, role: str, row: str, cell: Cell, commit: str) -> None:
+        value = asdict(cell) | {"commit": commit, "at": time.time()}
+        (self.folder / f"{role}.{row}.json").write_text(json.dumps(value))
+
+    def page(self) -> str:
+        """The page; "" while a cell is missing."""
+        found: dict[tuple[str, str], Cell] = {}
+        runs: list[tuple[float, str]] = []
+        for role, row in matrix.cells():
+            path = self.folder / f"{role}.{row}.json"
+            if not path.exists():
+                return ""
+            value = json.loads(path.read_text())
+            runs.append((value.pop("at"), value.pop("commit")))
+            found[role, row] = Cell(**value)
+        (first, one), (last, other) = min(runs), max(runs)
         facts = {
-            "date": dt.datetime.now(dt.UTC).date().isoformat(),
+            "date": dt.datetime.fromtimestamp(last, dt.UTC).date().isoformat(),
             "version": f"ukihashi {__version__}",
-            "commit": commit.stdout.strip() or "unknown",
-            "others": f"softether-vpn {peers.version()} (vpnserver, vpnclient)",
+            "commit": one if one == other else f"{one} to {other}, while others were at work",
+            "others": f"softether-vpn {peers.version()} (vpnserver, vpnclient, vpncmd)",
+            "run": f"{len(found)} cells in {(last - first) / 60:.0f} min",
         }
-        page = matrix.page(FOUND, megabytes=BULK >> 20, facts=facts)
+        return matrix.page(found, megabytes=BULK >> 20, facts=facts)
+
+
+@pytest.fixture(scope="module")
+def found(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
+    """The page is written when the last cell is through, whatever was found; a run of a few leaves it alone."""
+    folder = os.environ.get("UKIHASHI_MATRIX")
+    made = Found(Path(folder) if folder else tmp_path_factory.mktemp("matrix"))
+    yield made
+    if page := made.page():
         (repository / "docs/interop.md").write_text(page)
+
+
+@pytest.fixture(scope="module")
+def commit(repository: Path) -> str:
+    words = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=repository, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("role", "row"), matrix.cells())
-def test_the_matrix(net: Net, role: str, row: str, found: dict[tuple[str, str], Cell]) -> None:
+def test_the_matrix(net: Net, role: str, row: str, found: Found, commit: str) -> None:
     begin = time.monotonic()
     try:
         notes = try_cell(net, role, row)
     except BaseException as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        found[role, row] = Cell("failed", notes=[reason.replace("|", "/")])
+        found.put(role, row, Cell("failed", notes=[reason.replace("|", "/")]), commit)
         raise
-    found[role, row] = Cell("passed", time.monotonic() - begin, notes)
+    found.put(role, row, Cell("passed", time.monotonic() - begin, notes), commit)
