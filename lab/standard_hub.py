@@ -37,6 +37,7 @@ class StandardHub(FakeHub):
         self.extension = 0
         self.max_connections = 32
         self.allow_plaintext = False
+        self.drops_encryption = False  # whatever was asked
         self.policy: dict[str, int] = {}
         self.banner = ""
         self.certificates: dict[str, bytes] = {}  # user -> DER
@@ -90,7 +91,7 @@ class StandardHub(FakeHub):
         answer = replace(
             answer,
             max_connection=max(least, min(login.max_connection, self.max_connections)),
-            use_encrypt=login.use_encrypt or not self.allow_plaintext,
+            use_encrypt=not self.drops_encryption and (login.use_encrypt or not self.allow_plaintext),
             use_compress=login.use_compress,
             half_connection=login.half_connection,
             policy=self.policy,

@@ -1,6 +1,7 @@
 """When further connections are dialled, on the test's clock; the data process is a script."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -94,7 +95,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(module, "clock", made.clock)
-    monkeypatch.setattr(module.random, "random", lambda: 0.5)
+    monkeypatch.setattr(random, "random", lambda: 0.5)
     return made
 
 

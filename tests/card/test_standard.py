@@ -250,15 +250,7 @@ def test_plaintext_only_where_the_account_asks_for_it(rig: Rig, hub: StandardHub
 
 
 def test_a_hub_that_drops_encryption_by_itself_is_refused(rig: Rig, hub: StandardHub) -> None:
-    hub.use_encrypt = False
-    plain = StandardHub._judge
-
-    def judge(*arguments: Any) -> Any:
-        import dataclasses
-
-        return dataclasses.replace(plain(hub, *arguments), use_encrypt=False)
-
-    hub._judge = judge  # type: ignore[method-assign]
+    hub.drops_encryption = True
     rig.connect()
     assert "without encryption" in str(rig.hear(Failed).trouble.error())
 

@@ -34,7 +34,7 @@ from ukihashi.card.messages import (
     encode,
 )
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
-from ukihashi.tap.device import Tap
+from ukihashi.tap.frame_pipe import Cable
 
 START_S: Final = 15.0  # seconds a new process may take to be ready
 STOP_S: Final = 3.0  # seconds it may take to say goodbye to the hub
@@ -72,7 +72,7 @@ class DataChild:
         asyncio.get_running_loop().add_reader(control.fileno(), self._readable)
 
     @classmethod
-    async def start(cls, tap: Tap) -> "DataChild":
+    async def start(cls, tap: Cable) -> "DataChild":
         """Start the process and wait until it has given up its rights. Raises: EnvironmentLacks."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)

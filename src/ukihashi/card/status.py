@@ -4,6 +4,7 @@ import contextlib
 import enum
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from ukihashi.net.dial import direct
 from ukihashi.tap import netlink
 from ukihashi.wire.constants import Direction
 
-DIRECTIONS: Final = {Direction.BOTH: "both", Direction.TO_CLIENT: "in", Direction.TO_SERVER: "out"}
+DIRECTIONS: Final[Mapping[int, str]] = {Direction.BOTH: "both", Direction.TO_CLIENT: "in", Direction.TO_SERVER: "out"}
 
 
 class State(enum.StrEnum):
