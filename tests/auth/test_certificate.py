@@ -149,6 +149,16 @@ def test_a_name_that_stands_twice_is_no_name() -> None:
     assert "is for “”" in judged(shown(made, key("Hanako")), Wanted(issued=True, common_name="Hanako"))
 
 
+@pytest.mark.parametrize("serial", [b"\x00", b"\x80"])
+def test_the_serial_number_0_of_official_programs_is_taken(serial: bytes) -> None:
+    positive = der(certify(serial=0x41))
+    one = positive.replace(b"\x02\x01\x41", b"\x02\x01" + serial, 1)  # its issuer's signature is not asked for
+    assert one != positive
+    proof = Shown(one, shown(HANAKO, key("Hanako")).signature, CHALLENGE)
+    assert judged(proof, Wanted(certificate=one)) == ""
+    assert read(base64.b64encode(one).decode()) == one
+
+
 def test_certificates_are_read_from_pem_and_base64() -> None:
     pem = HANAKO.public_bytes(Encoding.PEM).decode()
     assert read(f"text before it\n{pem}") == read(base64.b64encode(der(HANAKO)).decode()) == der(HANAKO)

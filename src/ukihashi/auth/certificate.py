@@ -7,9 +7,11 @@ found beforehand is of no use.
 
 import base64
 import datetime as dt
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -17,10 +19,14 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from ukihashi.errors import N_, UsageError
 from ukihashi.wire.constants import MAX_CERTIFICATE
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MIN_BITS: Final = 1024
 MAX_BITS: Final = 4096
@@ -28,6 +34,18 @@ MAX_BITS: Final = 4096
 # what the parser says of hostile bytes
 _UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 _PEM: Final = "-----BEGIN CERTIFICATE-----"
+
+
+def _quietly(function: Callable[P, T]) -> Callable[P, T]:
+    """The official programs make certificates with serial number 0, and the library has a warning for each."""
+
+    @wraps(function)
+    def call(*args: P.args, **more: P.kwargs) -> T:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            return function(*args, **more)
+
+    return call
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,7 @@ class Trust:
     revoked: frozenset[bytes] = frozenset()  # serial numbers, as `serial_bytes` has them
 
 
+@_quietly
 def refusal(shown: Shown, wanted: Wanted, trust: Trust, now: float) -> str:
     """Why this is no proof, in words for the log; "" if it is one. `now`: seconds since 1970."""
     try:
@@ -92,6 +111,7 @@ def refusal(shown: Shown, wanted: Wanted, trust: Trust, now: float) -> str:
     return ""
 
 
+@_quietly
 def read(text: str, *, authority: bool = False) -> bytes:
     """The DER of a certificate given as PEM, or as base64 of its DER.
 
@@ -136,6 +156,7 @@ def common_name(certificate: x509.Certificate) -> str:
     return str(names[0].value) if len(names) == 1 else ""
 
 
+@_quietly
 def described(der: bytes) -> dict[str, object]:
     """A stored certificate as plain values for listings."""
     certificate = x509.load_der_x509_certificate(der)
