@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from fuzz.targets import vectors
 from ukihashi.errors import PeerViolation
-from ukihashi.wire import messages
+from ukihashi.wire import messages, methods
 from ukihashi.wire.constants import MAX_REQUEST_PACK
 from ukihashi.wire.pack import Pack
 
@@ -27,6 +27,9 @@ def seeds() -> list[bytes]:
     """The captured packs, and ours."""
     ours = [
         messages.Login("LAN", "alice", 1, b"s" * 20, extension=1, extension_oldest=1, invite_token="t").to_pack(b"x"),
+        methods.PasswordChange("LAN", "alice", b"o" * 20, b"n" * 20).to_pack(b""),
+        methods.AdminLogin("", b"s" * 20, "tool").to_pack(b""),
+        methods.EnumHub().to_pack(b""),
         messages.Welcome("SID-1", "CID-1", b"k" * 20, policy={"Access": 1}, extension=1).to_pack(b""),
     ]
     captured = [bytes.fromhex(vector["pack_hex"]) for vector in vectors() if vector["kind"] == "pack"]

@@ -19,6 +19,7 @@ from ukihashi.auth.password import check_secure_password, hash_password, secure_
 from ukihashi.errors import Refused
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import (
+    AdminAsked,
     Answered,
     AnyMessage,
     Asked,
@@ -118,6 +119,9 @@ class FakeControl:
                 if isinstance(message, LoginAsked) and not self.silent:
                     self.told.append(message)
                     self.send(self._decide(message))
+                elif isinstance(message, AdminAsked):
+                    self.told.append(message)
+                    self.send(LoginAnswered(message.ask, hub=message.hub))
                 elif isinstance(message, Answered):
                     self._answers[message.ask] = message
                 else:

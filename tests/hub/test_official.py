@@ -406,6 +406,23 @@ def test_the_welcome_has_every_policy_value_the_vlan_and_the_banner(field: Field
     assert a.row()["vlan"] == 9
 
 
+def test_a_monitor_hears_what_others_say_to_each_other_and_says_nothing(
+    field: Field, join: Callable[..., Client]
+) -> None:
+    a, b = join("a"), join("b")
+    field.answers = {"policy": ADMINISTRATOR}
+    monitor = join("m", monitor_mode=True, use_compress=True)
+    a.send(frame(0, 1))
+    b.receive(1)
+    b.send(frame(1, 2))
+    a.receive(1)
+    assert monitor.receive(2) == [frame(0, 1), frame(1, 2)]
+    monitor.send(frame(1, 3), frame(0, 3))
+    field.until(lambda: sum(monitor.session.drops.values()) == 2, "both dropped and counted")
+    field.quiet()
+    assert a.came() == b.came() == []
+
+
 # -- limits ---------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from tests.hub.cards import Field
 from tests.hub.official import Client, Lane
 
 from ukihashi.hub.limits import Limits
-from ukihashi.hub.messages import AdminAsked, HubPut, PasswordAsked, RpcAnswered, RpcAsked
+from ukihashi.hub.messages import AdminAsked, HubPut, PasswordAsked, RpcAnswered, RpcAsked, Traffic
 from ukihashi.hub.rpc_caller import MAX_CALL
 from ukihashi.net.tls import server_context
 from ukihashi.wire.http import pack_request
@@ -317,6 +317,24 @@ def test_rows_of_tables_can_be_removed(hub: Any) -> None:
             assert hub.control.rows(order, "LAN", "no number") == []
             assert hub.control.rows(order, "LAN", str(row["key"])) == [{"hub": "LAN", "key": row["key"]}]
             assert hub.control.rows(order, "LAN", str(row["key"])) == hub.control.rows(table, "LAN") == []
+
+
+# -- by the clock ---------------------------------------------------------------------------------------------------
+
+
+def test_times_are_kept(make_hub: Callable[..., Any], until: Callable[..., Any]) -> None:
+    """Those that are short here; the rest of this module moves the clock by hand."""
+    hub = make_hub(replace(QUICK, traffic_s=0.3, tool_s=0.3))
+    with hub.call() as tool, hub.member("a") as a:
+        tool.hello()
+        assert tool.pack(ADMIN.to_pack(b"")).get_int("error") == 0
+        a.send(b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb5" + bytes(50))
+        (told,) = until(lambda: hub.control.events(Traffic), "the first report")
+        assert (told.session, told.user, told.frames_in, told.bytes_in) == ("SID-A-1", "a", 1, 64)
+        assert hub.control.rows("status")[0]["tools"] == 1
+        tool.sock.sendall(U32.pack(9) + b"12345")
+        tool.expect_end()
+        assert hub.control.rows("status")[0]["tools"] == 0
 
 
 # -- strangers ------------------------------------------------------------------------------------------------------
