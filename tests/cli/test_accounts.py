@@ -364,6 +364,14 @@ def test_every_command_of_the_page_works(person: Person, tmp_path: Path, monkeyp
     assert not person.user("visitor").effective_policy.access
 
 
+def test_there_is_a_limit_to_what_every_login_or_frame_asks(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ukihashi.hub.filters._check_room.__defaults__", (2,))
+    for words in ("access add pass", "source add allow 192.0.2.0/24"):
+        person.types(words)
+        person.types(words)
+        assert "at most 2 entries" in person.fails(words)
+
+
 # -- what people write --------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from ukihashi.store.hubs import Hub
 from ukihashi.switch.access import Rule
 
 MAX_RULES: Final = 4096  # of a hub, of each kind: every frame, every login asks them in turn
+MAX_AUTHORITIES: Final = 64  # of a hub: each login by certificate asks them all
 MAX_PRIORITY: Final = 0xFFFFFFFF
 MAX_PORT: Final = 65535
 MAX_PROTOCOL: Final = 255
@@ -135,7 +136,12 @@ class Filters:
         """Trust the authority whose certificate this is (PEM, or base64 of DER)."""
         home = await self._pick(hub)
         der = certificate.read(certificate_text, authority=True)
-        made = await self._storage.change(authorities.add, home, der)
+
+        def add(db: Database) -> authorities.Authority:
+            _check_room(0, len(authorities.all_authorities(db, home)), MAX_AUTHORITIES)
+            return authorities.add(db, home, der)
+
+        made = await self._storage.change(add)
         row = {"hub": home.name, "number": made.id, **certificate.described(der)}
         _log.info("authority_added", by=asker.get(), **row)
         return [row]
@@ -157,7 +163,13 @@ class Filters:
     async def revoke_add(self, serial: str, hub: str = "") -> list[Row]:
         """Take no certificate with this serial number any more; sessions that run go on."""
         home = await self._pick(hub)
-        made = await self._storage.change(authorities.revoke, home, certificate.read_serial(serial))
+        number = certificate.read_serial(serial)
+
+        def add(db: Database) -> authorities.Revoked:
+            _check_room(0, len(authorities.all_revoked(db, home)))
+            return authorities.revoke(db, home, number)
+
+        made = await self._storage.change(add)
         _log.info("certificate_revoked", hub=home.name, serial=made.serial.hex(), by=asker.get())
         return [{"hub": home.name, "number": made.id, "serial": made.serial.hex()}]
 
@@ -216,9 +228,9 @@ def _check_range(name: str, value: int, least: int, most: int) -> None:
         )
 
 
-def _check_room(number: int, present: int) -> None:
-    if not number and present >= MAX_RULES:
-        raise UsageError(N_("a hub has at most {most} rules of a kind"), most=MAX_RULES)
+def _check_room(number: int, present: int, most: int = MAX_RULES) -> None:
+    if not number and present >= most:
+        raise UsageError(N_("a hub has at most {most} entries of this kind; remove one first"), most=most)
 
 
 def _no_number(hub: Hub, number: int) -> UsageError:
