@@ -77,8 +77,8 @@ def in_state(hub: Hub, name: str, state: str, *, seconds: float = 20.0) -> dict[
     return until(look, seconds=seconds, what=f"cascade {name} being {state}")
 
 
-def online(hub: Hub, name: str) -> dict[str, Any]:
-    return in_state(hub, name, "online")
+def online(hub: Hub, name: str, *, seconds: float = 20.0) -> dict[str, Any]:
+    return in_state(hub, name, "online", seconds=seconds)
 
 
 @contextmanager
@@ -218,7 +218,11 @@ def test_a_real_server_is_joined_as_a_bridge_with_eight_connections(net: Net) ->
     server.stop()
     in_state(sites.hub, "hq", "reconnecting", seconds=30)
     server.start()
-    sites.a.pings(B4, seconds=90)
+    online(sites.hub, "hq", seconds=60)
+    until(lambda: sites.hb.has_interface(interface), seconds=20, what="the server's interface being there again")
+    sites.hb.add_address(interface, f"{B4}/24")
+    sites.hb.ip(f"link set {interface} up")
+    sites.a.pings(B4, seconds=40)
     assert sites.hub.stop() == 0
     until(
         lambda: not [one for one in server.sessions("HQ") if "BRANCH" in one["Session Name"]],
