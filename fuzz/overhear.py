@@ -169,11 +169,8 @@ def clean(pack: Pack) -> Pack:
     """The same without what names this machine, and with little of the random filling."""
     copy = Pack()
     for element in pack:
-        values = list(element.values)
-        if element.name.casefold() in PRIVATE:
-            values = [bytes(len(value)) if element.type is Type.DATA else "host" for value in values]
-        elif element.name == "pencore":
-            values = [value[:16] for value in values]
+        private = element.name.casefold() in PRIVATE
+        values = [_harmless(value, private=private, filling=element.name == "pencore") for value in element.values]
         add: dict[Type, Callable[..., None]] = {
             Type.INT: copy.add_int,
             Type.INT64: copy.add_int64,
@@ -183,6 +180,12 @@ def clean(pack: Pack) -> Pack:
         }
         add[element.type](element.name, *values)
     return copy
+
+
+def _harmless(value: int | bytes | str, *, private: bool, filling: bool) -> int | bytes | str:
+    if isinstance(value, bytes):
+        return bytes(len(value)) if private else value[:16] if filling else value
+    return "host" if private and isinstance(value, str) else value
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ nor route.
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -105,7 +105,7 @@ def play(plan: Iterable[Sent], sides: Sequence[Mapping[str, Plain]], *, rest_s: 
     turn(everybody, rest_s)
 
 
-def passed(sent: Iterable[Sent], receiver: Plain, when: Callable[[float], bool] = lambda _: True) -> int:
-    """How many of the frames sent at those times came to `receiver`, each counted once."""
+def passed(sent: Iterable[Sent], receiver: Plain) -> int:
+    """How many of these frames came to `receiver`, each counted once."""
     came = set(receiver.frames)
-    return sum(one.frame in came for one in sent if when(one.at))
+    return sum(one.frame in came for one in sent)
