@@ -66,4 +66,4 @@ def _show_one(row: Mapping[str, Any], as_json: bool) -> None:
     for name, value in lines.items():
         write(f"{name}: {cell(value)}")
     for name, value in row["rules"].items():
-        write(f"  {name} = {yes_no(value) if isinstance(value, bool) else value}")
+        write(f"  {name} = {values.plain(value)}")

@@ -107,7 +107,10 @@ def _show_one(row: Mapping[str, Any], as_json: bool) -> None:
             used=size(row["quota_used"]), most=size(row["quota_bytes"]), until=moment(row["quota_until"])
         )
     if shown := row.get("certificate"):
-        lines[_("Certificate")] = f"{shown['subject']}, SHA-256 {shown['sha256']}, {moment(shown['not_after'])}"
+        told = _("{subject}, SHA-256 {print}, until {until}")
+        lines[_("Certificate")] = told.format(
+            subject=shown["subject"], print=shown["sha256"], until=moment(shown["not_after"])
+        )
     if row["login"] == "issued":
         lines[_("Common name")] = row.get("common_name") or _("any")
         lines[_("Serial number")] = row.get("serial") or _("any")

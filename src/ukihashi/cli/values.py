@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from ukihashi.cli.output import Column, moment, show, yes_no
+from ukihashi.cli.output import Column, moment, show
 from ukihashi.errors import N_, InputUnreadable, UsageError
 from ukihashi.locale import _
 from ukihashi.wire.policy import DEFAULT, RANGES, WIRE
@@ -157,12 +157,16 @@ def policy_lines(policy: Mapping[str, Any]) -> list[str]:
     for field, meaning in POLICIES.items():
         value = policy.get(field)
         if value is not None and value != getattr(DEFAULT, field):
-            shown = yes_no(value) if isinstance(value, bool) else str(value)
-            lines.append(f"{field} = {shown}  ({_(meaning)})")
+            lines.append(f"{field} = {plain(value)}  ({_(meaning)})")
     return lines
 
 
-@click.command(help=_("List what a policy can say, with a new user's values."))
+def plain(value: Any) -> str:
+    """A value as it is written in NAME=VALUE, in any language."""
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+@click.command(help=_("List what a policy can say, with a new user's values; the number 0 is no limit."))
 @click.option("--json", "as_json", is_flag=True, help=_("One JSON object a line."))
 def policies(as_json: bool) -> None:
     """Exit status: 0."""
@@ -173,7 +177,7 @@ def policies(as_json: bool) -> None:
         rows.append({"name": field, "wire": WIRE[field], "new": new, "least": least, "most": most, "meaning": meaning})
     columns = [
         Column("name", _("NAME")),
-        Column("new", _("NEW USER"), lambda value: yes_no(value) if isinstance(value, bool) else str(value)),
+        Column("new", _("NEW USER"), plain),
         Column("meaning", _("MEANING"), _),
     ]
     show(rows, columns, as_json=as_json, empty="")
