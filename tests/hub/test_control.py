@@ -326,6 +326,8 @@ def test_a_link_is_made_listed_used_and_revoked(hub: Hub) -> None:
     hub.ask("user_create", name="open", anonymous=True)
     with pytest.raises(UkihashiError, match="does not log in by password"):
         hub.ask("invite", user="open")
+    with pytest.raises(UkihashiError, match="hub's own administrator"):
+        hub.ask("invite", user="ADMINISTRATOR")
 
 
 def test_where_several_hubs_are_one_must_be_named(hub: Hub) -> None:

@@ -82,9 +82,7 @@ class People:
     ) -> list[Row]:
         """Make a user. Without any proof a password is generated and told in the row, this once."""
         home = await self._pick(hub)
-        name = check_user_name(name)
-        if name_key(name) == ADMINISTRATOR_NAME:
-            raise UsageError(N_("“{name}” is the hub's own administrator; give the user another name"), name=name)
+        name = _user_name(name)
         if anonymous:
             fields.setdefault("kind", "anonymous")
         proven = bool(PROOFS & fields.keys())
@@ -160,7 +158,7 @@ class People:
         if not 0 < days <= MAX_DAYS:
             raise UsageError(N_("a link lives more than 0 and at most {limit:g} days"), limit=MAX_DAYS)
         home = await self._pick(hub)
-        name = check_user_name(user)
+        name = _user_name(user)
         where = await self._where(host_name)
         secret = token.make_token(secrets.token_bytes(token.TOKEN_BYTES))
         now = self._clock()
@@ -237,6 +235,13 @@ class People:
 
     async def _pick(self, name: str) -> Hub:
         return await pick_hub(self._storage, name)
+
+
+def _user_name(name: str) -> str:
+    name = check_user_name(name)
+    if name_key(name) == ADMINISTRATOR_NAME:
+        raise UsageError(N_("“{name}” is the hub's own administrator; give the user another name"), name=name)
+    return name
 
 
 @dataclass(frozen=True, slots=True)
