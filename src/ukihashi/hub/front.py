@@ -81,7 +81,6 @@ class FrontDoor:
         self._last_ask = 0
         self._asks: dict[int, Caller] = {}
         self._asking_of: Counter[str] = Counter()  # by address; none is kept with 0
-        self._accepted = 0
         self.tools: dict[RpcCaller, None] = {}  # in the order they came
         self._tick()
 
@@ -111,8 +110,7 @@ class FrontDoor:
             sock.setblocking(False)
             while self.half_open >= self.wiring.limits.half_open and self._evict():
                 pass
-            self._accepted += 1
-            connection = Connection(self.wiring, sock, address_text(address), f"CID-{self._accepted}")
+            connection = Connection(self.wiring, sock, address_text(address), self.sessions.next_connection())
             self._opening.restart(Caller(self, connection), self._now)
         return True
 

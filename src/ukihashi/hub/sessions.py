@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.grant import member, refusal, welcome
@@ -27,6 +28,8 @@ from ukihashi.wire.constants import Code
 from ukihashi.wire.extension import Reason
 from ukihashi.wire.messages import Login, Welcome
 
+CONNECTION: Final = "CID-"  # before the number in a connection's name
+
 # Tells control; False: there is none at the moment.
 Tell = Callable[[SessionOpened | SessionClosed | SessionCut | SessionResumed | Traffic], bool]
 
@@ -45,6 +48,7 @@ class Sessions:
         self._by_name: dict[tuple[str, str], Session] = {}  # hub (casefolded), session name
         # by digest of the key, so that the time of a look-up says nothing about a key
         self._by_key: dict[bytes, Session] = {}
+        self._connections_so_far = 0  # numbers given to connections
         self._on_report()
 
     def __len__(self) -> int:
@@ -128,6 +132,8 @@ class Sessions:
         """
         hub = self.hubs.get(saved.hub.casefold()) or self.put_hub(HubPut(saved.hub))
         hub.sessions_so_far = max(hub.sessions_so_far, saved.hub_sessions)
+        number = saved.member.connection.removeprefix(CONNECTION)
+        self._connections_so_far = max(self._connections_so_far, int(number) if number.isdecimal() else 0)
         session = self._plug(hub, saved.member, resumes=saved.resume is not None)
         session.go_on(saved)
         return session
@@ -136,6 +142,11 @@ class Sessions:
         """The session with this key."""
         session = self._by_key.get(_digest(key))
         return session if session is not None and hmac.compare_digest(session.member.key, key) else None
+
+    def next_connection(self) -> str:
+        """A name for a connection, that none has had, nor any that began a session in another process."""
+        self._connections_so_far += 1
+        return f"{CONNECTION}{self._connections_so_far}"
 
     def listed(self) -> tuple[str, ...]:
         """Names of the virtual hubs that are told to who asks."""
