@@ -252,12 +252,16 @@ class Connection:
     def _take_records(self) -> None:
         """One TLS record after the other, while somebody reads: the one that ends TLS may be among them."""
         records = self._records
-        if records is None or not self._reading or not self.is_open:
+        if records is None or not self._reads_records:
             return
         for record in cut_records(records):
             self._take(record)
-            if not self._reading or not self.is_open or self._records is None:
+            if not self._reads_records:
                 return
+
+    @property
+    def _reads_records(self) -> bool:
+        return self._records is not None and self._reading and self.is_open
 
     def _take(self, data: bytes | memoryview) -> None:
         tls, stage, now = self._tls, self._stage, self._wiring.loop.now
