@@ -68,6 +68,7 @@ class Naive:
             vlan, kind, rest = int.from_bytes(rest[:2], "big") % 4096, rest[2:4], rest[4:]
         if kind == b"\x08\x06" and len(rest) < 28:
             return ARP_SHORT
+        self.table = {key: entry for key, entry in self.table.items() if now - entry[1] < 600}
         if by[0] % 2 == 0 and (reason := self.learn((by, vlan), port, now)):
             return reason
         sender, receiver = b"", b""
@@ -95,7 +96,6 @@ class Naive:
 
     def learn(self, station: tuple[bytes, int], port: PortId, now: float) -> str:
         rules = self.ports[port]
-        self.table = {key: entry for key, entry in self.table.items() if now - entry[1] < 600}
         self.newest = [pair for pair in self.newest if self.table.get(pair[1], (None,))[0] == pair[0]]
         known = self.table.get(station)
         count = Counter(entry[0] for entry in self.table.values())

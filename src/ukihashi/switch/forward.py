@@ -29,7 +29,6 @@ _VLAN_TYPE: Final = VLAN.to_bytes(2, "big")
 _ARP_TYPE: Final = ARP.to_bytes(2, "big")
 _IPV4_TYPE: Final = IPV4.to_bytes(2, "big")
 _IPV6_TYPE: Final = IPV6.to_bytes(2, "big")
-_BOTH: Final = {IPV4: 8, IPV6: 32}  # bytes of both addresses
 _UNCACHED: Final = frozenset((_VLAN_TYPE, _ARP_TYPE))  # what decides lies behind the header
 _BRIDGES: Final = b"\x01\x80\xc2\0\0\0"
 _BPDU: Final = b"\x42\x42\x03\0\0"  # LLC and the protocol (802.1D, 9.3.1)
@@ -350,20 +349,20 @@ def _window(head: bytes, *, flooded: bool, exact: bool) -> slice | None:
 
 
 def _addresses(frame: bytes) -> bytes:
-    """Both addresses of IP; b"" without one."""
+    """Both addresses of IP; b"" without them, or if they are cut short."""
     kind, start = payload(frame)
-    if kind == IPV4:
+    if kind == IPV4 and len(frame) >= start + 20:
         return frame[start + 12 : start + 20]
-    return frame[start + 8 : start + 40] if kind == IPV6 else b""
+    return frame[start + 8 : start + 40] if kind == IPV6 and len(frame) >= start + 40 else b""
 
 
 def _source_address(frame: bytes) -> bytes:
-    """The sender's, of an ARP too; b"" without one, or if it is cut short."""
+    """The sender's, of an ARP too; b"" without one."""
     kind, start = payload(frame)
     if kind == ARP:
         return frame[start + 14 : start + 18]
-    found = _addresses(frame)
-    return found[: len(found) // 2] if len(found) == _BOTH.get(kind) else b""
+    both = _addresses(frame)
+    return both[: len(both) // 2]
 
 
 def _bridge(frame: bytes) -> bytes:
