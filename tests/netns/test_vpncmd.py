@@ -276,7 +276,7 @@ def test_every_command_of_the_page(site: Site) -> None:
 def _is_refused(tool: Tool) -> bool:
     """Whether the password is said to be wrong. It then asks for another, for ever."""
     words = ["timeout", "5", "vpncmd", *tool.where, "/CMD", "About"]
-    out = tool.host.ask(words).stdout
+    out = tool.host.ask(words, stdin="\n\n").stdout
     assert "Copyright" in out, out
     return "Access has been denied." in out and "VPN Server" not in out
 
@@ -422,3 +422,4 @@ def test_nobody_is_let_in_before_an_administrator_says_so(net: Net) -> None:
     hub.start()
     for password in ("", "x"):
         assert _is_refused(Tool(other, f"{machine.ipv4}:443", password))
+    assert hub.tell("tools") == [{"hub": "", "on": False}, {"hub": "LAN", "on": False}]
