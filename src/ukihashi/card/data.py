@@ -13,7 +13,6 @@ A session with a standard hub may have several links at once.
 """
 
 import codecs
-import hashlib
 import select
 import signal
 import socket
@@ -40,7 +39,6 @@ from ukihashi.card.messages import (
     Message,
     Ready,
     Recovered,
-    SentOn,
     Settings,
     Sign,
     Signed,
@@ -62,7 +60,6 @@ from ukihashi.net.privileges import drop, identity
 from ukihashi.session.machine import CARD_MOVES, Machine, State
 from ukihashi.tap.device import adopt_tap
 from ukihashi.tap.frame_pipe import Cable
-from ukihashi.wire.messages import Redirect
 
 # Python looks these up late; without rights their files may be unreadable.
 for _codec in ("ascii", "idna", "latin-1", "utf-8"):
@@ -170,17 +167,7 @@ class DataProcess:
     def _from_link(self, link: Link, mask: int, now: float) -> None:
         try:
             if mask & ~WRITE:  # readable, or an error that reading tells
-                was_open, was_challenged = link.outcome is not None, bool(link.challenge)
-                plain = link.read(now)
-                if link.greeted:
-                    self._ask(link, now)
-                elif link.sent_on is not None:
-                    self._send_on(link, link.sent_on, now)
-                    return
-                elif link.challenge and not was_challenged:
-                    self._tell(Sign(link.number, link.challenge))
-                elif link.outcome is not None and not was_open:
-                    self._open(link, now)
+                plain = link.read(now) if link.outcome is not None else self._talk(link, now)
                 if link.outcome is not None:
                     self._take(link, plain, now)
                 link.check_end()
@@ -336,12 +323,21 @@ class DataProcess:
         self._suspect = False
         self._tell(Asked(link.number))
 
-    def _send_on(self, link: Link, to: Redirect, now: float) -> None:
-        """The hub's work is done here: a member of its cluster will have us."""
-        self._drive(link, now)  # our thanks
-        self._finish(link)
-        certificate = hashlib.sha256(to.certificate).digest()
-        self._tell(SentOn(link.number, str(to.ip), list(to.ports), to.ticket, certificate, link.pin))
+    def _talk(self, link: Link, now: float) -> bytes:
+        """Something of the opening talk; gives the tunnel's first bytes behind it."""
+        was_challenged = bool(link.challenge)
+        plain = link.read(now)
+        if link.greeted:
+            self._ask(link, now)
+        elif (member := link.sent_on) is not None:
+            self._drive(link, now)  # our thanks
+            self._finish(link)
+            self._tell(member)
+        elif link.challenge and not was_challenged:
+            self._tell(Sign(link.number, link.challenge))
+        elif link.outcome is not None:
+            self._open(link, now)
+        return plain
 
     def _open(self, link: Link, now: float) -> None:
         """The tunnel begins."""
@@ -458,17 +454,10 @@ class DataProcess:
 
     def _counters(self) -> Message:
         tunnel = self._tunnel
-        backlog = sum(link.backlog for link in tunnel.links) if tunnel is not None else 0
-        ledger, kept = {}, 0
-        directions = tunnel.directions if isinstance(tunnel, StandardTunnel) else []
-        if isinstance(tunnel, ExactSession):
-            out = tunnel.machine.out
-            ledger = tunnel.machine.ledger.row(out.end - out.first)
-            kept = out.bytes
-        udp = tunnel.path.counted() if tunnel is not None and tunnel.path is not None else {}
-        return self._tally.message(
-            refused=self._tap.dropped, backlog=backlog, ledger=ledger, waiting_bytes=kept, directions=directions, **udp
-        )
+        if tunnel is None:
+            return self._tally.message(refused=self._tap.dropped)
+        backlog = sum(link.backlog for link in tunnel.links)
+        return self._tally.message(refused=self._tap.dropped, backlog=backlog, **tunnel.counted())
 
     def _tell(self, message: Message) -> None:
         """A dialler that does not take its few messages is as good as gone."""

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from ukihashi.card.messages import Connect, Opened
+from ukihashi.card.messages import Connect, Opened, SentOn
 from ukihashi.card.opening import Opening, Outcome
 from ukihashi.card.udp import CardLane, UdpOffered
 from ukihashi.errors import N_, DialError, NotTrusted, PeerViolation, UsageError
@@ -22,7 +22,6 @@ from ukihashi.net.link import is_stalled
 from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import TlsChannel, TlsState, client_context, spki_pin
 from ukihashi.wire.extension import Resume
-from ukihashi.wire.messages import Redirect
 
 READ: Final = 256 * 1024  # bytes of one read from the network
 TLS_HANDSHAKE: Final = frozenset({0x14, 0x15, 0x16})  # first byte of a TLS record before data (RFC 8446, 5.1)
@@ -127,9 +126,13 @@ class Link:
             self._channel.send(self._opening.sign(signature))
 
     @property
-    def sent_on(self) -> Redirect | None:
+    def sent_on(self) -> SentOn | None:
         """The hub, a cluster's controller, wants this card at a member."""
-        return self._opening.sent_on
+        to = self._opening.sent_on
+        if to is None:
+            return None
+        certificate = hashlib.sha256(to.certificate).digest()
+        return SentOn(self.number, str(to.ip), list(to.ports), to.ticket, certificate, self.pin)
 
     def opened(self, *, lost: int, carried: int) -> Opened:
         """What to tell once there is an outcome; the numbers are of frames of the session before."""

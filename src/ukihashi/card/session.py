@@ -6,7 +6,7 @@ waited then has gone out; else only as fast as the link takes (D12).
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from ukihashi.card.link import Link
 from ukihashi.card.messages import Settings
@@ -204,6 +204,10 @@ class ExactSession:
             self._keepalive = KeepAlive(now, interval=settings.keepalive)
             if self.link is not None and self.machine.state in _CARRIED:
                 self._tell_options(self.link)
+
+    def counted(self) -> dict[str, Any]:
+        out = self.machine.out
+        return {"ledger": self.machine.ledger.row(out.end - out.first), "waiting_bytes": out.bytes}
 
     def leave(self) -> None:
         if self.link is not None and self.machine.state in _CARRIED:

@@ -6,7 +6,7 @@ session lives as long as any of them delivers.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ukihashi.card.link import Link
 from ukihashi.card.messages import Settings
@@ -187,6 +187,10 @@ class StandardTunnel:
 
     def apply(self, settings: Settings, now: float) -> None:
         """With the next link."""
+
+    def counted(self) -> dict[str, Any]:
+        udp = {} if self.path is None else self.path.counted()
+        return {"directions": self.directions, **udp}
 
     def leave(self) -> None:
         """The goodbye of its links is close_notify; its path has none."""

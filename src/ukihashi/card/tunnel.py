@@ -8,7 +8,7 @@ Beside its links a standard tunnel may have a path over UDP (`udp.py`).
 
 import random
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ukihashi.card.link import Link
 from ukihashi.card.messages import Settings
@@ -75,6 +75,9 @@ class Tunnel(Protocol):
 
     def apply(self, settings: Settings, now: float) -> None:
         """From now on these settings."""
+
+    def counted(self) -> dict[str, Any]:
+        """What it knows of `messages.Counters`."""
 
     def leave(self) -> None:
         """Say that we go, if there is a way to say it."""
