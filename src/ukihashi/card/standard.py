@@ -199,4 +199,4 @@ class StandardTunnel:
             self.path = None
 
     def _sort(self) -> None:
-        self._newest_first = [lane for lane in reversed(self._lanes.values()) if lane.sends]
+        self._newest_first = list(reversed(self._lanes.values()))
