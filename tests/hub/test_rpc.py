@@ -79,7 +79,7 @@ class Live:
         self.rows: dict[str, list[Row]] = {"status": [{"connections": 3}]}
         self.gone = False
 
-    async def ask_worker(self, what: str, *, hub: str = "", name: str = "") -> list[Row]:
+    async def ask_worker(self, what: str, *, hub: str = "", name: str = "", reason: str = "") -> list[Row]:
         if self.gone:
             raise EnvironmentLacks("there is no worker")
         self.asked.append((what, hub, name))
@@ -134,23 +134,32 @@ class House:
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    async def call(self, function: str, *, hub: str = "", **elements: Any) -> Pack:
-        """One call as a tool makes it: the name of an element says its type by its first letter, `i_Port=443`."""
-        pack = Pack()
+    async def call(self, function: str, /, **elements: Any) -> Pack:
+        """One call as a tool makes it: the name of an element says its type by its first letter, `i_Port=443`.
+
+        `hub`: who calls was let in for that one only.
+        """
+        hub, pack = elements.pop("hub", ""), Pack()
         pack.add_str("function_name", function)
         for name, value in elements.items():
             kind, _, rest = name.partition("_")
-            add = {"i": pack.add_int, "q": pack.add_int64, "s": pack.add_str, "u": pack.add_unistr, "d": pack.add_data}
+            add: dict[str, Callable[..., None]] = {
+                "i": pack.add_int,
+                "q": pack.add_int64,
+                "s": pack.add_str,
+                "u": pack.add_unistr,
+                "d": pack.add_data,
+            }
             add[kind](rest, *(value if isinstance(value, list) else [value]))
         return Pack.decode(await self.calls.call(hub, pack.encode(), PEER))
 
-    async def good(self, function: str, *, hub: str = "", **elements: Any) -> Pack:
-        answer = await self.call(function, hub=hub, **elements)
+    async def good(self, function: str, /, **elements: Any) -> Pack:
+        answer = await self.call(function, **elements)
         assert answer.get_int("error") == 0, (function, answer.get_int("error"))
         return answer
 
-    async def code(self, function: str, *, hub: str = "", **elements: Any) -> int:
-        return (await self.call(function, hub=hub, **elements)).get_int("error")
+    async def code(self, function: str, /, **elements: Any) -> int:
+        return (await self.call(function, **elements)).get_int("error")
 
     def close(self) -> None:
         self.hasher.close()

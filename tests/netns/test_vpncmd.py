@@ -4,8 +4,10 @@ The commands go in as one script each time; each must answer with the fields nam
 """
 
 import hashlib
+import http.client
 import json
 import re
+import ssl
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -423,3 +425,36 @@ def test_nobody_is_let_in_before_an_administrator_says_so(net: Net) -> None:
     for password in ("", "x"):
         assert _is_refused(Tool(other, f"{machine.ipv4}:443", password))
     assert hub.tell("tools") == [{"hub": "", "on": False}, {"hub": "LAN", "on": False}]
+
+
+def test_json_rpc_over_the_same_port(site: Site) -> None:
+    host, _, port = site.server.partition(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    password = site.tool.where[2].partition(":")[2]
+    own = {"X-VPNADMIN-PASSWORD": password, "Content-Type": "application/json"}
+    call = {"jsonrpc": "2.0", "id": "7", "method": "EnumHub", "params": {}}
+    with site.other.inside():
+        connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=20)
+        connection.connect()
+
+    def ask(method: str, target: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        connection.request(method, target, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    try:
+        status, body = ask("POST", "/api/", json.dumps(call).encode(), own)
+        assert status == 200
+        assert json.loads(body)["result"]["HubList"][0]["HubName_str"] == "LAN"
+        status, body = ask("GET", "/api/EnumUser?HubName_str=LAN", b"", own)
+        assert json.loads(body)["result"]["UserList"][0]["Name_str"] == "guest"
+        status, body = ask("POST", "/api", json.dumps(call | {"method": "Nothing"}).encode(), own)
+        assert json.loads(body)["error"]["code"] == NOT_SUPPORTED
+        status, body = ask("POST", "/api/", json.dumps(call).encode(), {"X-VPNADMIN-PASSWORD": "wrong"})
+        assert (status, b"401" in body) == (401, True)
+        assert ask("OPTIONS", "/api/", b"", {"Origin": "https://evil.example"})[0] == 204
+        assert ask("POST", "/api/", json.dumps(call).encode(), own | {"Origin": "https://evil.example"})[0] == 403
+        assert ask("POST", "/api/", bytes(65_537), own)[0] in {400, 413}
+    finally:
+        connection.close()

@@ -251,7 +251,8 @@ def _mac_fields(end: str, mac: str) -> Values:
 def _mac(row: Mapping[str, Any], end: str) -> str:
     if not row[f"Check{end}Mac"]:
         return ""
-    address, mask = row[f"{end}MacAddress"], row[f"{end}MacMask"]
+    address: bytes = row[f"{end}MacAddress"]
+    mask: bytes = row[f"{end}MacMask"]
     if len(address) != MAC_LENGTH or len(mask) not in {0, MAC_LENGTH}:
         raise UsageError(N_("a MAC address has 6 bytes"))
     return address.hex(":") + ("" if mask in {b"", WHOLE_MAC} else "/" + mask.hex(":"))

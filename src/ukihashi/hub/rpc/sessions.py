@@ -271,8 +271,8 @@ def _node(row: Row, node: Row, address: Address | None, host: str) -> Values:
 
 def _times(row: Row, now: float) -> Values:
     return {
-        "CreatedTime": now - float(row.get("created_s", row.get("age_s", 0.0))),
-        "UpdatedTime": now - float(row.get("age_s", 0.0)),
+        "CreatedTime": now - float(row.get("created_s") or row.get("age_s") or 0.0),
+        "UpdatedTime": now - float(row.get("age_s") or 0.0),
     }
 
 
