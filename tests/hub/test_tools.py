@@ -13,8 +13,10 @@ from tests.hub.cards import Field
 from tests.hub.official import Client, Lane
 
 from ukihashi.hub.limits import Limits
-from ukihashi.hub.messages import AdminAsked, HubPut, PasswordAsked, RpcAnswered, RpcAsked, Traffic
+from ukihashi.hub.messages import AdminAsked, Asked, HubPut, PasswordAsked, RpcAnswered, RpcAsked, Traffic
 from ukihashi.hub.rpc_caller import MAX_CALL
+from ukihashi.hub.session import Session
+from ukihashi.hub.sessions import Sessions
 from ukihashi.net.tls import server_context
 from ukihashi.wire.http import pack_request
 from ukihashi.wire.methods import AdminLogin, EnumHub, PasswordChange
@@ -300,6 +302,33 @@ def test_every_connection_is_listed_and_can_be_ended(hub: Any, until: Callable[.
         until(lambda: a.row()["connections"] == 1, "one connection")
         assert hub.control.rows("end_connection", name="CID-1")
         stranger.expect_end()
+
+
+def test_a_listing_that_no_message_can_hold_is_refused_in_words(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub.member("a", client="x" * 250):
+        assert len(hub.control.rows("sessions")) == 1
+        row = hub.control.rows("sessions")[0]
+        monkeypatch.setattr(Session, "row", lambda _self, _now: row)
+        monkeypatch.setattr(Sessions, "__iter__", lambda _self: iter(sessions))
+        sessions = list(hub.worker._sessions._by_name.values()) * 30_000
+        assert hub.control.ask("sessions").error == "too much to tell at once"
+        del sessions[1000:]
+        assert len(hub.control.rows("sessions")) == 1000
+
+
+def test_answers_that_control_does_not_take_are_not_piled_up(hub: Any, until: Callable[..., Any]) -> None:
+    """Each is as long as a message may be; the pipe would be given up as broken."""
+    many = [{"mac": "x" * 1000} for _ in range(15_000)]
+    hub.worker._orders._orders = {"mac_table": lambda _asked: many}
+    with hub.control._lock:  # it reads nothing meanwhile
+        for ask in range(101, 109):
+            hub.control._pipe.send(Asked(ask, "mac_table"))
+        until(lambda: hub.worker.is_crowded, "the pipe is full")
+    answers = until(lambda: len(hub.control._answers) == 8 and hub.control._answers, "all answers")
+    told = [answers[ask].error or len(answers[ask].rows) for ask in range(101, 109)]
+    assert told[0] == 15_000
+    assert told[-1] == "too much to tell at once"
+    assert len(hub.control.rows("mac_table")) == 15_000
 
 
 def test_rows_of_tables_can_be_removed(hub: Any) -> None:

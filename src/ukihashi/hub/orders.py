@@ -15,6 +15,7 @@ from ukihashi.wire.extension import Reason
 
 NO_SUCH_HUB: Final = "no such hub"  # `Answered.error`
 TOO_MUCH: Final = "too much to tell at once"
+MANY_ROWS: Final = MAX_MESSAGE // 8192  # fewer fit into a message whatever peers call themselves
 
 Row = dict[str, Any]
 Order = Callable[[Asked], Iterable[Row]]
@@ -49,7 +50,7 @@ class Orders:
         if asked.hub and asked.hub.casefold() not in self._sessions.hubs:
             return Answered(asked.ask, error=NO_SUCH_HUB)
         answered = Answered(asked.ask, list(order(asked)))
-        if len(answered.rows) > MAX_MESSAGE // 1024 and len(encode(answered)) > MAX_MESSAGE:
+        if len(answered.rows) > MANY_ROWS and len(encode(answered)) > MAX_MESSAGE:
             return Answered(asked.ask, error=TOO_MUCH)
         return answered
 

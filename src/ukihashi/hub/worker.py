@@ -32,6 +32,7 @@ from ukihashi.hub.loop import READ, WRITE, Loop
 from ukihashi.hub.messages import (
     STOP_DEADLINE,
     AdminAsked,
+    Answered,
     AnyMessage,
     Asked,
     CascadeGone,
@@ -57,7 +58,7 @@ from ukihashi.hub.messages import (
     Stop,
     TakeOver,
 )
-from ukihashi.hub.orders import Orders
+from ukihashi.hub.orders import TOO_MUCH, Orders
 from ukihashi.hub.pipes import Pipe, PipeBroken, receive_with_fds, send_with_fd
 from ukihashi.hub.ports import HostPort as HostPlug
 from ukihashi.hub.ports import Outbox
@@ -337,7 +338,8 @@ class Worker:
         elif isinstance(message, CascadeUp):
             self._cascades.set_up(message)
         elif isinstance(message, Asked):
-            self._tell(self._orders.answer(message))
+            # many long answers at once must not fill the pipe, which would end it
+            self._tell(Answered(message.ask, error=TOO_MUCH) if self.is_crowded else self._orders.answer(message))
 
 
 def _capped(limits: Limits) -> Limits:
