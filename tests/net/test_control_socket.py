@@ -4,7 +4,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pytest
 
@@ -16,6 +16,15 @@ Row = dict[str, Any]
 
 async def hello(name: str, times: int = 1) -> list[Row]:
     return [{"text": f"こんにちは {name}", "by": asker.get()}] * times
+
+
+class Paint(TypedDict, total=False):
+    colour: str
+    coats: int
+
+
+async def paint(wall: str, **how: Unpack[Paint]) -> list[Row]:
+    return [{"wall": wall, **how}]
 
 
 async def no() -> list[Row]:
@@ -31,7 +40,7 @@ async def daemon(path: Path) -> AsyncIterator[Path]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(str(path))
         listening.listen()
-        task = asyncio.create_task(serve(listening, Verbs({"hello": hello, "no": no, "broken": broken})))
+        task = asyncio.create_task(serve(listening, Verbs({"hello": hello, "paint": paint, "no": no, "broken": broken})))
         try:
             yield path
         finally:
@@ -52,6 +61,14 @@ def test_a_question_is_answered_with_rows(tmp_path: Path) -> None:
     rows = with_daemon(tmp_path, "hello", name="田中", times=2)
     assert [row["text"] for row in rows] == ["こんにちは 田中"] * 2
     assert rows[0]["by"].startswith("uid ")
+
+
+def test_what_may_be_left_out_is_given_only_if_it_is_named(tmp_path: Path) -> None:
+    assert with_daemon(tmp_path, "paint", wall="north", coats=2) == [{"wall": "north", "coats": 2}]
+    with pytest.raises(UkihashiError, match="Expected `int`"):
+        with_daemon(tmp_path, "paint", wall="north", coats="two")
+    with pytest.raises(UkihashiError, match="unknown field `smell`"):
+        with_daemon(tmp_path, "paint", wall="north", smell="fresh")
 
 
 def test_an_error_arrives_with_template_values_and_status(tmp_path: Path) -> None:
