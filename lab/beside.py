@@ -51,18 +51,18 @@ class Side:
 
 
 @contextmanager
-def beside(net: Net) -> Iterator[list[Side]]:
-    """Both, up and running."""
+def beside(net: Net, policies: Mapping[str, Mapping[str, int | bool]] = POLICIES) -> Iterator[list[Side]]:
+    """Both, up and running. `policies`: of further users, by their names."""
     real, own, clients = net.lan("real", "own", "clients")
     server, hub = peers.Server(real), Hub(own)
     server.start()
     server.create_hub(HUB)
     hub.start(first=False)
     hub.tell("create", name=HUB)
-    for user in (*PLAIN_USERS, *POLICIES):
+    for user in (*PLAIN_USERS, *policies):
         server.create_user(HUB, user)
         hub.tell("user_create", name=user, hub=HUB, anonymous=True)
-    for user, policy in POLICIES.items():
+    for user, policy in policies.items():
         server.set_policy(HUB, user, policy)
         hub.set_policy(user, policy, hub=HUB)
     yield [Side("vpnserver", clients, real.ipv4, APART_S), Side("ukihashi", clients, own.ipv4, 0.0)]
