@@ -234,6 +234,8 @@ def test_between_two_of_ours_with_exact_resume_nothing_of_it_is_granted(make_fie
     welcome = card.welcome
     assert (welcome.max_connection, welcome.half_connection, welcome.use_compress) == (1, False, False)
     assert welcome.use_encrypt
+    older = field.card("b", resume=False, use_encrypt=False)
+    assert (older.welcome.extension, older.welcome.use_encrypt) == (1, True)
 
 
 # -- compression ----------------------------------------------------------------------------------------------------

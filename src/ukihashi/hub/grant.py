@@ -86,7 +86,7 @@ def member(
         ),
         half_duplex=half_duplex,
         compression=login.use_compress and limits.compression and not resumes,
-        encrypted=login.use_encrypt or resumes or not limits.allow_plaintext,
+        encrypted=login.use_encrypt or bool(extension) or not limits.allow_plaintext,
         client_version=login.client_version,
         client_build=login.client_build,
         node=login.node,
