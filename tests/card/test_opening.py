@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ukihashi.auth.password import check_secure_password, hash_password
-from ukihashi.card.messages import Connect
+from ukihashi.card.messages import Connect, Standard, Terms
 from ukihashi.card.opening import Opening
 from ukihashi.errors import PeerViolation, Refused, UkihashiError
+from ukihashi.wire.constants import Direction
 from ukihashi.wire.http import ServerSide, is_pack, is_signature, pack_response
 from ukihashi.wire.messages import ErrorAnswer, Hello, Login, Redirect, Welcome, read_request
 from ukihashi.wire.pack import Pack
@@ -65,6 +69,40 @@ def test_the_password_answers_this_hellos_challenge() -> None:
     login = read_request(Pack.decode(body))
     assert isinstance(login, Login)
     assert check_secure_password(HASHED, challenge, login.secure_password)
+
+
+@pytest.mark.parametrize(("wanted", "half", "granted", "connections"), [
+    (1, False, 32, 1), (8, False, 32, 8), (8, False, 3, 3), (1, True, 32, 2), (1, True, 1, 2), (4, True, 8, 4),
+])  # fmt: skip
+def test_the_welcome_has_the_last_word_but_for_more_connections_than_we_want(
+    wanted: int, half: bool, granted: int, connections: int
+) -> None:
+    order = msgspec.structs.replace(ORDER, standard=Standard(wanted, half_duplex=half))
+    opening = Opening(order, random=os.urandom)
+    welcome = replace(WELCOME, extension=0, max_connection=granted, half_connection=half, use_compress=True)
+    (_, (_, body)) = talk(opening, [hello(), welcome.to_pack(b"")])
+    login = read_request(Pack.decode(body))
+    assert isinstance(login, Login)
+    assert login.max_connection == max(wanted, 2 if half else 1)
+    assert opening.outcome is not None
+    assert opening.outcome.terms == Terms(connections, half_duplex=half, compressed=True)
+    assert opening.outcome.direction == (Direction.TO_SERVER if half else Direction.BOTH)
+
+
+@pytest.mark.parametrize("changes", [{"use_compress": True}, {"half_connection": True}, {"use_encrypt": False}])
+def test_an_exact_session_has_no_variants(changes: dict[str, Any]) -> None:
+    order = msgspec.structs.replace(ORDER, standard=Standard(plaintext=True))
+    with pytest.raises(UkihashiError):
+        talk(Opening(order, random=os.urandom), [hello(), replace(WELCOME, grace_s=300, **changes).to_pack(b"")])
+
+
+def test_a_hub_that_speaks_while_a_signature_is_waited_for() -> None:
+    order = msgspec.structs.replace(ORDER, method="certificate", own_certificate=b"DER")
+    opening = Opening(order, random=os.urandom)
+    talk(opening, [hello(b"c" * 20)])
+    assert opening.challenge == b"c" * 20
+    with pytest.raises(PeerViolation, match="before it is asked"):
+        opening.receive(b"HTTP/1.1 200 OK\r\n\r\n")
 
 
 def test_message_sizes_vary() -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.card.keys import make as make_keys
 
 from lab.fake_hub import FakeHub
 from lab.own_network import own_network
 from lab.wait import until
 from ukihashi.auth.link import Link
+from ukihashi.card import account
 from ukihashi.config import places
 from ukihashi.pki import ca
 from ukihashi.tap import netlink
@@ -168,6 +170,19 @@ def test_accounts_by_hand(person: Person, hub: FakeHub) -> None:
         "10.8.0.0/16 via 10.9.0.1" in subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
     )
     assert person.status("two")["hub"] == "LAN"
+
+
+def test_an_account_with_a_certificate(person: Person, hub: FakeHub, tmp_path: Path) -> None:
+    keys = make_keys(tmp_path)
+    words = ("create", "lan", "--server", f"{hub.address}:{hub.port}", "--hub", "LAN", "--user", "alice")
+    certificate, key = ("--certificate", str(keys.certificate_file)), ("--key", str(keys.key_file))
+    for wrong in (certificate, key, (*certificate, *key, "--plain"), ("--certificate", str(tmp_path / "none"), *key)):
+        assert person.card(*words, *wrong).returncode == 2
+    assert person.card(*words, *certificate, *key).returncode == 0
+    login = account.read("lan").login
+    assert (login.method, login.key, login.password) == ("certificate", str(keys.key_file), "")
+    refused = person.card("up", "lan")
+    assert (refused.returncode, "the certificate is not that user's" in refused.stderr) == (5, True), refused.stderr
 
 
 def test_nobody_listens(person: Person, hub: FakeHub) -> None:
