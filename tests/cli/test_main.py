@@ -110,6 +110,6 @@ def test_where_no_hub_runs_the_sentence_says_how_to_start_one(tmp_path: Path) ->
 
 
 def test_an_unknown_word_is_answered_with_the_nearest() -> None:
-    done = ukihashi("hub", "srve")
+    done = ukihashi("hub", "statsu")
     assert done.returncode == 2
-    assert "Did you mean 'serve'?" in done.stderr
+    assert "Did you mean 'status'?" in done.stderr
