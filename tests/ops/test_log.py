@@ -80,3 +80,13 @@ def test_a_trace_goes_into_a_report(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     report = next(tmp_path.iterdir())
     assert f"report={report}" in line
     assert "Traceback" in report.read_text()
+
+
+def test_what_is_kept_is_the_event_itself() -> None:
+    kept: list[dict[str, object]] = []
+    stream = io.StringIO()
+    log.configure("text", TEXTS, stream)
+    log.keep(lambda event: kept.append(dict(event)))
+    structlog.get_logger().info("session_opened", hub="LAN")
+    assert "a session began" in stream.getvalue()
+    assert [(event["event"], event["hub"]) for event in kept] == [("session_opened", "LAN")]
