@@ -3,6 +3,8 @@
 near ------ wire ------ far        UDP is dropped on the wire for a while; TCP goes on
 """
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +17,7 @@ from lab.flow import stream
 from lab.interop import BULK, Scene, wait_carried
 from lab.net import Net
 from lab.wait import until
+from ukihashi.session.udp_drops import FOREIGN, UNREAD
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.peer("vpnserver", "vpnclient", "vpncmd")]
 
@@ -23,6 +26,8 @@ PINGS = 20
 NOTICE_S = 15.0  # silence of 2.1 s at both ends, and what their programs need to say so
 BACK_S = 45.0  # ten steady seconds and a few more
 UPGRADE_S = 60.0
+FIRST_PORT = 40_000  # of `standard.udp_ports`
+FORGED = 5_000
 
 
 @contextmanager
@@ -57,6 +62,7 @@ def wait_udp(scene: Scene, wanted: bool, seconds: float) -> None:
     until(lambda: our_row(scene)["udp"] is wanted, seconds=seconds, what=f"UDP {wanted}", step_s=0.3)
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("role", ["card", "client"])
 def test_frames_go_by_udp_and_by_tcp_while_udp_is_cut(net: Net, role: str) -> None:
     scene = Scene(net, role, UDP)
@@ -79,6 +85,9 @@ def test_frames_go_by_udp_and_by_tcp_while_udp_is_cut(net: Net, role: str) -> No
     assert min(frames_in, frames_out) > BULK // 1400
     assert writes == 0  # the hub made each end of the stream send segments that fit
 
+    if role == "client":
+        _forged_datagrams_change_nothing(scene)
+
     with without_udp(scene):
         wait_udp(scene, False, NOTICE_S)
         scene.passes(NOTICE_S)
@@ -99,6 +108,22 @@ def test_frames_go_by_udp_and_by_tcp_while_udp_is_cut(net: Net, role: str) -> No
         _goes_on_through_an_upgrade(scene)
         assert our_row(scene)["session"] == "SID-TARO-1"
     scene.ends()
+
+
+def _forged_datagrams_change_nothing(scene: Scene) -> None:
+    """From the client's own machine, to the session's own port."""
+    with scene.near.host.inside():
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with stranger:
+        for _ in range(FORGED):
+            stranger.sendto(os.urandom(100), (scene.far.host.ipv4, FIRST_PORT))
+        scene.near.host.run(["ping", "-n", "-q", f"-c{PINGS}", "-i0.1", scene.addresses[1]])
+        stranger.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody is answered
+            stranger.recv(2048)
+    row = our_row(scene)
+    assert row["udp"]
+    assert row["udp_dropped"][FOREIGN] + row["udp_dropped"].get(UNREAD, 0) >= FORGED
 
 
 def _goes_on_through_an_upgrade(scene: Scene) -> None:
