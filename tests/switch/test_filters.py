@@ -51,7 +51,7 @@ CASES: list[tuple[str, str, set[str], bool]] = [  # policy, reason, what is stop
     ("dhcpv6_no_server", reasons.DHCP_SERVER, {"reply6"}, False),
     ("no_server", reasons.TCP_SERVER, {"syn_ack"}, False),
     ("no_server_v6", reasons.TCP_SERVER, {"syn_ack6"}, False),
-    ("arp_dhcp_only", reasons.BROADCAST, {"syn", "syn_ack", "ack", "syn_ack6", "ack6", "ping", "other"}, False),
+    ("arp_dhcp_only", reasons.BROADCAST, {"syn", "syn_ack", "ack", "syn_ack6", "ack6", "ping", "other"}, True),
     ("rs_and_ra_filter", reasons.ROUTER, {"rs", "ra"}, True),
     ("ra_filter", reasons.ROUTER, {"ra"}, False),
     ("filter_ipv4", reasons.IPV4, IPV4 | {"arp"}, True),

@@ -255,9 +255,21 @@ def test_who_must_use_dhcp_may_use_leased_addresses_only() -> None:
     noise = [ip4(A, B, "10.0.0.254")] * 3
     hub.forward([*noise, offer("10.0.0.7", A, destination=A)], P2, 1.0)  # behind others with the same header
     claims = [own, arp(A, "10.0.0.7", "10.0.0.9"), ip4(ALL, A, "10.0.0.8"), ip4(ALL, A, "8.8.8.8"), ip6(ALL, A)]
+    assert hub.forward([arp(A, "10.0.0.9", "10.0.0.9")], P1, 2.0) == {}
     assert hub.forward(claims, P1, 2.0)[P2] == [claims[0], claims[1], claims[4]]
-    assert hub.drops[P1] == {reasons.NO_LEASE: 3}
+    assert hub.drops[P1] == {reasons.NO_LEASE: 4}
     assert hub.forward([own], P1, 302.0) == {}  # silent for too long
+
+
+def test_asking_for_a_lease_is_allowed_from_any_address_and_lets_nothing_else_pass() -> None:
+    from scapy.layers.inet import IP, UDP
+
+    hub = hub_of(PortRules(policy=Policy(dhcp_force=True)), PortRules())
+    renew = ether(ALL, A, IP(src="10.0.0.7", dst="10.0.0.254"), UDP(sport=68, dport=67))
+    half = ether(ALL, A, IP(src="10.0.0.7", dst="10.0.0.254"), UDP(sport=68, dport=53))
+    endless = ALL + A + b"\x81\0\0\0" * 20
+    assert hub.forward([renew, ip4(ALL, A, "10.0.0.7"), half, endless], P1, 0.0) == {P2: [renew]}
+    assert hub.drops[P1] == {reasons.NO_LEASE: 3}
 
 
 def test_a_lease_in_a_vlan_is_that_stations() -> None:

@@ -179,6 +179,11 @@ def is_dhcp(packet: Packet) -> bool:
     return packet.version == 4 and bool(_ports(packet) & {DHCP_SERVER, DHCP_CLIENT})
 
 
+def is_dhcp_pair(packet: Packet) -> bool:
+    """From a port of DHCPv4 to another."""
+    return packet.version == 4 and packet.protocol == UDP and _ports(packet) <= {DHCP_SERVER, DHCP_CLIENT}
+
+
 def is_dhcpv6(packet: Packet) -> bool:
     """Between ports of DHCPv6, whatever it says."""
     return packet.version == 6 and bool(_ports(packet) & {DHCPV6_SERVER, DHCPV6_CLIENT})

@@ -39,7 +39,6 @@ def into_hub(policy: Policy) -> Verdict | None:
             (policy.dhcpv6_no_server, reasons.DHCP_SERVER, _is_dhcpv6_reply),
             (policy.no_server, reasons.TCP_SERVER, partial(_accepts, 4)),
             (policy.no_server_v6, reasons.TCP_SERVER, partial(_accepts, 6)),
-            (policy.arp_dhcp_only, reasons.BROADCAST, _is_idle_broadcast),
             (policy.ra_filter, reasons.ROUTER, partial(_is_router, {ROUTER_ADVERTISEMENT})),
         ]
     )
@@ -73,6 +72,7 @@ def _both_ways(policy: Policy) -> list[tuple[bool, str, Test]]:
         (policy.filter_ipv4, reasons.IPV4, lambda packet: packet.kind in (IPV4, ARP) or _is_endless(packet)),
         (policy.filter_ipv6, reasons.IPV6, lambda packet: packet.kind == IPV6 or _is_endless(packet)),
         (policy.filter_non_ip, reasons.NON_IP, lambda packet: packet.kind not in (IPV4, ARP, IPV6)),
+        (policy.arp_dhcp_only, reasons.BROADCAST, _is_idle_broadcast),
         (policy.dhcp_filter, reasons.DHCP, lambda packet: is_dhcp(packet) or _hides(packet, IPV4, UDP)),
         (policy.dhcpv6_filter, reasons.DHCP, lambda packet: is_dhcpv6(packet) or _hides(packet, IPV6, UDP)),
         (

@@ -113,7 +113,7 @@ class Switch:
         for port in changed:
             port.prepare(self._hub, self._access, self._addresses)
         self._delivers = any(port.deliver is not None for port in self._ports.values())
-        self._snoops = any(port.addresses.leased_only for port in self._ports.values())
+        self._snoops = any(port.rules.policy.dhcp_force for port in self._ports.values())
 
     # -- frames -----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from ukihashi.switch.reasons import ADDRESS_TAKEN, ADDRESSES_FULL, NO_LEASE
+from ukihashi.switch.reasons import ADDRESS_TAKEN, ADDRESSES_FULL
 from ukihashi.switch.shares import Shares
 from ukihashi.units import PortId
 
@@ -25,7 +25,6 @@ class AddressRules(NamedTuple):
     most_v6: int = 0
     check_v4: bool = False  # no address of another port
     check_v6: bool = False
-    leased_only: bool = False  # of IPv4, what a DHCP server gave it
 
 
 class AddressRow(NamedTuple):
@@ -74,17 +73,11 @@ class IpTable:
         if known is not None and now - known.seen >= (LEASED_EXPIRY_S if known.leased else EXPIRY_S):
             known = None
         if known is not None and known.port == port:
-            if rules.leased_only and short and not known.leased:
-                return NO_LEASE
             if now - known.seen >= REFRESH_S:
                 del self._seen[address]
                 self._seen[address] = known._replace(seen=now)
             return ""
-        if address in _NOBODY or (address[0] == 0xFF if not short else address[0] & 0xF0 == 0xE0):
-            return ""  # nobody's
-        if rules.leased_only and short:
-            return NO_LEASE
-        if not self.manages(address):
+        if is_nobodys(address) or not self.manages(address):
             return ""
         if known is not None and (rules.check_v4 if short else rules.check_v6) and now - known.seen < EXCLUSIVE_S:
             return ADDRESS_TAKEN
@@ -104,6 +97,11 @@ class IpTable:
         elif known.port == port:
             del self._seen[address]
             self._seen[address] = known._replace(seen=now, leased=True)
+
+    def is_leased(self, address: bytes, port: PortId, now: float) -> bool:
+        """A DHCP server gave `address` to a station on `port`, and it was heard since."""
+        known = self._seen.get(address)
+        return known is not None and known.leased and known.port == port and now - known.seen < LEASED_EXPIRY_S
 
     def is_taken(self, address: bytes, port: PortId, now: float) -> bool:
         """Another port than `port` used it a moment ago."""
@@ -175,6 +173,11 @@ class IpTable:
                 expired.append(address)
         for address in expired:
             self._remove(address)
+
+
+def is_nobodys(address: bytes) -> bool:
+    """No station's own: unspecified, broadcast, multicast."""
+    return address in _NOBODY or (address[0] & 0xF0 == 0xE0 if len(address) == 4 else address[0] == 0xFF)
 
 
 def _is_private(address: bytes) -> bool:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ukihashi.ether.frame import HEADER, TAG, VLAN
-from ukihashi.ether.packet import NEIGHBOUR_ADVERTISEMENT, Packet, parse, target
+from ukihashi.ether.packet import NEIGHBOUR_ADVERTISEMENT, Packet, is_dhcp_pair, parse, target
 from ukihashi.switch import filters, reasons
 from ukihashi.switch.access import AccessList
-from ukihashi.switch.ip_table import AddressRules, IpTable
+from ukihashi.switch.ip_table import AddressRules, IpTable, is_nobodys
 from ukihashi.switch.limiter import Limiter
 from ukihashi.switch.rules import HubRules, PortRules, most_ipv4, most_ipv6, most_stations
 from ukihashi.switch.storm import Chance, StormControl
@@ -35,9 +35,7 @@ class Port:
         self.drops: Counter[str] = Counter()
         self.max_stations = max_stations or most_stations(rules)
         self.checks_stations = policy.check_mac or rules.is_hub_port  # 18.2: the hub's own port never takes one over
-        self.addresses = AddressRules(
-            most_ipv4(rules), most_ipv6(rules), policy.check_ip, policy.check_ipv6, policy.dhcp_force
-        )
+        self.addresses = AddressRules(most_ipv4(rules), most_ipv6(rules), policy.check_ip, policy.check_ipv6)
         self.is_exact = any(self.addresses)  # each frame's address is asked for, not just one of a run's
         self.memo: dict[bytes, tuple[PortId, int, float]] = {}  # what the switch decided lately: to, its changes, when
         self.storm: StormControl | None = None
@@ -78,8 +76,8 @@ class Port:
         verdict = filters.into_hub(self.rules.policy)
         rules, drops = self.rules, self.drops
         asks_access = bool(access) and not access.asks_receiver
-        checks_v6 = self.addresses.check_v6
-        if verdict is None and not asks_access and not checks_v6:
+        checks_v6, forces_dhcp = self.addresses.check_v6, rules.policy.dhcp_force
+        if verdict is None and not asks_access and not checks_v6 and not forces_dhcp:
             return None
 
         def step(frames: Frames, now: float) -> Frames:
@@ -92,6 +90,8 @@ class Port:
                     drops[reasons.ACCESS] += 1
                 elif checks_v6 and self._claims(packet, table, now):
                     drops[reasons.ADDRESS_TAKEN] += 1
+                elif forces_dhcp and self._is_without_lease(packet, table, now):
+                    drops[reasons.NO_LEASE] += 1
                 else:
                     passed.append(frame)
             return passed
@@ -101,6 +101,14 @@ class Port:
     def _claims(self, packet: Packet, table: IpTable, now: float) -> bool:
         """Says to be the neighbour that has another port's address."""
         return packet.message == NEIGHBOUR_ADVERTISEMENT and table.is_taken(target(packet), self.number, now)
+
+    def _is_without_lease(self, packet: Packet, table: IpTable, now: float) -> bool:
+        """From an IPv4 address that no DHCP server gave it; asking for one is allowed with any."""
+        if not packet.source:
+            return packet.hidden
+        if len(packet.source) != 4 or is_nobodys(packet.source) or is_dhcp_pair(packet):
+            return False
+        return not table.is_leased(packet.source, self.number, now)
 
     def _refuse(self, frames: Frames, _now: float) -> Frames:
         self.drops[reasons.MONITOR] += len(frames)
