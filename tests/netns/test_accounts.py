@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.auth.certificates import certify, key
-from tests.netns.test_first_light import gateway
 
 from lab import peers
 from lab.net import Net
-from lab.ukihashi import Card, Hub
+from lab.plain import Opening
+from lab.ukihashi import Card, Hub, gateway
 from lab.wait import until
+from ukihashi.auth.password import hash_password, secure_password
+from ukihashi.errors import Refused
+from ukihashi.wire.constants import Code
+from ukihashi.wire.messages import Login
+from ukihashi.wire.methods import PasswordChange
 
 pytestmark = pytest.mark.slow
 
@@ -78,3 +83,41 @@ def test_a_used_up_quota_puts_the_card_out_until_there_is_more(net: Net) -> None
     host.pings(gateway(card.address(4)), seconds=10)
     hub.run("hub", "user", "set", "a", "--expires", "2020-01-01")
     until(lambda: not hub.sessions(), seconds=5, what="the session's end")
+
+
+def test_source_rules_and_a_members_own_new_password(net: Net) -> None:
+    machine, host = net.lan("hub", "a")
+    hub = Hub(machine)
+    hub.start()
+    (made,) = hub.rows("hub", "user", "create", "taro")
+
+    def code(address: str, password: str) -> int:
+        """What a login gets; 0 for a session."""
+        with Opening(host, address, 443) as opening:
+            opening.hello()
+            answer = secure_password(hash_password("taro", password), opening.challenge)
+            try:
+                opening.login(Login("LAN", "taro", 1, answer, client="a client"))
+            except Refused as refused:
+                return refused.code
+            return 0
+
+    def change(old: str, new: str) -> int:
+        with Opening(host, machine.ipv4, 443) as opening:
+            opening.hello()
+            answer = secure_password(hash_password("taro", old), opening.challenge)
+            wanted = PasswordChange("LAN", "taro", answer, hash_password("taro", new))
+            return opening.pack(wanted.to_pack(b"")).get_int("error")
+
+    assert code(machine.ipv4, made["password"]) == code(machine.ipv6, made["password"]) == Code.NONE
+    assert change("wrong", "newer") == Code.OLD_PASSWORD_WRONG
+    assert change(made["password"], "newer") == Code.NONE
+    assert code(machine.ipv4, made["password"]) == Code.AUTH_FAILED
+    assert code(machine.ipv4, "newer") == Code.NONE
+    hub.run("hub", "user", "set", "taro", "--policy", "fix_password=yes")
+    assert change("newer", "newest") == Code.NOT_ENOUGH_RIGHT
+    hub.run("hub", "source", "add", "deny", f"{host.ipv4}/32")
+    assert code(machine.ipv4, "newer") == Code.IP_ADDRESS_DENIED
+    assert code(machine.ipv6, "newer") == Code.NONE  # a rule about IPv4 says nothing about IPv6
+    hub.run("hub", "source", "add", "deny", f"{host.ipv6}/128")
+    assert code(machine.ipv6, "newer") == Code.IP_ADDRESS_DENIED
