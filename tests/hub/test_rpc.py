@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ukihashi.store.db import Database
 from ukihashi.wire.constants import Code
 from ukihashi.wire.pack import Pack
 from ukihashi.wire.policy import DEFAULT
+from ukihashi.wire.rpc import MAX_TIME_S, MAX_U32, MAX_U64, Kind
 
 NOW = 1_700_000_000.0
 PEER = "192.0.2.7:50000"
@@ -228,6 +230,38 @@ def test_a_fault_of_ours_is_an_internal_error(run: Run) -> None:
     async def test(house: House) -> None:
         house.live.rows["mac_table"] = [{"hub": "LAN"}]  # without a MAC
         assert await house.code("EnumMacTable", s_HubName="LAN") == Code.INTERNAL_ERROR
+
+    run(test)
+
+
+def test_no_call_fails_inside_whatever_is_in_it(run: Run) -> None:
+    """Every call with nothing, with only names, and with every field as odd as it can be."""
+
+    async def test(house: House) -> None:
+        house.live.rows |= {"sessions": [SESSION]}
+        for name in sorted(house.calls.names, key=lambda one: one.startswith("Delete")):
+            method = house.calls._methods[name.casefold()]
+            odd = {
+                Kind.BOOL: True,
+                Kind.INT: MAX_U32,
+                Kind.INT64: MAX_U64,
+                Kind.TIME: MAX_TIME_S,
+                Kind.STR: "x" * 70_000,
+                Kind.UNISTR: "\u202e" * 300,
+                Kind.DATA: b"\xff" * 20,
+                Kind.IP: ip_address("fe80::1"),
+            }
+            values: dict[str, Any] = {
+                one.name: [odd[one.kind]] if one.many else odd[one.kind] for one in method.takes.fields
+            }
+            if method.takes.rows:
+                values[method.takes.rows] = [{one.name: odd[one.kind] for one in method.takes.columns}] * 2
+            names = {"HubName": "LAN", "HubName_Ex": "LAN", "Name": "guest"}
+            for given in ({}, names, values, values | names, values | {"HubName": "LAN", "HubName_Ex": "LAN"}):
+                pack = method.takes.to_pack(given)
+                pack.add_str("function_name", name)
+                answer = Pack.decode(await house.calls.call("", pack.encode(), PEER))
+                assert answer.get_int("error") != Code.INTERNAL_ERROR, (name, given)
 
     run(test)
 

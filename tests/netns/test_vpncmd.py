@@ -114,6 +114,7 @@ def listed(section: str) -> set[str]:
     return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
 
+@pytest.mark.timeout(300)  # a hundred commands
 def test_every_command_of_the_page(site: Site) -> None:
     """All in one test: what one command makes the next ones show."""
     tool = site.tool
