@@ -233,3 +233,32 @@ def test_killed_connections_and_a_server_that_restarts(scene: tuple[Server, Memb
     assert row["state"] == "online"
     carries(server, member)
     assert member.card("leave", "lab").returncode == 0
+
+
+def test_a_real_cluster_sends_us_on_to_its_member(net: Net) -> None:
+    first, second, near = net.lan("controller", "member", "card")
+    controller, worker = Server(first, "controller"), Server(second, "worker")
+    for server in (controller, worker):
+        server.start()
+    controller.say("ClusterSettingController /WEIGHT:100 /ONLY:yes", check=False)  # it restarts at that
+    setting = f"ClusterSettingMember {first.ipv4}:5555 /IP:{second.ipv4} /PORTS:5555 /PASSWORD:none /WEIGHT:100"
+    until(lambda: "Controller" in controller.say("ClusterSettingGet", check=False), seconds=30, what="the controller",
+          step_s=0.5)  # fmt: skip
+    worker.say(setting, check=False)
+    until(lambda: ",Member," in controller.say("ClusterMemberList", check=False), seconds=40, what="the member",
+          step_s=0.5)  # fmt: skip
+    user = ("UserCreate alice /GROUP:none /REALNAME:none /NOTE:none", "UserPasswordSet alice /PASSWORD:wonderland")
+    controller.say("HubCreateDynamic LAB /PASSWORD:none", "Hub LAB", *user)
+    member = Member(near)
+    member.create(first, *BY_STDIN, max_connections=2)
+    time.sleep(1.2)
+    up = member.card("up", "lab")
+    assert up.returncode == 0, up.stderr
+    row = member.until_connected(2)
+    assert (row["peer"], row["logins"]) == (f"{second.ipv4}:5555", 1)
+    assert row["session"].startswith("SID-ALICE-")
+    until(lambda: member.status()["keepalives_in"] > 2, seconds=30, what="the member speaking", step_s=0.5)
+    trusted = (near.folder / "config" / "card.d" / "lab.toml").read_text()
+    assert "pin" in trusted
+    assert row["pin"] not in trusted  # the controller's key is, though it is the member that was met
+    assert member.card("leave", "lab").returncode == 0
