@@ -3,7 +3,7 @@
     a ---- h ---- b      vpnclient on A and on B; on H our hub or vpnserver
 
 How it is measured: bench/streams.py. What is asked for is the ratio, round by round. The official programs give
-themselves the highest priority; our hub gets the same here, so that whatever else the machine does weighs alike on both.
+themselves the highest priority; our hub gets the same here, so that whatever else runs weighs alike on both.
 """
 
 import argparse
