@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from argon2 import PasswordHasher
@@ -168,19 +168,22 @@ class House:
         self.storage.close()
 
 
-Run = Callable[[Callable[[House], Awaitable[None]]], None]
+class Run(Protocol):
+    def __call__(self, test: Callable[[House], Awaitable[None]], allowed: Sequence[str] = ...) -> None: ...
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Run a test's coroutine in a house with the hub LAN."""
 
-    def go(test: Callable[[House], Awaitable[None]]) -> None:
+    def go(test: Callable[[House], Awaitable[None]], allowed: Sequence[str] = ("", "LAN")) -> None:
         async def whole() -> None:
             house = House(tmp_path / "hub.db")
             try:
                 await house.administrator.first_secret()
                 await house.verbs.ask("create", name="LAN")
+                for hub in allowed:
+                    await house.verbs.ask("tools_on", hub=hub)
                 await test(house)
             finally:
                 house.close()
@@ -322,7 +325,7 @@ def test_no_tool_is_let_in_before_an_administrator_says_so(run: Run) -> None:
                 assert answer.error == Code.ACCESS_DENIED
         assert await house.access.password_login("", "", PEER) == Code.ACCESS_DENIED
 
-    run(test)
+    run(test, allowed=())
 
 
 @pytest.mark.parametrize("hub", ["", "LAN"])
@@ -344,7 +347,7 @@ def test_the_password_of_tools_lets_in_until_it_is_forgotten(run: Run, hub: str)
         await house.verbs.ask("tools_off", hub=hub)
         assert (await house.access.admin_login(asked)).error == Code.ACCESS_DENIED
 
-    run(test)
+    run(test, allowed=())
 
 
 def test_no_such_hub_is_error_8(run: Run) -> None:
@@ -373,6 +376,19 @@ def test_the_password_of_tools_can_be_changed_by_a_tool_but_not_emptied(run: Run
         assert await house.code("SetServerPassword", d_HashedPassword=admin_hash("")) == Code.INVALID_PARAMETER
         assert await house.code("SetServerPassword", d_HashedPassword=bytes(20)) == Code.INVALID_PARAMETER
         assert await house.storage.read(admin.rpc_hash) == admin_hash("new one")
+
+    run(test)
+
+
+def test_a_tool_that_is_in_goes_when_tools_are_forbidden(run: Run) -> None:
+    async def test(house: House) -> None:
+        request = Pack()
+        request.add_str("function_name", "EnumHub")
+        for hub in ("", "LAN"):
+            assert await house.calls.call(hub, request.encode(), PEER) != b""
+            await house.verbs.ask("tools_off", hub=hub)
+            assert await house.calls.call(hub, request.encode(), PEER) == b""
+        assert await house.calls.call("none", request.encode(), PEER) == b""
 
     run(test)
 

@@ -111,6 +111,10 @@ class Access:
             _log.info("tool_let_in", hub=asked.hub, peer=asked.peer, client=asked.client)
         return LoginAnswered(asked.ask, error=code, hub=asked.hub)
 
+    async def is_allowed(self, hub: str) -> bool:
+        """Whether tools are still allowed for that hub ("" = the whole): one that was let in may stay."""
+        return bool((await self._storage.read(_stored, hub))[1])
+
     async def password_login(self, hub: str, password: str, peer: str) -> int:
         """As `admin_login`, by the password itself: 0, or the error's code."""
         try:

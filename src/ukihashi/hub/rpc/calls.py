@@ -38,7 +38,7 @@ class Calls:
         return [method.name for method in self._methods.values()]
 
     async def call(self, hub: str, request: bytes, peer: str) -> bytes:
-        """The answer to a PACK; b"" if it can't be read, and the connection must end.
+        """The answer to a PACK; b"" if it can't be read or tools are allowed no more, and the connection must end.
 
         Args:
             hub: for which the caller was let in; "" = the whole.
@@ -50,6 +50,8 @@ class Calls:
             return b""
         caller, name = Caller(hub, peer), pack.get_str(FUNCTION)
         try:
+            if not await self.access.is_allowed(hub):
+                return b""
             method = self._method(name)
             given = method.takes.from_pack(pack)
             answer = method.gives.to_pack(await self._carry_out(method, caller, given))
