@@ -38,7 +38,8 @@ def import_config(file: Path, only: tuple[str, ...], dry_run: bool, certificate_
     """Exit status: 0 taken over, 2 a hub of that name exists or none is named so, 3 unreadable, 4 no hub runs."""
     found = _read(file)
     wanted = _chosen(found, only)
-    rows, left = [], [one for one in found.left if not only or one.values.get("hub", "") in {"", *only}]
+    names = {"", *(name.casefold() for name in only)}
+    rows, left = [], [one for one in found.left if not only or one.values.get("hub", "").casefold() in names]
     for hub in wanted:
         row = _row(hub) if dry_run else _send(hub)
         left += msgspec.convert(row.pop("left"), list[Left])
