@@ -274,7 +274,7 @@ class Card:
             match event:
                 case Sign(attempt=number, challenge=challenge) if number == attempt:
                     child.signed(number, await asyncio.to_thread(self._sign, challenge))
-                case SentOn(attempt=number) if number == attempt:
+                case SentOn(attempt=number) if number == attempt and self._member is None:
                     standing.attempts += 1
                     attempt = standing.attempts
                     way = await self._dial_member(attempt, event)

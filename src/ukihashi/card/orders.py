@@ -1,6 +1,7 @@
 """What the dialler tells the data process to do with a connection: an account and a session as an order."""
 
 import contextlib
+import ipaddress
 import platform
 import socket
 from pathlib import Path
@@ -23,12 +24,12 @@ class Place(NamedTuple):
 def member_of(sent_on: SentOn, port: int) -> Place:
     """The member of a cluster that a controller names; `port`: the one in use, which is taken if the member has it.
 
-    Raises: PeerViolation: no such port can be.
+    It has come through the process that reads strangers' bytes. Raises: PeerViolation: no such place can be.
     """
-    ports = sent_on.ports
-    if not ports or not all(0 < one < 65536 for one in ports):
+    ports, address = sent_on.ports, sent_on.address
+    if not ports or not all(0 < one < 65536 for one in ports) or not _is_ipv4(address):
         raise PeerViolation(N_("the hub sent us on to another machine, but gave no usable address"))
-    return Place(sent_on.address, port if port in ports else ports[0])
+    return Place(address, port if port in ports else ports[0])
 
 
 def login(config: CardConfig, attempt: int, ids: bytes) -> Connect:
@@ -144,6 +145,14 @@ def _standard(config: CardConfig) -> Standard:
         bridge=wanted.bridge,
         monitor=wanted.monitor,
     )
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_authorities(path: str) -> str:
