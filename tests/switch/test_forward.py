@@ -119,10 +119,10 @@ class Naive:
 
     def note(self, address: bytes, port: PortId, now: float) -> str:
         rules = self.ports[port]
-        if not address.startswith((b"\x0a", b"\xfe\x80")):
-            return ""
         self.addresses = {key: entry for key, entry in self.addresses.items() if now - entry[1] < 60}
         known = self.addresses.get(address)
+        if address in (b"", bytes(4), bytes(16)):
+            return ""
         if known is None or known[0] != port:
             check = rules.policy.check_ip if len(address) == 4 else rules.policy.check_ipv6
             if known is not None and now - known[1] < 13 and check:
@@ -130,6 +130,8 @@ class Naive:
             mine = sum(entry[0] == port and len(key) == len(address) for key, entry in self.addresses.items())
             if len(address) == 4 and rules.confined and mine >= 4:
                 return reasons.ADDRESSES_FULL
+            if not address.startswith((b"\x0a", b"\xfe\x80")):
+                return ""
         self.addresses[address] = (port, now)
         return ""
 

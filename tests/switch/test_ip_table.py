@@ -127,7 +127,7 @@ def test_counts_and_order_stay_true(steps: list[tuple[int, PortId, int]]) -> Non
         ("100.128.0.1", False),
         ("8.8.8.8", False),
         ("fe80::1", True),
-        ("fd00::1", True),
+        ("fd00::1", False),
         ("2001:db8::1", False),
     ],
 )
@@ -184,10 +184,14 @@ def test_limits_of_a_port(rules: PortRules, v4: int, v6: int) -> None:
     assert hub.forward([first[29]], P1, 60.0) == {P2: [first[29]]}  # the others are forgotten
 
 
-def test_public_addresses_do_not_count() -> None:
+def test_public_addresses_do_not_count_but_pass_no_more_when_the_limit_is_reached() -> None:
     hub = hub_of(PortRules(confined=True), PortRules())
     public = [ip4(ALL, A, f"8.8.8.{n}") for n in range(1, 11)]
-    assert hub.forward(public, P1, 0.0)[P2] == public
+    private = [ip4(ALL, A, f"10.0.0.{n}") for n in range(1, 5)]
+    assert hub.forward(public + private, P1, 0.0)[P2] == public + private
+    asking = [ip4(ALL, A, "0.0.0.0"), private[0]]
+    assert hub.forward([*public, *asking, arp(A, "8.8.4.4", "10.0.0.9")], P1, 1.0)[P2] == asking
+    assert hub.drops[P1] == {reasons.ADDRESSES_FULL: 11}
 
 
 # -- owners ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ TABLE_LIMIT: Final = 65536  # addresses
 PURGE_S: Final = 1.0  # expired ones are looked for at most that often
 REFRESH_S: Final = 0.25  # an address heard again within that time is not noted again
 
-_NOBODY: Final = (bytes(4), b"\xff" * 4, bytes(16))
+NOBODYS: Final = (bytes(4), b"\xff" * 4, bytes(16))  # no station's own
 
 
 class AddressRules(NamedTuple):
@@ -58,10 +58,10 @@ class IpTable:
         return len(self._seen)
 
     def manages(self, address: bytes) -> bool:
-        """An address that is noted and counted."""
+        """An address that is noted and counted. Unique local ones (fc00::/7) are none, as at other servers."""
         if len(address) == 4:
-            return not (self.private_v4_only and not _is_private(address))
-        return not self.local_v6_only or address[0] & 0xFE == 0xFC or (address[0] == 0xFE and address[1] & 0xC0 == 0x80)
+            return address[0] & 0xF0 != 0xE0 and (not self.private_v4_only or _is_private(address))
+        return address[0] != 0xFF and (not self.local_v6_only or (address[0] == 0xFE and address[1] & 0xC0 == 0x80))
 
     def note(self, address: bytes, port: PortId, now: float, rules: AddressRules) -> str:
         """A frame from `address` came in on `port`. Gives the reason if it may not, else "".
@@ -77,15 +77,18 @@ class IpTable:
                 del self._seen[address]
                 self._seen[address] = known._replace(seen=now)
             return ""
-        if is_nobodys(address) or not self.manages(address):
+        if address in NOBODYS:
             return ""
-        if known is not None and (rules.check_v4 if short else rules.check_v6) and now - known.seen < EXCLUSIVE_S:
+        checked = rules.check_v4 if short else rules.check_v6
+        if known is not None and checked and now - known.seen < EXCLUSIVE_S:
             return ADDRESS_TAKEN
         most = rules.most_v4 if short else rules.most_v6
-        if most and self._counts[port, len(address)] >= most:
+        if most and self._counts[port, len(address)] >= most:  # then nothing new passes, not even what is not counted
             self._purge(now)
             if self._counts[port, len(address)] >= most:
                 return ADDRESSES_FULL
+        if not self.manages(address):
+            return ""
         self._put(address, port, now, leased=False)
         return ""
 
@@ -173,11 +176,6 @@ class IpTable:
                 expired.append(address)
         for address in expired:
             self._remove(address)
-
-
-def is_nobodys(address: bytes) -> bool:
-    """No station's own: unspecified, broadcast, multicast."""
-    return address in _NOBODY or (address[0] & 0xF0 == 0xE0 if len(address) == 4 else address[0] == 0xFF)
 
 
 def _is_private(address: bytes) -> bool:

@@ -11,7 +11,7 @@ from ukihashi.ether.frame import HEADER, TAG, VLAN
 from ukihashi.ether.packet import NEIGHBOUR_ADVERTISEMENT, Packet, is_dhcp_pair, parse, target
 from ukihashi.switch import filters, reasons
 from ukihashi.switch.access import AccessList
-from ukihashi.switch.ip_table import AddressRules, IpTable, is_nobodys
+from ukihashi.switch.ip_table import NOBODYS, AddressRules, IpTable
 from ukihashi.switch.limiter import Limiter
 from ukihashi.switch.rules import HubRules, PortRules, most_ipv4, most_ipv6, most_stations
 from ukihashi.switch.storm import Chance, StormControl
@@ -106,7 +106,7 @@ class Port:
         """From an IPv4 address that no DHCP server gave it; asking for one is allowed with any."""
         if not packet.source:
             return packet.hidden
-        if len(packet.source) != 4 or is_nobodys(packet.source) or is_dhcp_pair(packet):
+        if len(packet.source) != 4 or packet.source in NOBODYS or is_dhcp_pair(packet):
             return False
         return not table.is_leased(packet.source, self.number, now)
 
