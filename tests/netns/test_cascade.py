@@ -299,3 +299,31 @@ def test_a_loop_through_a_real_server_is_found(net: Net) -> None:
     with Wire(sites.a, sites.card_a.interface()) as at_a, Wire(sites.hb, interface) as at_b:
         assert storm(at_a, at_b, seconds=2.0) == 1
     sites.a.pings(B4)
+
+
+@pytest.mark.peer("vpnserver", "vpncmd")
+def test_a_real_server_that_joins_us_while_we_join_it_stays_and_our_way_is_cut(net: Net) -> None:
+    """The server knows nothing of probes: they pass through it, and do it no harm."""
+    sites = Sites(net, fast=False, peer=False)
+    server = peers.Server(sites.hb)
+    server.start()
+    server.create_hub("HQ")
+    server.create_user("HQ", "branch")
+    server.bridge("HQ", "sw", cidrs=[f"{B4}/24"])
+    sites.hub.run("hub", "user", "create", "hq", "--hub", HUB, "--anonymous")
+    server.create_cascade("HQ", "site", server=sites.ha.ipv4, port=443, far_hub=HUB, user="hq")
+    server.cascade("HQ", "site")
+    sites.a.pings(B4, seconds=40)
+    words = ("--server", f"{sites.hb.ipv4}:{peers.ADMIN_PORT}", "--remote-hub", "HQ", "--user", "branch", "--anonymous")
+    sites.hub.run("hub", "cascade", "create", "one", *words)
+    online(sites.hub, "one")
+    until(lambda: row(sites.hub, "one")["loop"] == "blocked", seconds=5, what="the loop being cut", step_s=0.05)
+    assert "back_at" in sites.hub.output
+    sites.a.pings(B4)
+    pause(5.0)
+    [session] = [one for one in sites.hub.sessions() if one["user"] == "hq"]
+    assert session["state"] == "online"
+    sites.a.pings(B4)
+    server.cascade("HQ", "site", online=False)
+    until(lambda: row(sites.hub, "one")["loop"] == "open", seconds=45, what="our way being open", step_s=0.2)
+    sites.a.pings(B4, seconds=40)
