@@ -128,10 +128,20 @@ def test_without_a_session_nothing_waits_and_nothing_comes_in(world: World) -> N
     world.turn()
     assert end.read_frames() == world.member.got == []
     assert world.row(1)["drops"] == {DOWN: 1}
+    assert "c1" not in {one["session"] for one in world.hub.mac_rows(world.now)}
     world.up(1)
     assert plain(end.read_frames()) == []  # not what is old
     world.send(frame(EVERYBODY, A, 2))
     assert plain(end.read_frames()) == [frame(EVERYBODY, A, 2)]
+
+
+def test_what_was_learned_there_is_forgotten_when_the_session_ends(world: World) -> None:
+    end = world.cascade(1)
+    end.write_frames([frame(A, B)])
+    world.turn()
+    assert {one["session"] for one in world.hub.mac_rows(world.now)} == {"c1"}
+    world.up(1, up=False)
+    assert list(world.hub.mac_rows(world.now)) == []
 
 
 def test_control_may_speak_before_the_supervisor(world: World) -> None:
@@ -186,6 +196,9 @@ def test_probes_go_out_every_two_seconds_and_nobody_else_gets_them(world: World)
 
 def test_a_loop_through_another_hub_blocks_the_younger_cascade_and_says_so(world: World) -> None:
     one, two = world.cascade(1), world.cascade(2)
+    two.write_frames([frame(A, B)])  # comes round from there
+    world.turn()
+    world.member.got.clear()
     two.write_frames(probes(one.read_frames()))
     with structlog.testing.capture_logs() as logged:
         world.turn()
@@ -194,12 +207,15 @@ def test_a_loop_through_another_hub_blocks_the_younger_cascade_and_says_so(world
     assert world.member.got == []
     row = world.row(2)
     assert (row["loop"], row["loop_with"], row["loop_left_s"]) == ("blocked", "c1", BLOCK_S)
+    one.read_frames()
+    world.send(frame(B, A, 9))
+    assert plain(one.read_frames()) == [frame(B, A, 9)]  # what was learned behind it is looked for elsewhere
     two.write_frames([frame(EVERYBODY, B)])
     world.send(frame(EVERYBODY, A))
     assert world.member.got == []
     assert plain(two.read_frames()) == []
     assert plain(one.read_frames()) == [frame(EVERYBODY, A)]
-    assert world.row(2)["drops"] == {"loop": 2}
+    assert world.row(2)["drops"] == {"loop": 3}
     world.ports.unplug(1)
     world.later(0.01)
     assert world.row(2)["loop"] == "listening"

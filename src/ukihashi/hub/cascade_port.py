@@ -82,10 +82,18 @@ class CascadePort:
             self.guard.remove(number, now)
             self._probes = []
             self.queue.clear(DOWN)
+            self.forget_stations()
+
+    def forget_stations(self) -> None:
+        """What was learned here is reached another way, or not at all: frames to it must not end at this port."""
+        switch = self.hub.switch
+        for row in switch.rows(self._loop.now):
+            if row.port == self.port:
+                switch.forget_station(row.key)
 
     def probe(self, frame: bytes) -> None:
-        """Send a frame of the loop guard, before all that waits."""
-        self._probes.append(frame)
+        """Send a frame of the loop guard, before all that waits. One that could not go yet would be too old."""
+        self._probes = [frame]
         self._outbox.mark(self)
 
     def flush(self, encodings: Encodings) -> bool:  # noqa: ARG002 - a cable takes frames
@@ -238,6 +246,8 @@ class CascadePorts:
         found, guard.found = guard.found, []
         for one in found:
             port = self._ports.get(one.blocked)
+            if port is not None:
+                port.forget_stations()
             _log.warning(
                 "loop_found",
                 hub=port.hub.name if port is not None else "",
