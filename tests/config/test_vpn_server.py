@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ukihashi.auth.password import hash_password
-from ukihashi.config.vpn_server import HubPlan, Left, Rule, SourcePlan, UserPlan, parse, plan
+from ukihashi.config.vpn_server import HubPlan, Left, SourcePlan, UserPlan, parse, plan
 from ukihashi.errors import InputUnreadable
+from ukihashi.switch.access import Rule
 from ukihashi.wire.policy import Policy
 
 

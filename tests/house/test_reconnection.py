@@ -35,7 +35,11 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def names(text: str, size: int) -> list[list[str]]:
     """Of each table with `size` columns: what stands in backticks in the first one."""
-    return [[row[0].strip("`") for row in one] for one in tables(text) if len(one[0]) == size and one[0][0][0] == "`"]
+    return [
+        [name for row in one for name in re.findall(r"`([^`]+)`", row[0])]
+        for one in tables(text)
+        if len(one[0]) == size and one[0][0][0] == "`"
+    ]
 
 
 @both
