@@ -166,7 +166,7 @@ def test_every_command_of_the_page(site: Site) -> None:
         ("AdminOptionList",),
         ("CAList",),
     )
-    tool.script(
+    replies = tool.script(
         ("Hub TOKYO",),
         ("UserCreate taro /GROUP:none /REALNAME:Taro /NOTE:first",),
         ("UserPasswordSet taro /PASSWORD:himitsu",),
@@ -191,11 +191,21 @@ def test_every_command_of_the_page(site: Site) -> None:
         ("UserExpiresSet taro /EXPIRES:none",),
         ("UserSignedSet taro /CN:taro.example /SERIAL:none",),
         ("UserGet taro", "Signed Certificate Authentication", "taro.example"),
+        ("UserCertSet taro /LOADCERT:cert.cer",),
+        ("UserGet taro", "Individual Certificate Authentication"),
+        ("UserCertGet taro /SAVECERT:again.cer",),
+        ("CAAdd cert.cer",),
+        ("CAList", "ID,1", "Issued to,CN="),
+        ("CAGet 1 /SAVECERT:authority.cer",),
+        ("CADelete 1",),
         ("UserAnonymousSet taro",),
         ("UserList", "taro,Taro2,-,second,Anonymous Authentication"),
         ("UserDelete taro",),
         ("UserList",),
     )
+    assert "taro" not in replies[-1].text
+    shown = {(site.other.folder / name).read_bytes() for name in ("cert.cer", "again.cer", "authority.cer")}
+    assert len(shown) == 1
     tool.script(
         ("Hub TOKYO",),
         (f"AccessAdd discard /MEMO:nomail /PRIORITY:10 {MAIL}",),
@@ -259,12 +269,13 @@ def test_every_command_of_the_page(site: Site) -> None:
     )
     assert site.hub.tell("cascades") == []
     _see_a_session(site)
-    tool.script(
+    replies = tool.script(
         ("LogFileList", "server.log", "hub/TOKYO.log"),
         ("LogFileGet hub/TOKYO.log /SERVER:any /SAVEPATH:got.log",),
         ("HubDelete TOKYO",),
         ("HubList", "LAN,Online"),
     )
+    assert "TOKYO" not in replies[-1].text
     log = (site.other.folder / "got.log").read_text()
     assert '"user": "taro"' in log
     assert '"event": "cascade_created"' in log
