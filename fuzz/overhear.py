@@ -6,11 +6,11 @@ What names this machine is replaced; of the signature's 1411 bytes, which are no
 """
 
 import contextlib
+import select
 import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -24,8 +24,9 @@ from lab.matrix import Variant
 from lab.net import Host, Net
 from lab.wait import pause, until
 from ukihashi.errors import PeerViolation
+from ukihashi.net.tls import TlsChannel, TlsState, client_context
 from ukihashi.wire.http import Request, ServerSide, is_pack, is_signature
-from ukihashi.wire.pack import Pack, Type
+from ukihashi.wire.pack import Pack
 
 PIECE: Final = 1 << 16
 STREAM: Final = 3000  # bytes of a block stream that are kept
@@ -47,14 +48,10 @@ class Ear:
     def __init__(self, host: Host, port: int, target: tuple[str, int]) -> None:
         self.said: Final[list[bytearray]] = []
         self._target, self._host = target, host
-        self._server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        trustme.CA(key_type=trustme.KeyType.RSA).issue_cert("hub.example", key_type=trustme.KeyType.RSA).configure_cert(
-            self._server
-        )
-        self._server.num_tickets = 0
-        self._client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._client.check_hostname = False
-        self._client.verify_mode = ssl.CERT_NONE
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority = trustme.CA(key_type=trustme.KeyType.RSA)
+        authority.issue_cert("hub.example", key_type=trustme.KeyType.RSA).configure_cert(self._context)
+        self._context.num_tickets = 0
         with host.inside():
             self._listener = socket.create_server((host.ipv4, port))
         threading.Thread(target=self._serve, daemon=True).start()
@@ -70,23 +67,58 @@ class Ear:
                 threading.Thread(target=self._carry, args=(near,), daemon=True).start()
 
     def _carry(self, near: socket.socket) -> None:
-        with contextlib.suppress(OSError), self._host.inside():
-            inner = self._server.wrap_socket(near, server_side=True)
-            outer = self._client.wrap_socket(socket.create_connection(self._target))
-            said = bytearray()
+        """One thread for both directions: TLS objects are not for two at once."""
+        said = bytearray()
+        with self._host.inside():
+            far = socket.create_connection(self._target)
+        inner = _Side(near, TlsChannel(self._context, server_side=True))
+        outer = _Side(far, TlsChannel(client_context(), server_side=False))
+        with contextlib.suppress(OSError, PeerViolation):
+            while not (inner.ended or outer.ended):
+                select.select([near, far], [], [])
+                said += outer.take(inner)
+                inner.take(outer)
+        for side in (inner, outer):
+            with contextlib.suppress(OSError):
+                side.close()
+        if said:
             self.said.append(said)
-            back = threading.Thread(target=_pump, args=(outer, inner, lambda _: None), daemon=True)
-            back.start()
-            _pump(inner, outer, said.extend)
-            back.join(5.0)
 
 
-def _pump(source: ssl.SSLSocket, sink: ssl.SSLSocket, told: Callable[[bytes], None]) -> None:
-    with contextlib.suppress(OSError):
-        while piece := source.recv(PIECE):
-            told(piece)
-            sink.sendall(piece)
-        sink.unwrap()  # close_notify: trap T1 of the protocol page
+class _Side:
+    """One of the two connections."""
+
+    def __init__(self, sock: socket.socket, tls: TlsChannel) -> None:
+        self.sock, self.tls, self.ended = sock, tls, False
+        tls.start()
+        self._flush()
+
+    def take(self, other: "_Side") -> bytes:
+        """What the other side has said, if it has: said on here."""
+        if not select.select([other.sock], [], [], 0)[0]:
+            return b""
+        data = other.sock.recv(PIECE)
+        plain = other.tls.receive(data) if data else b""
+        other.ended = not data or other.tls.state is TlsState.PEER_CLOSED
+        other._flush()  # noqa: SLF001 - its handshake's answer
+        if plain:
+            while self.tls.state is TlsState.HANDSHAKING:
+                self.tls.receive(self.sock.recv(PIECE))
+                self._flush()
+            self.tls.send(plain)
+            self._flush()
+        return plain
+
+    def close(self) -> None:
+        """With close_notify: trap T1 of the protocol page."""
+        self.tls.close()
+        self._flush()
+        self.sock.close()
+
+    def _flush(self) -> None:
+        while data := self.tls.outgoing():
+            self.sock.sendall(data)
+            self.tls.sent(len(data))
 
 
 def overheard(variant: Variant) -> list[bytes]:
@@ -103,10 +135,11 @@ def overheard(variant: Variant) -> list[bytes]:
             end = kind(near, variant, hub.free_address())
             end.start()
             end.join(replace(hub.login(), address=f.ipv4))
-            near.pings(hub.inside.partition("/")[0])
+            near.ask(["ping", "-n", "-c", "3", hub.inside.partition("/")[0]])
             pause(1.5 + variant.connections)
             end.leave()
             ear.close()
+            print(f"{kind.__name__}, {variant.name}: {len(ear.said)} connections")
             found += map(bytes, ear.said)
     return found
 
@@ -171,14 +204,7 @@ def clean(pack: Pack) -> Pack:
     for element in pack:
         private = element.name.casefold() in PRIVATE
         values = [_harmless(value, private=private, filling=element.name == "pencore") for value in element.values]
-        add: dict[Type, Callable[..., None]] = {
-            Type.INT: copy.add_int,
-            Type.INT64: copy.add_int64,
-            Type.STR: copy.add_str,
-            Type.UNISTR: copy.add_unistr,
-            Type.DATA: copy.add_data,
-        }
-        add[element.type](element.name, *values)
+        getattr(copy, f"add_{element.type.name.lower()}")(element.name, *values)
     return copy
 
 

@@ -88,7 +88,7 @@ def found(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         (repository / "docs/interop.md").write_text(page)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def commit(repository: Path) -> str:
     words = ["git", "describe", "--always", "--dirty"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=repository, check=False)
