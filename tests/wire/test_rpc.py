@@ -20,7 +20,7 @@ VALUES: Final[dict[Kind, st.SearchStrategy[Any]]] = {
     Kind.BOOL: st.booleans(),
     Kind.INT: st.integers(0, 2**32 - 1),
     Kind.INT64: st.integers(0, 2**64 - 1),
-    Kind.TIME: st.integers(0, 4_000_000_000_000).map(lambda ms: ms / 1000),
+    Kind.TIME: st.just(0.0) | st.integers(32_400_001, 4_000_000_000_000).map(lambda ms: ms / 1000),
     Kind.STR: texts,
     Kind.UNISTR: texts,
     Kind.DATA: st.binary(max_size=40),
@@ -89,9 +89,13 @@ def test_the_get_form_knows_only_text() -> None:
     }
 
 
-def test_times_are_milliseconds_in_utc() -> None:
+def test_times_in_a_pack_are_nine_hours_behind_and_those_in_json_are_not() -> None:
+    """What vpncmd 5.01 sent for 2030-01-02 03:04:05 UTC, and what stands in a real server's file for it."""
     struct = Struct("At t")
-    assert struct.to_pack({"At": 1.25}).get_int64("At") == 1250
+    assert struct.to_pack({"At": 1893553445.0}).get_int64("At") == 1893521045000
+    assert struct.from_pack(struct.to_pack({"At": 1893553445.0})) == {"At": 1893553445.0}
+    assert struct.to_pack({"At": 0.0}).get_int64("At") == 0  # never
+    assert struct.from_pack(struct.to_pack({"At": 0.0})) == {"At": 0.0}
     assert struct.to_json({"At": 1.25}) == {"At_dt": "1970-01-01T00:00:01.250Z"}
     assert struct.from_json({"At_dt": "1970-01-01T00:00:01.250"}) == {"At": 1.25}
     assert struct.from_json({"At_dt": "1970-01-01T09:00:00+09:00"}) == {"At": 0.0}

@@ -6,7 +6,7 @@ A structure is written as the protocol's page writes it, `"HubName s, Online b, 
     b       INT 0 or 1              _bool        bool
     i       INT                     _u32         int
     q       INT64                   _u64         int
-    t       INT64, ms since 1970    _dt          float, s since 1970; 0 = never
+    t       INT64, ms (`BEHIND_S`)  _dt          float, s since 1970; 0 = never
     s       STR                     _str         str
     u       UNISTR                  _utf         str
     d       DATA                    _bin         bytes
@@ -34,6 +34,7 @@ MAX_U32: Final = 0xFFFFFFFF
 MAX_U64: Final = 0xFFFFFFFFFFFFFFFF
 MAX_DIGITS: Final = 20  # of a number written as text
 MAX_TIME_S: Final = 253_402_300_799.0  # the last second of the year 9999
+BEHIND_S: Final = 32_400.0  # a time in a PACK is so many seconds less than since 1970 (UTC), as vpncmd 5.01 shows it
 NOWHERE: Final = IPv4Address(0)
 
 Values = dict[str, Any]
@@ -232,7 +233,7 @@ def _add(pack: Pack, field: Field, values: Sequence[Any]) -> None:
     elif kind is Kind.DATA:
         pack.add_data(name, *values)
     elif kind is Kind.TIME:
-        pack.add_int64(name, *(_clamp(round(value * 1000), MAX_U64) for value in values))
+        pack.add_int64(name, *(_clamp(round((value - BEHIND_S) * 1000), MAX_U64) for value in values))
     elif kind is Kind.INT64:
         pack.add_int64(name, *(_clamp(value, MAX_U64) for value in values))
     else:
@@ -244,7 +245,8 @@ def _get(pack: Pack, field: Field, index: int) -> Any:
 
 
 def _get_time(pack: Pack, name: str, index: int) -> float:
-    return min(pack.get_int64(name, 0, index) / 1000, MAX_TIME_S)
+    found = pack.get_int64(name, 0, index)
+    return min(found / 1000 + BEHIND_S, MAX_TIME_S) if found else 0.0
 
 
 _GET: Final[dict[Kind, Callable[[Pack, str, int], Any]]] = {
