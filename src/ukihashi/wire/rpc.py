@@ -35,6 +35,7 @@ MAX_U64: Final = 0xFFFFFFFFFFFFFFFF
 MAX_DIGITS: Final = 20  # of a number written as text
 MAX_TIME_S: Final = 253_402_300_799.0  # the last second of the year 9999
 BEHIND_S: Final = 32_400.0  # a time in a PACK is so many seconds less than since 1970 (UTC), as vpncmd 5.01 shows it
+_BEHIND_MS: Final = round(BEHIND_S * 1000)
 NOWHERE: Final = IPv4Address(0)
 
 Values = dict[str, Any]
@@ -233,7 +234,7 @@ def _add(pack: Pack, field: Field, values: Sequence[Any]) -> None:
     elif kind is Kind.DATA:
         pack.add_data(name, *values)
     elif kind is Kind.TIME:
-        pack.add_int64(name, *(_clamp(round((value - BEHIND_S) * 1000), MAX_U64) for value in values))
+        pack.add_int64(name, *(_clamp(round(value * 1000) - _BEHIND_MS, MAX_U64) for value in values))
     elif kind is Kind.INT64:
         pack.add_int64(name, *(_clamp(value, MAX_U64) for value in values))
     else:
@@ -246,7 +247,7 @@ def _get(pack: Pack, field: Field, index: int) -> Any:
 
 def _get_time(pack: Pack, name: str, index: int) -> float:
     found = pack.get_int64(name, 0, index)
-    return min(found / 1000 + BEHIND_S, MAX_TIME_S) if found else 0.0
+    return min((found + _BEHIND_MS) / 1000, MAX_TIME_S) if found else 0.0
 
 
 _GET: Final[dict[Kind, Callable[[Pack, str, int], Any]]] = {
