@@ -32,9 +32,10 @@ from ukihashi.store.db import Database
 from ukihashi.wire.constants import Code
 from ukihashi.wire.pack import Pack
 from ukihashi.wire.policy import DEFAULT
-from ukihashi.wire.rpc import MAX_TIME_S, MAX_U32, MAX_U64, Kind
+from ukihashi.wire.rpc import BEHIND_S, MAX_TIME_S, MAX_U32, MAX_U64, Kind
 
 NOW = 1_700_000_000.0
+WIRE_NOW = int(NOW - BEHIND_S)  # as a PACK has it
 PEER = "192.0.2.7:50000"
 CHALLENGE = b"c" * 20
 SESSION: Row = {
@@ -408,7 +409,7 @@ def test_what_a_tool_asks_first(run: Run) -> None:
         assert not (await house.good("GetServerCert")).get_data("Key")
         status = await house.good("GetServerStatus")
         assert (status.get_int("NumHubTotal"), status.get_int("NumTcpConnections")) == (1, 3)
-        assert status.get_int64("CurrentTime") == NOW * 1000
+        assert status.get_int64("CurrentTime") == WIRE_NOW * 1000
         house.live.gone = True
         assert (await house.good("GetServerStatus")).get_int("NumSessionsTotal") == 0
 
@@ -529,7 +530,7 @@ def test_a_user_from_making_to_deleting(run: Run) -> None:
         assert (told.get_data("HashedKey"), told.get_int("AuthType"), told.get_int("UsePolicy")) == (bytes(20), 1, 0)
         policy = {f"i_policy:{name}": value for name, value in DEFAULT.to_wire().items()} | {"i_policy:MaxUpload": 1000}
         written_back = {"u_Realname": "花子", "u_Note": "m", "i_AuthType": 1, "d_HashedKey": bytes(20)}
-        await house.good("SetUser", **lan, **written_back, i_UsePolicy=1, q_ExpireTime=int(NOW + 60) * 1000, **policy)
+        await house.good("SetUser", **lan, **written_back, i_UsePolicy=1, q_ExpireTime=(WIRE_NOW + 60) * 1000, **policy)
         user = await house.storage.read(users.get, hub, "hanako")
         assert (user.sha0, user.note, user.expires_at) == (hashed, "m", NOW + 60)
         assert user.policy is not None
@@ -623,8 +624,8 @@ def test_tables(run: Run) -> None:
         stations = await house.good("EnumMacTable", s_HubName="LAN")
         assert column(stations, "MacAddress") == [bytes.fromhex("02005e000001")]
         assert (stations.get_int64("CreatedTime"), stations.get_int64("UpdatedTime")) == (
-            int(NOW - 9) * 1000,
-            int(NOW - 3) * 1000,
+            (WIRE_NOW - 9) * 1000,
+            (WIRE_NOW - 3) * 1000,
         )
         addresses = await house.good("EnumIpTable", s_HubName="LAN")
         assert [str(addresses.get_ip("IpAddress", index)) for index in range(2)] == ["10.0.0.7", "fd00::7"]
