@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from lab.numbered import End, Numbered
 from lab.raw import BROADCAST, Wire, crosses
 from lab.ukihashi import FAST_CARD, FAST_HUB, HUB, Card, Hub
 from lab.wait import pause, until
+from ukihashi.errors import UkihashiError
+from ukihashi.net.privileges import identity
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -79,6 +82,13 @@ def in_state(hub: Hub, name: str, state: str, *, seconds: float = 20.0) -> dict[
 
 def online(hub: Hub, name: str, *, seconds: float = 20.0) -> dict[str, Any]:
     return in_state(hub, name, "online", seconds=seconds)
+
+
+def status_again(hub: Hub) -> bool:
+    try:
+        return bool(hub.tell("status"))
+    except UkihashiError:
+        return False
 
 
 def goodbye(peer: Hub) -> None:
@@ -169,8 +179,13 @@ def test_it_outlives_its_processes_the_worker_and_an_upgrade_and_leaves_nothing(
     kill(int(pids["worker"]["pid"]))
     sites.a.pings(B4, seconds=30)
     assert row(hub, "hq")["pid"] == third["pid"]  # the worker alone was replaced
+    [control] = [pid for pid in sites.ha.pids() if Path(f"/proc/{pid}").stat().st_uid == identity("ukihashi").uid]
+    kill(control)
+    assert until(lambda: status_again(hub), seconds=20, what="control's return", step_s=0.2)
+    assert online(hub, "hq")["pid"] == third["pid"]
+    sites.a.pings(B4)
     assert "its process ended" in hub.output
-    hub.run("hub", "upgrade")
+    hub.run("hub", "upgrade", timeout_s=90)
     back(third)
     hub.run("hub", "cascade", "offline", "hq")
     goodbye(peer)
