@@ -18,6 +18,8 @@ from ukihashi.auth.password import hash_password
 from ukihashi.config.vpn_server import GroupPlan, HubPlan, Left, UserPlan
 from ukihashi.errors import N_, UkihashiError, UsageError
 from ukihashi.hub.desk import Desk
+from ukihashi.hub.filters import checked_rule
+from ukihashi.hub.people import checked_user_name
 from ukihashi.hub.storage import Storage
 from ukihashi.net.control_socket import Handler, Row, asker
 from ukihashi.store import authorities, groups, hubs, rules, users
@@ -53,12 +55,13 @@ class Importer:
         hub = await self._storage.read(hubs.get, wanted.name)
         _log.info("hub_imported", hub=hub.name, users=len(wanted.users), groups=len(wanted.groups), by=asker.get())
         await self._desk.announce(hub)
+        users_left = sum("name" in one.values for one in left)
         return [
             {
                 "hub": hub.name,
-                "users": len(wanted.users) - len(left),
+                "users": len(wanted.users) - users_left,
                 "groups": len(wanted.groups),
-                "access": len(wanted.access),
+                "access": len(wanted.access) - (len(left) - users_left),
                 "sources": len(wanted.sources),
                 "authorities": len(wanted.authorities),
                 "left": [msgspec.to_builtins(one) for one in left],
@@ -91,13 +94,18 @@ class Importer:
             hubs.put_administrator(db, hub, admin_hash=wanted.admin_hash, login_hash=wanted.login_hash)
         for group in wanted.groups:
             _add_group(db, hub, group)
+        left: list[Left] = []
         for rule in wanted.access:
-            rules.put_access(db, hub, rule)
+            try:
+                rules.put_access(db, hub, checked_rule(rule))
+            except UsageError as error:
+                values = {"hub": hub.name, "note": rule.note, "problem": str(error)}
+                left.append(Left(N_("entry “{note}” of hub {hub}'s access list: {problem}"), values))
         for source in wanted.sources:
             rules.add_source(db, hub, priority=source.priority, network=source.network, deny=source.deny)
         for certificate in wanted.authorities:
             authorities.add(db, hub, certificate)
-        return self._add_users(db, hub.name, wanted.users)
+        return left + self._add_users(db, hub.name, wanted.users)
 
     def _add_users(self, db: Database, hub_name: str, wanted: Sequence[UserPlan]) -> list[Left]:
         hub = hubs.get(db, hub_name)
@@ -111,7 +119,7 @@ class Importer:
         return left
 
     def _add_user(self, db: Database, hub: Hub, user: UserPlan) -> None:
-        name = check_user_name(user.name)
+        name = checked_user_name(user.name)
         sha0 = user.sha0
         if sha0 and hmac.compare_digest(sha0, hash_password(user.name, "")):
             raise UsageError(N_("this user has an empty password, which no hub of ours allows"))

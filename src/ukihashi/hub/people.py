@@ -82,7 +82,7 @@ class People:
     ) -> list[Row]:
         """Make a user. Without any proof a password is generated and told in the row, this once."""
         home = await self._pick(hub)
-        name = _user_name(name)
+        name = checked_user_name(name)
         if anonymous:
             fields.setdefault("kind", "anonymous")
         proven = bool(PROOFS & fields.keys())
@@ -158,7 +158,7 @@ class People:
         if not 0 < days <= MAX_DAYS:
             raise UsageError(N_("a link lives more than 0 and at most {limit:g} days"), limit=MAX_DAYS)
         home = await self._pick(hub)
-        name = _user_name(user)
+        name = checked_user_name(user)
         where = await self._where(host_name)
         secret = token.make_token(secrets.token_bytes(token.TOKEN_BYTES))
         now = self._clock()
@@ -237,7 +237,8 @@ class People:
         return await pick_hub(self._storage, name)
 
 
-def _user_name(name: str) -> str:
+def checked_user_name(name: str) -> str:
+    """A name that a user may have, in its one spelling. Raises: UsageError."""
     name = check_user_name(name)
     if name_key(name) == ADMINISTRATOR_NAME:
         raise UsageError(N_("“{name}” is the hub's own administrator; give the user another name"), name=name)
