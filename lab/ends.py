@@ -162,7 +162,7 @@ class OurHub(Far):
         self.program.set_policy(USER, {"Access": not denied}, hub=self.hub)
 
     def carried(self) -> Carried | None:
-        found = [row for row in self.program.sessions(self.hub) if row["user"].casefold() == USER]
+        found = [row for row in self.program.tell("sessions", hub=self.hub) if row["user"].casefold() == USER]
         if not found:
             return None
         row = found[-1]
@@ -334,7 +334,7 @@ class OurCard(Near):
         self.program.leave("far")
 
     def carried(self) -> Carried | None:
-        row = self.program.status("far")
+        row = self.program.tell("far")[0]
         how = row["connections"], row["half_duplex"], row["compression"], row["udp"], row["tls"]
         return Carried(*how)
 
