@@ -1,6 +1,6 @@
 """The block stream: cut anywhere it gives the same frames, and never holds more than one block."""
 
-from fuzz.targets import pieces, vectors
+from fuzz.targets import overheard, pieces, vectors
 from ukihashi.errors import PeerViolation
 from ukihashi.wire.blocks import BlockDecoder, decompress, encode_frames, encode_keepalive
 from ukihashi.wire.constants import MAX_BLOCK, MAX_FRAME
@@ -14,7 +14,7 @@ def seeds() -> list[bytes]:
     streams = [bytes.fromhex(vector["stream_hex"]) for vector in vectors() if "stream_hex" in vector]
     streams.append(encode_frames([bytes(60)] * 20) + encode_keepalive(bytes(100)) + encode_frames([bytes(1514)] * 9))
     streams.append(encode_frames([b"", b"a", bytes(MAX_BLOCK)]) + bytes(4) + encode_keepalive(b""))
-    return [bytes([step]) + stream for stream in streams for step in (1, 7, 100)]
+    return [*overheard("blocks"), *(bytes([step]) + stream for stream in streams for step in (1, 7, 100))]
 
 
 def run(data: bytes) -> object:

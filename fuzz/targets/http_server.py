@@ -1,6 +1,6 @@
 """HTTP from a stranger to the hub."""
 
-from fuzz.targets import pieces, vectors
+from fuzz.targets import overheard, pieces, vectors
 from ukihashi.errors import PeerViolation
 from ukihashi.wire.constants import MAX_REQUEST_PACK
 from ukihashi.wire.http import MAX_BEHIND, MAX_HEADER, HttpViolation, ServerSide, is_pack, is_signature
@@ -35,7 +35,7 @@ def seeds() -> list[bytes]:
     ]
     streams.append(b"POST /api HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX: y\r\n\r\n")
     streams.append(b"".join(streams[:3]) * 2)
-    return [bytes([step]) + stream for stream in streams for step in (1, 50, 255)]
+    return [*overheard("http_server"), *(bytes([step]) + stream for stream in streams for step in (1, 50, 255))]
 
 
 def run(data: bytes) -> object:

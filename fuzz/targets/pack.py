@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from fuzz.targets import vectors
+from fuzz.targets import overheard, vectors
 from ukihashi.errors import PeerViolation
 from ukihashi.wire import messages, methods
 from ukihashi.wire.constants import MAX_REQUEST_PACK
@@ -34,7 +34,7 @@ def seeds() -> list[bytes]:
     ]
     captured = [bytes.fromhex(vector["pack_hex"]) for vector in vectors() if vector["kind"] == "pack"]
     resumes = [bytes.fromhex(vector["hex"]) for vector in vectors("extension") if vector["kind"] == "message"]
-    return [*captured, *resumes, *(pack.encode() for pack in ours)]
+    return [*captured, *overheard("pack"), *resumes, *(pack.encode() for pack in ours)]
 
 
 def run(data: bytes) -> object:
