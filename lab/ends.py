@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from lab import peers
+from lab.keys import make_certificate, only_version
 from lab.matrix import Variant
 from lab.net import Host, LabError
 from lab.plain import Plain, Seat
 from lab.ukihashi import Card, Hub
-from lab.wait import until
+from lab.wait import pause, until
 from ukihashi.wire.constants import Code
 
 TIMEOUT_S: Final = 5
@@ -77,7 +78,7 @@ class Far(ABC):
     def __init__(self, host: Host, variant: Variant) -> None:
         self.host: Final = host
         self.variant: Final = variant
-        self.files: tuple[Path, Path] | None = make_certificate(host) if variant.certificate else None
+        self.files: tuple[Path, Path] | None = make_certificate(host, USER) if variant.certificate else None
 
     def login(self) -> Login:
         """One that is let in."""
@@ -125,6 +126,10 @@ class Far(ABC):
     def carried(self) -> Carried | None:
         """The user's session; None if there is none."""
 
+    def flaps(self) -> bool:
+        """The session gets one connection after another: what a poisoned official program does."""
+        return False
+
 
 class OurHub(Far):
     """`ukihashi hub serve`."""
@@ -168,6 +173,14 @@ class OurHub(Far):
         row = found[-1]
         how = row["connections"], row["half_duplex"], row["compression"], row["udp"], row["tls_version"]
         return Carried(*how)
+
+    def flaps(self) -> bool:
+        peers_seen = set()
+        for _ in range(6):
+            rows = self.program.tell("sessions", hub=self.hub)
+            peers_seen |= {row["peer"] for row in rows if row["user"].casefold() == USER}
+            pause(0.6)
+        return len(peers_seen) >= 3
 
 
 class RealServer(Far):
@@ -470,24 +483,3 @@ def logged_code(look: Callable[[], str]) -> int:
         return re.search(r"^.*(?:Cascade|VPN) Connection.*code[: ]+([1-9]\d*)", look(), re.MULTILINE)
 
     return int(until(found, seconds=UP_S, what="a refusal in the log", step_s=0.3)[1])
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-def make_certificate(host: Host) -> tuple[Path, Path]:
-    """A certificate of its own making for `USER`, and its key (PEM)."""
-    certificate, key = host.folder / "user.pem", host.folder / "user.key"
-    words = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", f"/CN={USER}"]
-    host.run(["openssl", "req", *words, "-keyout", key, "-out", certificate])
-    return certificate, key
-
-
-def only_version(host: Host, version: str) -> Path:
-    """A configuration of the TLS library for an official program: this version alone."""
-    path = host.folder / "openssl.cnf"
-    path.write_text(
-        "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = only\n"
-        f"[only]\nMinProtocol = {version}\nMaxProtocol = {version}\n"
-    )
-    return path
