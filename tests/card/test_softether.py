@@ -78,6 +78,7 @@ def carries(server: Server, member: Member, *, seconds: float = 1.0) -> None:
     assert stream(server.host, member.host, "10.99.0.2", seconds=seconds) > 0
 
 
+@pytest.mark.soak
 def test_join_ping_lose_the_connection_leave(net: Net) -> None:
     far, near = net.lan("hub", "card")
     server = Server(far)
@@ -114,6 +115,7 @@ def test_join_ping_lose_the_connection_leave(net: Net) -> None:
     assert not near.has_interface("uklab")
 
 
+@pytest.mark.soak
 def test_an_anonymous_user_over_ipv6(net: Net) -> None:
     far, near = net.lan("hub", "card")
     server = Server(far)
@@ -131,9 +133,9 @@ def test_an_anonymous_user_over_ipv6(net: Net) -> None:
 
 
 @pytest.mark.parametrize("wanted", [
-    {"max_connections": 8},
-    {"max_connections": 4, "half_duplex": True},
-    {"compression": True},
+    pytest.param({"max_connections": 8}, marks=pytest.mark.soak),
+    pytest.param({"max_connections": 4, "half_duplex": True}, marks=pytest.mark.soak),
+    pytest.param({"compression": True}, marks=pytest.mark.soak),
     {"max_connections": 3, "half_duplex": True, "compression": True, "bridge": True},
 ], ids=["eight", "half", "compressed", "all"])  # fmt: skip
 def test_everything_a_server_grants(scene: tuple[Server, Member], wanted: dict[str, Any]) -> None:
@@ -158,6 +160,7 @@ def test_everything_a_server_grants(scene: tuple[Server, Member], wanted: dict[s
     assert member.card("leave", "lab").returncode == 0
 
 
+@pytest.mark.soak
 def test_plaintext_in_a_laboratory(scene: tuple[Server, Member]) -> None:
     server, member = scene
     member.create(server.host, *BY_STDIN, allow_plaintext=True, max_connections=2)

@@ -145,6 +145,7 @@ def test_two_sites_are_one_network_and_cuts_between_them_cost_nothing(net: Net) 
         assert "times back after a cut" in hub.run("hub", "cascade", "list")
 
 
+@pytest.mark.soak
 def test_it_outlives_its_processes_the_worker_and_an_upgrade_and_leaves_nothing(net: Net) -> None:
     sites = Sites(net)
     hub, peer = sites.hub, sites.peer
@@ -216,6 +217,7 @@ def test_a_wrong_password_is_told(net: Net) -> None:
     assert hub.rows("hub", "cascade", "list") == []
 
 
+@pytest.mark.soak
 @pytest.mark.peer("vpnserver", "vpncmd")
 def test_a_real_server_is_joined_as_a_bridge_with_eight_connections(net: Net) -> None:
     sites = Sites(net, fast=False, peer=False)
@@ -263,7 +265,7 @@ def storm(at: Wire, other: Wire, *, seconds: float) -> int:
     return sum(seen == frame for seen in other.frames(seconds=seconds))
 
 
-@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("both_ways", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_a_loop_of_two_cascades_is_cut_within_five_seconds_and_heals(net: Net, both_ways: bool) -> None:
     sites = Sites(net)
     hub, peer = sites.hub, sites.peer
@@ -297,6 +299,7 @@ def test_a_loop_of_two_cascades_is_cut_within_five_seconds_and_heals(net: Net, b
         assert storm(at_a, at_b, seconds=1.0) == 1
 
 
+@pytest.mark.soak
 @pytest.mark.peer("vpnserver", "vpncmd")
 def test_a_loop_through_a_real_server_is_found(net: Net) -> None:
     sites = Sites(net, peer=False)
@@ -316,6 +319,7 @@ def test_a_loop_through_a_real_server_is_found(net: Net) -> None:
     sites.a.pings(B4)
 
 
+@pytest.mark.soak
 @pytest.mark.peer("vpnserver", "vpncmd")
 def test_a_real_server_that_joins_us_while_we_join_it_stays_and_our_way_is_cut(net: Net) -> None:
     """The server knows nothing of probes: they pass through it, and do it no harm."""

@@ -68,7 +68,8 @@ def test_over_ipv6_with_the_password_itself(net: Net) -> None:
     client.disconnect("v1")
 
 
-@pytest.mark.parametrize("encrypted", [False, pytest.param(True, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("encrypted", [False, True])
 def test_everything_it_can_ask_for_at_once_outlives_an_upgrade(net: Net, encrypted: bool) -> None:
     """Eight connections in half duplex, compressed, and without TLS where the hub's option allows it."""
     machine, other = net.lan("hub", "b")

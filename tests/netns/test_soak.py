@@ -211,6 +211,7 @@ def soak(net: Net, extent: Extent, *, first: float, timeout_s: float) -> None:
         assert [line for line in stage.hub.log().splitlines() if any(word in line for word in BROKEN)] == []
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 def test_half_a_minute_of_it(net: Net) -> None:
     soak(net, FULL.part(0.05), first=0.3, timeout_s=5.0)

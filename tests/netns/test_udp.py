@@ -63,7 +63,7 @@ def wait_udp(scene: Scene, wanted: bool, seconds: float) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("role", ["card", "client"])
+@pytest.mark.parametrize("role", ["card", pytest.param("client", marks=pytest.mark.soak)])
 def test_frames_go_by_udp_and_by_tcp_while_udp_is_cut(net: Net, role: str) -> None:
     scene = Scene(net, role, UDP)
     scene.joined()
