@@ -171,7 +171,7 @@ def test_a_hub_that_was_killed_is_joined_again_when_it_returns(net: Net) -> None
     with_frames = card.status()["ledger"]["sent"]
     host.ask(["ping", "-n", "-c3", "-i0.2", "-W1", gateway])
     hub.start(first=False)
-    until(lambda: card.status()["state"] == "online", seconds=20, what="the card being back")
+    until(lambda: card.status()["state"] == "online", seconds=60, what="the card being back")
     host.pings(gateway)
     row = card.status()
     assert row["logins"] == 2
