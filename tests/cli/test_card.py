@@ -195,10 +195,10 @@ def test_nobody_listens(person: Person, hub: FakeHub) -> None:
 
 def test_options_change_while_the_card_is_up(person: Person, hub: FakeHub) -> None:
     assert person.card("join", link_to(hub)).returncode == 0
-    done = person.card("set", "lan", "echo_guard.period", "5", "times.dead", "20", "interface.addresses", "10.9.0.9/24")
+    done = person.card("set", "lan", "echo_guard.period", "5", "times.dead", "120", "interface.addresses", "10.9.0.9/24")
     assert (done.returncode, done.stderr) == (0, "")
     assert "echo_guard.period: 30 → 5 (at once)" in done.stdout
-    assert "times.dead: 15 → 20 (at once)" in done.stdout
+    assert "times.dead: 15 → 120 (at once)" in done.stdout
     addresses = ("ip", "-o", "addr", "show", "uklan")
     assert "10.9.0.9/24" in subprocess.run(addresses, capture_output=True, text=True, check=True).stdout
     assert "10.9.0.2/24" not in subprocess.run(addresses, capture_output=True, text=True, check=True).stdout
