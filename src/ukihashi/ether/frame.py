@@ -6,6 +6,7 @@ Every function wants at least the 14 bytes of the header, which the switch has c
 from typing import Final
 
 HEADER: Final = 14  # bytes
+MAX_FRAME: Final = 1600  # bytes of a finished frame
 TAG: Final = 4  # bytes of an 802.1Q tag
 ARP: Final = 0x0806
 IPV4: Final = 0x0800

@@ -28,7 +28,7 @@ DHCPV6_CLIENT: Final = 546
 DHCPV6_SERVER: Final = 547
 DHCP_ACK: Final = 5
 
-_PROVIDER_TAG: Final = 0x88A8  # 802.1ad
+PROVIDER_TAG: Final = 0x88A8  # 802.1ad
 _TAGS_MOST: Final = 8
 _LLC: Final = 0x600  # below it the type field is a length (802.3)
 _SNAP: Final = b"\xaa\xaa\x03\0\0\0"
@@ -68,7 +68,7 @@ def parse(frame: bytes) -> Packet:
         return Packet(frame)
     kind, at = frame[12] << 8 | frame[13], HEADER
     for _ in range(_TAGS_MOST):  # receivers take off stacked tags, SNAP headers too (VU#855201)
-        if kind in (VLAN, _PROVIDER_TAG) and size >= at + TAG:
+        if kind in (VLAN, PROVIDER_TAG) and size >= at + TAG:
             kind = frame[at + 2] << 8 | frame[at + 3]
             at += TAG
         elif kind < _LLC and size >= at + 8 and frame.startswith(_SNAP, at):

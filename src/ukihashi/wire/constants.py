@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Final
 
 from ukihashi.errors import N_
+from ukihashi.ether import frame
 
 # -- HTTP (3, 4, 6) -----------------------------------------------------------------------------------------------
 
@@ -62,7 +63,7 @@ class Direction(IntEnum):
 # -- tunnel (12, 14) ----------------------------------------------------------------------------------------------
 
 MIN_FRAME: Final = 14  # bytes of an Ethernet header
-MAX_FRAME: Final = 1600  # bytes of a frame without FCS
+MAX_FRAME: Final = frame.MAX_FRAME  # bytes of a frame without FCS
 MAX_BLOCK: Final = 3200  # bytes of a block on the wire, compressed or not
 MAX_KEEPALIVE: Final = 512  # bytes of a keep-alive's body that a receiver takes
 SENT_KEEPALIVE: Final = 511  # bytes of the longest keep-alive body that senders send
