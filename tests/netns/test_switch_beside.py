@@ -81,7 +81,7 @@ def test_storms_are_thinned_out_as_measured(sides: list[Side], stack: ExitStack)
         seconds = {name: by_second(plan, b) for name, plan in plans.items() if name != "after"}
         after = [sent.frame in set(b.frames) for sent in plans["after"]]
         print(side.name, seconds, after)
-        assert seconds["28/s"][:4] == [28] * 4
+        assert min(seconds["28/s"][:4]) >= 26  # a machine that stood still for a moment brings them closer together
         assert seconds["known"][:4] == [100] * 4
         assert seconds["60/s"][0] >= 50
         assert sum(seconds["60/s"][2:4]) <= 20
