@@ -37,8 +37,9 @@ ROOM: Final = Path("/run/ukihashi-lab")  # a folder for each Net: logs, state of
 NAMESPACES: Final = Path("/run/netns")
 OURS: Final = re.compile(r"uk(\d+x\d+)-")
 ALLOWED_CONTROL: Final = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
+CONTROL: Final = "net/ipv4/tcp_congestion_control"
 SYSCTL: Final = {
-    "net/ipv4/tcp_congestion_control": "cubic",
+    CONTROL: "cubic",
     "net/ipv6/conf/all/accept_dad": "0",
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/default/dad_transmits": "0",
@@ -254,6 +255,13 @@ class Host:
         flags = ["nodad"] if ":" in cidr else []
         run(["ip", "-n", self.namespace, "addr", "replace", cidr, "dev", interface, *flags])
 
+    def set_sysctl(self, key: str, value: str) -> None:
+        """Write a file below /proc/sys as it is here; a congestion control becomes one that may be chosen."""
+        if key == CONTROL:
+            _allow(value)
+        with self.inside():
+            (Path("/proc/sys") / key).write_text(value)
+
     def pings(self, address: str, *, seconds: float = 20.0) -> float:
         """Wait until `address` answers a ping from here; the round trip in milliseconds. Raises `TimeOver`."""
 
@@ -269,6 +277,9 @@ class Host:
         except FileNotFoundError:
             return []
         return _pids_in(inode)
+
+
+Lay = Callable[[Host, str, Host, str], None]  # a host and its interface's name, twice
 
 
 class Net:
@@ -318,17 +329,18 @@ class Net:
         self.hosts[name] = host  # before it exists, so that a signal in between leaves nothing
         run(["ip", "netns", "add", host.namespace])
         host.ip("link set lo up")
-        _allow(SYSCTL["net/ipv4/tcp_congestion_control"])
-        with host.inside():
-            for key, value in SYSCTL.items():
-                (Path("/proc/sys") / key).write_text(value)
+        for key, value in SYSCTL.items():
+            host.set_sysctl(key, value)
         return host
 
-    def link(self, one: Host, other: Host) -> tuple[str, str]:
-        """A cable between two hosts; `one` gets .1 and `other` .2. Gives the interface names at each end."""
+    def link(self, one: Host, other: Host, *, lay: Lay | None = None) -> tuple[str, str]:
+        """A cable between two hosts; `one` gets .1 and `other` .2. Gives the interface names at each end.
+
+        `lay`: makes both interfaces and what is between them; default is a plain cable (veth).
+        """
         wire = next(self._wires)
         ends = (f"to-{other.name}", f"to-{one.name}")
-        self._cable(one.namespace, ends[0], other.namespace, ends[1])
+        (lay or self._veth)(one, ends[0], other, ends[1])
         for number, (host, interface) in enumerate(zip((one, other), ends, strict=True), start=1):
             self._address(host, interface, wire, number)
         return ends
@@ -343,7 +355,7 @@ class Net:
         middle.ip("link set br0 up")
         hosts = [self.host(name) for name in names]
         for number, host in enumerate(hosts, start=1):
-            self._cable(middle.namespace, f"to-{host.name}", host.namespace, "eth0")
+            self._veth(middle, f"to-{host.name}", host, "eth0")
             middle.ip(f"link set to-{host.name} master br0")
             middle.ip(f"link set to-{host.name} up")
             self._address(host, "eth0", wire, number)
@@ -380,8 +392,9 @@ class Net:
                 parts.append(f"--- {path.relative_to(self.folder)}\n{text[-tail:]}")
         return "\n".join(parts)
 
-    def _cable(self, one: str, interface: str, other: str, peer_interface: str) -> None:
-        ends = (interface, "netns", one), (peer_interface, "netns", other)
+    @staticmethod
+    def _veth(one: Host, interface: str, other: Host, peer_interface: str) -> None:
+        ends = (interface, "netns", one.namespace), (peer_interface, "netns", other.namespace)
         run(["ip", "link", "add", *ends[0], "type", "veth", "peer", "name", *ends[1]])
 
     def _address(self, host: Host, interface: str, wire: int, number: int) -> None:
