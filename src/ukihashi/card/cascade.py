@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from ukihashi import __version__
-from ukihashi.card import data, status
+from ukihashi.card import data_main, status
 from ukihashi.card.child import DataChild
 from ukihashi.card.dialler import Card
 from ukihashi.card.messages import Connect, Opened
@@ -86,7 +86,7 @@ def _forked(start: Start, ours: socket.socket, theirs: socket.socket, cable: Cab
     try:
         ours.close()
         start.control.close()
-        status = data.live(theirs, cable)
+        status = data_main.live(theirs, cable)
     except BaseException:  # noqa: BLE001 - the end of a process: there is nobody above to take it
         traceback.print_exc()
     finally:

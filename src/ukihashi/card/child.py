@@ -81,7 +81,7 @@ class DataChild:
                 sys.executable,
                 "-P",  # nothing is imported from the folder we happen to be in
                 "-m",
-                "ukihashi.card.data",
+                "ukihashi.card.data_main",
                 str(theirs.fileno()),
                 str(tap.fd),
                 tap.name,

@@ -1,25 +1,18 @@
 """The card's data process: frames between TAP and hub, in a plain epoll loop without any right.
 
-    python -m ukihashi.card.data CONTROL TAP NAME     (descriptors of the socket pair and of the open TAP, its name)
-
-Started by the dialler, which keeps the rights. A frame's way out: the TAP's queue in the kernel -> one batch of all
-that wait -> one encoding -> one TLS write. While the socket is full the TAP is not read: the kernel's short queue holds
-what fits and drops the rest, counted there (D8, D12). What waits here are the records of an exactly resumable session
-that the hub has not acknowledged, up to a bound; also while the link is cut.
+Started by the dialler, which keeps the rights (`data_main.py`). A frame's way out: the TAP's queue in the kernel -> one
+batch of all that wait -> one encoding -> one TLS write. While the socket is full the TAP is not read: the kernel's
+short queue holds what fits and drops the rest, counted there (D8, D12). What waits here are the records of an exactly
+resumable session that the hub has not acknowledged, up to a bound; also while the link is cut.
 
 One link carries an exactly resumable session; links that shall take over from it are opened beside it. The order in a
 turn of the loop is what makes resume exact: what came over the old link is with the TAP before the new one is asked.
 A session with a standard hub may have several links at once.
 """
 
-import codecs
 import select
-import signal
 import socket
-import sys
 from typing import Final
-
-import msgspec
 
 from ukihashi.card.clock import Alarm, clock
 from ukihashi.card.goodbyes import LINGER, Goodbyes
@@ -56,23 +49,16 @@ from ukihashi.card.tunnel import Tunnel
 from ukihashi.card.udp import CardLane, UdpOffered
 from ukihashi.errors import N_, DialError, EnvironmentLacks, PeerViolation, Refused, UkihashiError
 from ukihashi.net.link import tune
-from ukihashi.net.privileges import drop, identity
 from ukihashi.session.machine import CARD_MOVES, Machine, State
-from ukihashi.tap.device import adopt_tap
 from ukihashi.tap.frame_pipe import Cable
 
-# Python looks these up late; without rights their files may be unreadable.
-for _codec in ("ascii", "idna", "latin-1", "utf-8"):
-    codecs.lookup(_codec)
-
-USER: Final = "ukihashi-card"  # or the number kept for it
 FOREVER: Final = 3600.0  # seconds; the longest sleep of the loop
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 
 
-class _ToldToEnd(Exception):
+class ToldToEnd(Exception):
     """SIGTERM came."""
 
 
@@ -106,7 +92,7 @@ class DataProcess:
         try:
             while self._running:
                 self._turn()
-        except _ToldToEnd:
+        except ToldToEnd:
             pass
         except EnvironmentLacks as error:
             gone = error
@@ -465,33 +451,3 @@ class DataProcess:
             self._control.send(encode(message))
         except OSError:
             self._running = False
-
-
-def main(arguments: list[str]) -> int:
-    """Adopt what the dialler passed, and live."""
-    return live(socket.socket(fileno=int(arguments[0])), adopt_tap(int(arguments[1]), arguments[2]))
-
-
-def live(control: socket.socket, tap: Cable) -> int:
-    """Give up all rights, serve. Exit status: 0 told to stop, 1 otherwise."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the dialler says when to stop
-    signal.signal(signal.SIGTERM, _end)
-    try:
-        drop(identity(USER))
-        DataProcess(control, tap).run()
-    except EnvironmentLacks as error:  # rights could not be given up, or the TAP was removed
-        control.setblocking(True)
-        control.send(encode(Lost(0, Trouble.of(error))))
-        return 1
-    except msgspec.MsgspecError:
-        return 1
-    return 0
-
-
-def _end(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _ToldToEnd
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

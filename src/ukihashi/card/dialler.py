@@ -65,26 +65,6 @@ RESTARTS: Final = 5  # of the data process within a minute, then something is re
 
 _log = structlog.get_logger()
 
-LOG_TEXTS: Final = {
-    "card_online": N_("online"),
-    "card_left": N_("left the hub"),
-    "link_lost": N_("the connection was lost"),
-    "link_silent": N_("the hub is silent; another connection is tried"),
-    "connection_lost": N_("one of the session's connections was lost"),
-    "connection_not_added": N_("no further connection for the session came about"),
-    "sent_on": N_("the hub sends this card on to a member of its cluster"),
-    "link_recovered": N_("the hub speaks again over the same connection"),
-    "way_not_watched": N_("changes of the network can't be watched"),
-    "not_online": N_("not online"),
-    "session_forgotten": N_("the hub no longer knows the session; logging in afresh"),
-    "session_lost": N_("a session ended with frames under way: of those sent (lost) each may or may not have arrived"),
-    "reloaded": N_("the account was read again"),
-    "hub_says": N_("a word from the hub"),
-    "not_undone": N_("something could not be undone"),
-    "account_not_written": N_("the account could not be written"),
-    **lan.LOG_TEXTS,
-}
-
 
 class Card:
     """One account, joined."""
@@ -309,10 +289,10 @@ class Card:
         await self._connect(self._order(attempt), self._first_at)
 
     async def _connect(self, order: Connect, place: Place, *, deadline: float = 0.0) -> RouteWatch | None:
-        child, mark = self._child, self._lan.mark
+        child, mark, congestion = self._child, self._lan.mark, self._config.connection.congestion
         assert child is not None
         deadline = deadline or self._config.times.dial
-        sock = await direct.dial(*place, deadline=deadline, mark=mark, known=self._known)
+        sock = await direct.dial(*place, deadline=deadline, mark=mark, known=self._known, congestion=congestion)
         way = None
         with contextlib.suppress(OSError):  # broken already: the data process will say so
             way = RouteWatch.of(sock, mark)

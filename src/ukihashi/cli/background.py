@@ -11,7 +11,8 @@ from typing import Final, NoReturn, TextIO
 
 import msgspec
 
-from ukihashi.card.dialler import LOG_TEXTS, Card
+from ukihashi.card.dialler import Card
+from ukihashi.card.log_texts import LOG_TEXTS
 from ukihashi.card.messages import Trouble
 from ukihashi.config import places
 from ukihashi.config.card import CardConfig

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ukihashi import __version__
-from ukihashi.card import cascade, dialler
+from ukihashi.card import cascade, log_texts
 from ukihashi.cli.output import moment, say_aside, write
 from ukihashi.config import places
 from ukihashi.config.hub import Endpoint, HubConfig, load_hub, parse_listen
@@ -71,6 +71,7 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
         program=(sys.executable, *sys.orig_argv[1:]),
         options=ready.options,
         limits=Limits.of(ready.options.config),
+        congestion=ready.options.config.congestion,
         pick=ready.pick,
         cascade=cascade.live,
         ready=serving.both_are_ready,
@@ -102,7 +103,7 @@ class _Ready:
 
 def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
     config = load_hub(places.hub_config())
-    log.configure(log_format or config.log_format, {**EVENTS, **dialler.LOG_TEXTS})
+    log.configure(log_format or config.log_format, {**EVENTS, **log_texts.LOG_TEXTS})
     endpoints = parse_listen(listen) if listen else config.endpoints()
     state = places.state_dir()
     _prepare_state(state)
