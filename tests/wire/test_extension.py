@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ukihashi.errors import PeerViolation
+from ukihashi.ether.offload import ALL, MAX_SUPER_FRAME, Kind, SuperFrame, flaw, kind_of
 from ukihashi.wire import messages
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
 from ukihashi.wire.constants import MAX_BLOCK, MAX_CONTROL, MAX_KEEPALIVE, MAX_TEXT, Code
@@ -21,6 +22,7 @@ from ukihashi.wire.extension import (
     MAX_INTERVAL_MS,
     MAX_NUMBER,
     MAX_PADDING,
+    SUPER_FRAME,
     Bye,
     Control,
     ControlRecord,
@@ -40,7 +42,7 @@ from ukihashi.wire.pack import Pack
 
 Vector = dict[str, Any]
 VECTORS: Final[list[Vector]] = json.loads((Path(__file__).parent / "extension-vectors.json").read_text())["vectors"]
-TOTAL: Final = 48
+TOTAL: Final = 70
 
 numbers = st.integers(0, MAX_NUMBER)
 
@@ -51,8 +53,12 @@ def of_kind(kind: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("vector", found, ids=[vector["id"] for vector in found])
 
 
-def decoded(data: bytes) -> tuple[list[bytes], list[ControlRecord], int]:
-    decoder = BlockDecoder(extended=True)
+def decoder_of(vector: Vector) -> BlockDecoder:
+    return BlockDecoder(extended=True, super_frames=bool(vector.get("granted")))
+
+
+def decoded(data: bytes, *, super_frames: bool = False) -> tuple[list[bytes], list[ControlRecord], int]:
+    decoder = BlockDecoder(extended=True, super_frames=super_frames)
     frames = decoder.feed(data)
     assert decoder.pending == 0
     return frames, decoder.controls, decoder.keepalives
@@ -87,9 +93,17 @@ KEY: Final = bytes(range(20))
 REFUSED: Final = Numbers(attempt=2, have=17, first=20, end=25)
 MESSAGES: Final[dict[str, Login | Welcome | AdditionalConnect | AdditionalAnswer | ErrorAnswer]] = {
     "login": Login(
-        "LAN", "u", 0, extension=1, extension_oldest=1, resume=True, invite_token="token", invite_hash=bytes(range(20))
+        "LAN",
+        "u",
+        0,
+        extension=1,
+        extension_oldest=1,
+        resume=True,
+        super_frames=63,
+        invite_token="token",
+        invite_hash=bytes(range(20)),
     ),
-    "welcome": Welcome("SID", "CID", KEY, extension=1, grace_s=300),
+    "welcome": Welcome("SID", "CID", KEY, extension=1, grace_s=300, super_frames=7),
     "version error": ErrorAnswer(Code.VERSION_INVALID, extension=2, extension_oldest=2),
     "resume": AdditionalConnect(KEY, "card", 501, 1, Resume(3, 4294967298)),
     "resume answer": AdditionalAnswer(have=17),
@@ -108,7 +122,7 @@ READERS: Final[dict[type, Callable[[Pack], object]]] = {
 def test_the_vectors_are_all_there() -> None:
     ids = [vector["id"] for vector in VECTORS]
     assert len(set(ids)) == len(ids) == TOTAL
-    kinds = {"stream", "refused stream", "element", "message"}
+    kinds = {"stream", "dropped stream", "refused stream", "element", "message"}
     assert {vector["kind"] for vector in VECTORS} == kinds
     assert set(ENCODED) <= {vector["id"] for vector in VECTORS if vector["kind"] == "stream"}
     assert set(MESSAGES) == {vector["message"] for vector in VECTORS if vector["kind"] in {"element", "message"}}
@@ -118,7 +132,8 @@ def test_the_protocols_page_lists_every_vector_and_no_other() -> None:
     def row(vector: Vector) -> str:
         data = vector["hex"]
         shown = f"`{data}`" if len(data) <= 80 else f"`{data[:40]}`… ({len(data) // 2} bytes)"
-        return f"| `{vector['id']}` | {'refused: ' * (vector['kind'] == 'refused stream')}{vector['what']} | {shown} |"
+        said = {"refused stream": "refused: ", "dropped stream": "dropped: "}.get(vector["kind"], "")
+        return f"| `{vector['id']}` | {said}{vector['what']} | {shown} |"
 
     page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text().partition("## 8. Vectors")[2]
     assert [line for line in page.splitlines() if line.startswith("| `")] == [row(vector) for vector in VECTORS]
@@ -153,28 +168,63 @@ def test_every_element_has_a_vector() -> None:
 @of_kind("stream")
 def test_a_stream_means_what_its_vector_says(vector: Vector) -> None:
     data = bytes.fromhex(vector["hex"])
-    frames, controls, _ = decoded(data)
+    frames, controls, _ = decoded(data, super_frames="granted" in vector)
     assert [frame.hex() for frame in frames] == vector["frames"]
     assert controls == [as_record(told) for told in vector["controls"]]
     if vector["id"] in ENCODED:
         assert ENCODED[vector["id"]] == data
+    if not controls and data[:4] != b"\xff" * 4 and frames:
+        assert encode_frames(frames) == data
 
 
 @of_kind("stream")
 def test_a_stream_means_the_same_however_it_is_cut(vector: Vector) -> None:
     data = bytes.fromhex(vector["hex"])
     for step in (1, 2, 3, 5, 11):
-        decoder, frames = BlockDecoder(extended=True), list[bytes]()
+        decoder, frames = decoder_of(vector), list[bytes]()
         for at in range(0, len(data), step):
             frames += decoder.feed(data[at : at + step])
             assert decoder.pending <= MAX_BLOCK + 3
-        assert (frames, decoder.controls, decoder.keepalives) == decoded(data)
+        whole = decoder_of(vector)
+        assert (frames, list(map(type, frames))) == (again := whole.feed(data), list(map(type, again)))
+        assert (decoder.controls, decoder.keepalives) == (whole.controls, whole.keepalives)
+        assert decoder.super_frames == whole.super_frames == sum(type(frame) is SuperFrame for frame in frames)
+
+
+@of_kind("stream")
+def test_a_super_frame_is_sound_and_finished_as_its_vector_says(vector: Vector) -> None:
+    frames = decoder_of(vector).feed(bytes.fromhex(vector["hex"]))
+    supers = [frame for frame in frames if isinstance(frame, SuperFrame)]
+    assert bool(supers) == ("granted" in vector)
+    assert [flaw(frame, Kind(vector["granted"])) for frame in supers] == [""] * len(supers)
+    if "finished" in vector:
+        from ukihashi.ether.segment import finish
+
+        assert [frame.hex() for frame in supers for frame in finish(frame)] == vector["finished"]
+        assert all(finish(frame, ALL) == [frame] for frame in supers)
+
+
+@of_kind("dropped stream")
+def test_a_super_frame_with_a_flaw_is_a_record_that_is_dropped(vector: Vector) -> None:
+    (frame,) = decoder_of(vector).feed(bytes.fromhex(vector["hex"]))
+    assert frame.hex() == vector["frames"][0]
+    assert isinstance(frame, SuperFrame)
+    assert flaw(frame, Kind(vector["granted"]))
+
+
+def test_vectors_of_super_frames_are_of_every_kind() -> None:
+    kinds = Kind(0)
+    for vector in VECTORS:
+        if vector["kind"] == "stream":
+            for frame in decoder_of(vector).feed(bytes.fromhex(vector["hex"])):
+                kinds |= kind_of(frame)
+    assert kinds == ALL
 
 
 @of_kind("refused stream")
 @pytest.mark.parametrize("step", [1, 3, 4, 1000])
 def test_a_stream_that_no_correct_end_sends_is_refused(vector: Vector, step: int) -> None:
-    data, decoder = bytes.fromhex(vector["hex"]), BlockDecoder(extended=True)
+    data, decoder = bytes.fromhex(vector["hex"]), decoder_of(vector)
 
     def feed_all() -> None:
         for at in range(0, len(data), step):
@@ -281,9 +331,10 @@ def test_a_welcome_without_a_grace_grants_nothing() -> None:
     assert "ukihashi_resume" not in Welcome("SID", "CID", KEY, extension=1).to_pack(b"")
     pack = Welcome("SID", "CID", KEY, extension=1).to_pack(b"")
     pack.add_int("ukihashi_grace", 300)
+    pack.add_int("ukihashi_superframe", 63)
     answer = messages.read_answer(pack)
     assert isinstance(answer, Welcome)
-    assert answer.grace_s == 0
+    assert (answer.grace_s, answer.super_frames) == (0, 0)
 
 
 def test_a_standard_login_offers_nothing() -> None:
@@ -297,8 +348,12 @@ def test_a_standard_login_offers_nothing() -> None:
 
 Item = tuple[bytes, list[bytes], list[ControlRecord], int]  # bytes, frames, control records, keep-alives
 sizes = st.sampled_from([1, 14, 60, 60, 60, 60, 1514, 1600, MAX_BLOCK])
+super_sizes = st.sampled_from([24, 76, 76, 76, 1500, MAX_BLOCK, MAX_BLOCK + 1, 40_000, MAX_SUPER_FRAME])
 records = st.one_of(
     st.builds(lambda size, fill: bytes([fill]) * size, sizes, st.integers(0, 255)).map(lambda f: (f, None)),
+    st.builds(lambda size, fill: SuperFrame([fill]) * size, super_sizes, st.integers(0, 255)).map(
+        lambda f: (SuperFrame(f), None)
+    ),
     st.one_of(
         numbers.map(lambda n: (encode_have(n), Have(n))),
         st.sampled_from([(encode_bye(Bye(Reason.REMOVED, "x")), Bye(Reason.REMOVED, "x"))]),
@@ -320,7 +375,10 @@ def batches(draw: st.DrawFn) -> Item:
     chosen = draw(st.lists(records, min_size=1, max_size=24))
     frames = [data for data, control in chosen if control is None]
     controls = [control[1] for _, control in chosen if control is not None and control[1] is not None]
-    body = b"".join(data if control is not None else struct.pack("!I", len(data)) + data for data, control in chosen)
+    body = b"".join(
+        data if control is not None else struct.pack("!I", len(data) | SUPER_FRAME * (type(data) is SuperFrame)) + data
+        for data, control in chosen
+    )
     return struct.pack("!I", len(chosen)) + body, frames, controls, 0
 
 
@@ -328,11 +386,13 @@ def batches(draw: st.DrawFn) -> Item:
 def test_any_extended_stream_survives_any_split(stream: list[Item], cuts: list[int]) -> None:
     data = b"".join(item[0] for item in stream)
     places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    decoder, frames = BlockDecoder(extended=True), list[bytes]()
+    decoder, frames = BlockDecoder(extended=True, super_frames=True), list[bytes]()
     for start, stop in pairwise(places):
         frames += decoder.feed(data[start:stop])
-        assert decoder.pending <= MAX_BLOCK + 3
-    assert frames == [frame for item in stream for frame in item[1]]
+        assert decoder.pending <= MAX_SUPER_FRAME + 3
+    wanted = [frame for item in stream for frame in item[1]]
+    assert (frames, list(map(type, frames))) == (wanted, list(map(type, wanted)))
+    assert decoder.super_frames == sum(type(frame) is SuperFrame for frame in wanted)
     assert decoder.controls == [control for item in stream for control in item[2]]
     assert decoder.keepalives == sum(item[3] for item in stream)
     assert decoder.pending == 0
@@ -344,6 +404,29 @@ def test_control_records_within_a_run_of_one_size_are_found() -> None:
     frames, controls, _ = decoded(struct.pack("!I", 21) + body)
     assert frames == [bytes([n]) * 60 for n in range(20)]
     assert controls == [Have(3)]
+
+
+def test_runs_of_super_frames_and_mixed_ones_survive() -> None:
+    run: list[bytes] = [SuperFrame(bytes([n]) * 76) for n in range(20)]
+    mixed = [frame for n in range(10) for frame in (bytes([n]) * 76, SuperFrame(bytes([n]) * 76))]
+    for wanted in (run, mixed, run + mixed, [*run[:9], bytes(76), *run[9:]]):
+        frames = BlockDecoder(extended=True, super_frames=True).feed(encode_frames(wanted))
+        assert (frames, list(map(type, frames))) == (wanted, list(map(type, wanted)))
+
+
+def test_a_run_of_super_frames_that_nobody_agreed_on_is_refused() -> None:
+    run = encode_frames([SuperFrame(bytes(76))] * 20)
+    for decoder in (BlockDecoder(extended=True), BlockDecoder(), BlockDecoder(super_frames=True)):
+        with pytest.raises(PeerViolation, match="taken"):
+            decoder.feed(run)
+
+
+def test_a_super_frame_too_long_is_our_bug() -> None:
+    assert encode_frames([SuperFrame(bytes(MAX_SUPER_FRAME))])
+    with pytest.raises(ValueError, match="longer"):
+        encode_frames([SuperFrame(bytes(MAX_SUPER_FRAME + 1))])
+    with pytest.raises(ValueError, match="longer"):
+        encode_frames([SuperFrame(bytes(24)), bytes(MAX_BLOCK + 1)])
 
 
 def test_whoever_reads_the_control_records_empties_the_list() -> None:

@@ -5,7 +5,7 @@
     nothing   := u32 0
 
 In an extended session (docs/protocol.md) a block is a counted record, never empty; control records may be among them,
-and a keep-alive's body begins with a record number.
+and a keep-alive's body begins with a record number. Where both ends take super-frames, bit 31 of a size tells one.
 
 Splitting and joining both work on whole reads and writes, because a call per frame is what would cost most.
 """
@@ -17,20 +17,22 @@ from functools import lru_cache
 from typing import Final
 
 from ukihashi.errors import N_, PeerViolation
+from ukihashi.ether.frame import HEADER
+from ukihashi.ether.offload import MAX_SUPER_FRAME, TRAILER, SuperFrame
 from ukihashi.wire.constants import KEEPALIVE_MARK, MAX_BLOCK, MAX_CONTROL, MAX_FRAME, MAX_KEEPALIVE
-from ukihashi.wire.extension import CONTROL, HAVE_LENGTH, ControlRecord, read_control, read_number
+from ukihashi.wire.extension import CONTROL, HAVE_LENGTH, SUPER_FRAME, ControlRecord, read_control, read_number
 
 _U32: Final = struct.Struct("!I")
 _LENGTHS: Final = tuple(_U32.pack(length) for length in range(MAX_BLOCK + 1))
-
+_LEAST_SUPER_FRAME: Final = HEADER + TRAILER
 
 _GROUP: Final = 8  # a full TLS record holds ten frames of full size
 
 
 @lru_cache(maxsize=256)
 def _group_of(size: int) -> tuple[struct.Struct, tuple[int, ...]]:
-    """What cuts `_GROUP` blocks of `size` bytes at once, and the lengths it must find."""
-    return struct.Struct("!" + f"I{size}s" * _GROUP), (size,) * _GROUP
+    """What cuts `_GROUP` blocks of one `size` at once, and the sizes it must find."""
+    return struct.Struct("!" + f"I{size & ~SUPER_FRAME}s" * _GROUP), (size,) * _GROUP
 
 
 class BlockDecoder:
@@ -41,13 +43,20 @@ class BlockDecoder:
 
     __slots__ = (
         "_alive", "_body", "_broken", "_extended", "_held", "_left", "_max_block", "_max_keepalive", "_skip",
-        "controls", "keepalives",
+        "_takes_super_frames", "controls", "keepalives", "super_frames",
     )  # fmt: skip
 
     def __init__(
-        self, max_block: int = MAX_BLOCK, max_keepalive: int = MAX_KEEPALIVE, *, extended: bool = False
+        self,
+        max_block: int = MAX_BLOCK,
+        max_keepalive: int = MAX_KEEPALIVE,
+        *,
+        extended: bool = False,
+        super_frames: bool = False,
     ) -> None:
+        """`super_frames`: both ends of this extended session take them."""
         self._extended = extended
+        self._takes_super_frames = super_frames
         self._max_block = max_block  # bytes
         self._max_keepalive = max_keepalive  # bytes
         self._held = bytearray()  # the start of a number or of a block, never a whole one
@@ -57,11 +66,12 @@ class BlockDecoder:
         self._body = bytearray()  # extended: its first HAVE_LENGTH bytes
         self._broken: PeerViolation | None = None
         self.keepalives = 0  # complete ones so far
+        self.super_frames = 0  # given so far
         self.controls: list[ControlRecord] = []  # extended: what has come; whoever reads it empties it
 
     @property
     def pending(self) -> int:
-        """Bytes held for a block that is not complete; at most `max_block` + 3."""
+        """Bytes held for a block that is not complete; at most 3 more than the longest block has."""
         return len(self._held)
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
@@ -71,8 +81,9 @@ class BlockDecoder:
             data: any number of bytes, split anywhere; bytes are fastest (anything else is copied once).
         Raises:
             PeerViolation: a block above `max_block` or a keep-alive above `max_keepalive`; extended: an empty block, a
-                control record that can't be read. Drop the connection.
-        Cost: O(len(data)), one copy a frame.
+                control record that can't be read, a super-frame of a size that none has or that nobody agreed on. Drop
+                the connection.
+        Cost: O(len(data)), one copy a frame, two a super-frame.
         """
         if self._broken is not None:
             raise self._broken
@@ -94,17 +105,22 @@ class BlockDecoder:
             want = 4
             if len(held) >= 4:  # only a block is ever held beyond its first number
                 want += self._checked(_U32.unpack_from(held)[0])
-            missing = want - len(held)
-            piece = data[at : at + missing]
+            piece = memoryview(data)[at : at + want - len(held)]
             held += piece
             at += len(piece)
-            if len(piece) < missing:
+            if len(held) < want:
                 break
             if want == 4 and self._left and self._checked(_U32.unpack(held)[0]):
                 continue  # the number is whole, its block is not
-            whole = bytes(held)
-            held.clear()
-            self._cut(whole, 0, frames)
+            if want > 4 + self._max_block:  # a super-frame, too long to be copied once more
+                frames.append(SuperFrame(memoryview(held)[4:]))
+                self.super_frames += 1
+                self._left -= 1
+                held.clear()
+            else:
+                whole = bytes(held)
+                held.clear()
+                self._cut(whole, 0, frames)
         return at
 
     def _cut(self, data: bytes, at: int, frames: list[bytes]) -> None:
@@ -137,7 +153,7 @@ class BlockDecoder:
                 else:
                     self._left = count
         if at < end:
-            self._held += data[at:]
+            self._held += memoryview(data)[at:]
 
     def _cut_batch(self, data: bytes, at: int, frames: list[bytes]) -> int:
         """Read blocks of the current batch as far as they are whole; give the place behind them.
@@ -148,14 +164,20 @@ class BlockDecoder:
         unpack, append = _U32.unpack_from, frames.append
         while left and end - at >= 4:
             size = unpack(data, at)[0]
-            span = _GROUP * (4 + size)
-            if left >= _GROUP and end - at >= span and 0 < size <= limit:
-                last = at + span - size - 4
+            length = size & ~SUPER_FRAME
+            span = _GROUP * (4 + length)
+            if left >= _GROUP and end - at >= span and 0 < length <= limit:
+                last = at + span - length - 4
                 if unpack(data, last)[0] == size:  # cheap, and tells most mixed traffic at once
                     cutter, sizes = _group_of(size)
                     parts = cutter.unpack_from(data, at)
                     if parts[::2] == sizes:
-                        frames += parts[1::2]
+                        if size == length:
+                            frames += parts[1::2]
+                        else:
+                            self._checked(size)
+                            frames += map(SuperFrame, parts[1::2])
+                            self.super_frames += _GROUP
                         at += span
                         left -= _GROUP
                         continue
@@ -165,11 +187,16 @@ class BlockDecoder:
                 start = at + 4
                 stop = start + unpack(data, at)[0]
                 if stop - start > limit or stop > end:
-                    stop = start + self._checked(stop - start)
+                    size = stop - start
+                    stop = start + self._checked(size)
                     if stop > end:
                         self._left = left
                         return at
-                    self._control_came(data[start:stop])
+                    if size & SUPER_FRAME:
+                        append(SuperFrame(data[start:stop]))
+                        self.super_frames += 1
+                    else:
+                        self._control_came(data[start:stop])
                 elif stop > start:
                     append(data[start:stop])
                 elif self._extended:
@@ -203,24 +230,45 @@ class BlockDecoder:
         """The length that a block's size means. Raises: PeerViolation."""
         if size <= self._max_block:
             return size
-        length = size ^ CONTROL
-        if self._extended and size & CONTROL and length <= MAX_CONTROL:
-            return length
+        if self._extended and size ^ CONTROL <= MAX_CONTROL:
+            return size ^ CONTROL
+        if self._extended and size & (SUPER_FRAME | CONTROL) == SUPER_FRAME:
+            length = size ^ SUPER_FRAME
+            if self._takes_super_frames and _LEAST_SUPER_FRAME <= length <= MAX_SUPER_FRAME:
+                return length
+            raise PeerViolation(
+                N_("a super-frame of {size} bytes, {least} to {most} are taken"),
+                size=length,
+                least=_LEAST_SUPER_FRAME if self._takes_super_frames else 0,
+                most=MAX_SUPER_FRAME if self._takes_super_frames else 0,
+            )
         raise PeerViolation(N_("a block of {size} bytes, at most {limit} are taken"), size=size, limit=self._max_block)
 
 
 def encode_frames(frames: Sequence[bytes]) -> bytes:
-    """One batch of all `frames` (each at most MAX_BLOCK bytes); b"" for none."""
+    """One batch of all `frames` (each at most MAX_BLOCK bytes, a super-frame MAX_SUPER_FRAME); b"" for none."""
     if not frames:
         return b""
     parts: list[bytes] = [b""] * (2 * len(frames) + 1)
     parts[0] = _U32.pack(len(frames))
     try:
-        parts[1::2] = [_LENGTHS[len(frame)] for frame in frames]
+        if SuperFrame in set(map(type, frames)):
+            parts[1::2] = [_size_of(frame) for frame in frames]
+        else:
+            parts[1::2] = [_LENGTHS[len(frame)] for frame in frames]
     except IndexError:
-        raise ValueError(f"a frame is longer than {MAX_BLOCK} bytes") from None
+        raise ValueError(f"a frame is longer than {MAX_BLOCK} bytes, or a super-frame than it may be") from None
     parts[2::2] = frames
     return b"".join(parts)
+
+
+def _size_of(frame: bytes) -> bytes:
+    """As a batch says it. Raises: IndexError: too long."""
+    if type(frame) is not SuperFrame:
+        return _LENGTHS[len(frame)]
+    if len(frame) > MAX_SUPER_FRAME:
+        raise IndexError
+    return _U32.pack(SUPER_FRAME | len(frame))
 
 
 def encode_keepalive(body: bytes) -> bytes:

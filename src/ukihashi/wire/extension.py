@@ -27,7 +27,7 @@ from ukihashi.wire.constants import (
 from ukihashi.wire.pack import Pack
 
 CONTROL: Final = 1 << 30  # bit of a record's size
-SUPER_FRAME: Final = 1 << 31  # bit of a record's size; kept for a later feature, never sent
+SUPER_FRAME: Final = 1 << 31  # bit of a record's size: an offload header follows the frame (`ether.offload`)
 HAVE_LENGTH: Final = 8  # bytes of a number at the start of a keep-alive's body
 MAX_NUMBER: Final = 1 << 62  # no session ever counts so far; a larger one is an error
 MAX_PADDING: Final = SENT_KEEPALIVE - HAVE_LENGTH  # random bytes behind it

@@ -99,6 +99,7 @@ class Login:
     extension: int = 0  # newest ukihashi version spoken; 0 = none
     extension_oldest: int = 0
     resume: bool = False  # exact resume is offered
+    super_frames: int = 0  # with exact resume: kinds of super-frames (`ether.offload.Kind`) that the card takes
     invite_token: str = field(default="", repr=False)
     invite_hash: bytes = field(default=b"", repr=False)
     udp: UdpOffer | None = None
@@ -132,6 +133,8 @@ class Login:
             pack.add_int("ukihashi_version", self.extension)
             pack.add_int("ukihashi_oldest", self.extension_oldest)
             pack.add_int("ukihashi_resume", self.resume)
+            if self.super_frames:
+                pack.add_int("ukihashi_superframe", self.super_frames)
         if self.invite_token:
             pack.add_str("ukihashi_invite", self.invite_token)
             pack.add_data("ukihashi_invite_hash", self.invite_hash)
@@ -197,6 +200,7 @@ class Login:
             extension=pack.get_int("ukihashi_version"),
             extension_oldest=pack.get_int("ukihashi_oldest"),
             resume=pack.get_bool("ukihashi_resume"),
+            super_frames=pack.get_int("ukihashi_superframe"),
             invite_token=text(pack, "ukihashi_invite"),
             invite_hash=pack.get_data("ukihashi_invite_hash"),
             udp=UdpOffer.read(pack),
@@ -221,6 +225,7 @@ class Welcome:
     vlan_id: int = 0  # that the session is in; 0 = none
     extension: int = 0  # the ukihashi version to speak; 0 = a standard session
     grace_s: int = 0  # exact resume is granted: seconds that the session waits for a cut card; 0 = not granted
+    super_frames: int = 0  # with exact resume: kinds of super-frames that both ends take
     udp: UdpGrant | None = None
 
     def to_pack(self, pencore: bytes) -> Pack:
@@ -244,6 +249,8 @@ class Welcome:
         if self.grace_s:
             pack.add_int("ukihashi_resume", 1)
             pack.add_int("ukihashi_grace", self.grace_s)
+            if self.super_frames:
+                pack.add_int("ukihashi_superframe", self.super_frames)
         if self.udp is not None:
             self.udp.add_to(pack)
         return closed(pack, pencore)
@@ -251,6 +258,7 @@ class Welcome:
     @classmethod
     def from_pack(cls, pack: Pack) -> Self:
         require(pack, "session_name", "connection_name", "timeout")
+        resumes = pack.get_bool("ukihashi_resume")
         timeout_ms = pack.get_int("timeout")
         if timeout_ms == 0:  # real clients drop such a session at once (trap T8)
             raise MessageViolation(N_("the welcome gives the session no time ({name} is 0)"), name="timeout")
@@ -270,7 +278,8 @@ class Welcome:
             message=pack.get_data("Msg").decode("utf-8", "replace"),
             vlan_id=pack.get_int("vlan_id"),
             extension=pack.get_int("ukihashi_version"),
-            grace_s=pack.get_int("ukihashi_grace") if pack.get_bool("ukihashi_resume") else 0,
+            grace_s=pack.get_int("ukihashi_grace") if resumes else 0,
+            super_frames=pack.get_int("ukihashi_superframe") if resumes else 0,
             udp=UdpGrant.read(pack),
         )
 
