@@ -17,8 +17,9 @@ from ukihashi.card.control import client, is_up, listener
 from ukihashi.card.dialler import Card
 from ukihashi.card.link import fingerprint
 from ukihashi.config import places
-from ukihashi.config.card import CardConfig, Route, Times, Trust
+from ukihashi.config.card import CardConfig, Connection, Route, Times, Trust
 from ukihashi.errors import DialError, EnvironmentLacks, NotTrusted, Refused, UsageError
+from ukihashi.net import congestion
 from ukihashi.pki import ca
 from ukihashi.tap import netlink
 from ukihashi.wire.constants import Code
@@ -54,6 +55,23 @@ def test_a_card_joins_carries_frames_and_leaves_nothing_behind(hub: FakeHub) -> 
     assert not netlink.exists("uklan")
     assert not places.card_socket("lan").exists()
     assert hub.goodbyes == 1
+
+
+def test_the_congestion_control_of_the_account_is_used_and_shown_and_one_that_is_not_there_named(hub: FakeHub) -> None:
+    config = config_for(hub, connection=Connection(congestion="reno"))
+
+    async def scenario(card: Card) -> None:
+        row = await until(online, card)
+        assert (row["congestion"], row["congestion_lacks"]) == ("reno", None)
+        own = congestion.SETTINGS.joinpath("tcp_congestion_control").read_text().strip()
+        account.edit("lan", {("connection", "congestion"): "nosuch"})
+        assert (await card.reload())[0]["effect"] == "next connection"
+        await asyncio.to_thread(hub.cut)
+        row = await until(lambda row: online(row) and row["reconnects"] == 1, card)
+        assert row["congestion"] == own  # it goes on without
+        assert "“nosuch” now; it has" in row["congestion_lacks"]["text"]
+
+    assert run(config, scenario) == [None]
 
 
 def test_the_data_process_has_no_rights(hub: FakeHub) -> None:

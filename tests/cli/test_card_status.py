@@ -90,6 +90,17 @@ def test_plaintext_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     assert card_status.remarks({**row, "state": "reconnecting"}) == []
 
 
+def test_the_congestion_control_in_use_is_shown_and_one_that_is_not_there_is_warned_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert said(capsys, congestion="bbr")["TCP congestion control"] == "bbr"
+    lacks = {"template": "no “{name}” here", "values": {"name": "nosuch"}, "text": ""}
+    row = {**ROW, "congestion": "cubic", "congestion_lacks": lacks}
+    assert card_status.remarks(row) == ["warning: no “nosuch” here"]
+    card_status.show(row)
+    assert "warning: no “nosuch” here" in capsys.readouterr().out
+
+
 def test_the_hubs_word_is_shown_without_what_would_move_the_cursor() -> None:
     assert card_status.remarks({**ROW, "banner": "Hello\n\x1b[2Jyou"}) == [
         "the hub says: Hello",

@@ -35,11 +35,12 @@ def test_the_kind_of_a_session_is_said_whatever_its_machine_calls_itself() -> No
         "half_duplex": True,
         "compression": True,
         "udp": True,
+        "congestion": "bbr",
         "encrypted": False,
     }
     assert nature(row) == (
         "on box\\x0a\\x1b[2J (Windows 11), group staff, VLAN 7, bridge mode, half duplex, compression, over UDP,"
-        " NOT ENCRYPTED"
+        " TCP bbr, NOT ENCRYPTED"
     )
     assert nature({**QUIET, "encrypted": True, "node": {"host": ""}}) == nature({}) == ""
 

@@ -186,6 +186,7 @@ def main() -> int:
         program=given.get("program") or [sys.executable, *sys.orig_argv[1:]],
         options=options(folder, certificate, key) if certificate.exists() else None,
         limits=Limits(**given.get("limits", {})),
+        congestion=given.get("congestion", ""),
         tell=lambda sentence: say(told=sentence),
         ready=lambda endpoints: say(ready=endpoints),
     )

@@ -130,7 +130,8 @@ def test_a_session_goes_on_in_another_worker_as_it_was(
     a.close()
     a.field, a.lanes = new, []
     assert new.sessions.next_connection() == "CID-2"  # CID-1 is that of the login
-    changes = {"peer", "tls_version", "tls_cipher", "state", "connections", "cut_s", "grace_left_s", "last_heard"}
+    of_connections = {"peer", "tls_version", "tls_cipher", "congestion", "connections"}
+    changes = of_connections | {"state", "cut_s", "grace_left_s", "last_heard"}
     kept = {key for key in row if key not in changes}
     assert {key: row[key] for key in kept} == {key: a.row()[key] for key in kept}
     a.more()

@@ -98,6 +98,28 @@ def test_a_bad_file_keeps_the_old_state_and_says_why(launch: Launch, until: Unti
     assert hub.finish() == 0
 
 
+def test_another_congestion_control_holds_for_connections_that_come_then(launch: Launch, member_types: Any) -> None:
+    hub = launch()
+    with member_types.member.join(hub, "a"):
+        before = hub.order(what="sessions")[0]["congestion"]
+        other = "reno" if before != "reno" else "cubic"
+        assert wishes(hub, "set_option", key="congestion", value=other) == {"congestion": ("", other, "now")}
+        with member_types.member.join(hub, "b"):
+            used = {row["user"]: row["congestion"] for row in hub.order(what="sessions")}
+            assert used == {"a": before, "b": other}
+    for order in ({"wish": "set_option", "key": "congestion", "value": "nosuch"}, {"wish": "reload"}):
+        (hub.folder / "hub.toml").write_text(f'congestion = "{"nosuch" if "key" not in order else other}"\n')
+        assert "no TCP congestion control “nosuch” now" in hub.order(**order)["no"]
+    with member_types.member.join(hub, "c"):  # what could not be had has changed nothing
+        assert [row["congestion"] for row in hub.order(what="sessions") if row["user"] == "c"] == [other]
+
+
+def test_a_congestion_control_that_this_machine_lacks_is_told_at_the_start_and_the_hub_serves(launch: Launch) -> None:
+    hub = launch(congestion="nosuch")
+    assert any("“nosuch” now; it has" in sentence for sentence in hub.told("told"))
+    assert hub.status()["hubs"] == 1
+
+
 def test_one_option_is_written_with_its_comments_kept(launch: Launch) -> None:
     hub = launch()
     toml = hub.folder / "hub.toml"

@@ -185,6 +185,7 @@ def again(old: Opened, new: Opened) -> Opened:
         resumed=True,
         tls=new.tls,
         cipher=new.cipher,
+        congestion=new.congestion,
         pin=new.pin,
         product=new.product,
         direction=new.direction,

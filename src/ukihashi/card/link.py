@@ -18,6 +18,7 @@ from ukihashi.card.opening import Opening, Outcome
 from ukihashi.card.udp import CardLane, UdpOffered
 from ukihashi.errors import N_, DialError, NotTrusted, PeerViolation, UsageError
 from ukihashi.net.clear import ClearChannel, cut_records
+from ukihashi.net.congestion import congestion_of
 from ukihashi.net.link import is_stalled
 from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import TlsChannel, TlsState, client_context, spki_pin
@@ -147,6 +148,7 @@ class Link:
             extension=outcome.extension,
             tls=self.tls,
             cipher=self.cipher,
+            congestion=congestion_of(self.sock),
             pin=self.pin,
             product=outcome.product,
             banner=outcome.banner[:1024],

@@ -178,6 +178,7 @@ class Opened(Message, frozen=True):
     tls: str  # "TLSv1.3"
     cipher: str
     pin: bytes  # 32 bytes, of the key that the hub showed
+    congestion: str = ""  # TCP congestion control towards the hub
     product: str = ""  # the hub's own words
     banner: str = ""  # for the user
     grace_s: int = 0  # how long the hub keeps the session when it is cut; 0 = it can't be resumed exactly

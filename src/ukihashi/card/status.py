@@ -12,6 +12,7 @@ from ukihashi.card.clock import clock
 from ukihashi.card.messages import Counters, Opened, Terms, Trouble
 from ukihashi.config.card import CardConfig
 from ukihashi.errors import EnvironmentLacks, UkihashiError
+from ukihashi.net.congestion import check_congestion
 from ukihashi.net.dial import direct
 from ukihashi.tap import netlink
 from ukihashi.wire.constants import Direction
@@ -83,7 +84,7 @@ class Standing:
 def row(
     name: str, config: CardConfig, standing: Standing, counted: Counters, *, data_pid: int, lan: dict[str, Any]
 ) -> dict[str, Any]:
-    """Everything at one moment, but the kernel's own counter, which `add_kernel` fills in."""
+    """Everything at one moment, but what the kernel knows, which `add_kernel` fills in."""
     session, writes = standing.session, counted.tls_writes
     return {
         "account": name,
@@ -102,6 +103,9 @@ def row(
         "banner": standing.banner,
         "tls": session.tls if session else "",
         "cipher": session.cipher if session else "",
+        "congestion": session.congestion if session else "",
+        "congestion_wanted": config.connection.congestion,
+        "congestion_lacks": None,
         "pin": session.pin.hex() if session else "",
         **_transport(standing, counted),
         "interface": config.interface.name,
@@ -161,7 +165,14 @@ def _transport(standing: Standing, counted: Counters) -> dict[str, Any]:
 
 
 def add_kernel(row: dict[str, Any]) -> None:
-    """Ask the kernel how many frames the interface's queue dropped; all drops go into the ledger, by reason."""
+    """Ask the kernel how many frames the interface's queue dropped, and whether it has what the account names.
+
+    All drops go into the ledger, by reason.
+    """
+    try:
+        check_congestion(row["congestion_wanted"])
+    except EnvironmentLacks as error:
+        row["congestion_lacks"] = told(error)
     with contextlib.suppress(EnvironmentLacks):  # no interface now
         row["dropped_by_kernel"] = netlink.counters(row["interface"]).tx_dropped
     if row["ledger"]:

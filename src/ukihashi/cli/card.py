@@ -38,6 +38,7 @@ from ukihashi.config.card import (
     parse_pin,
 )
 from ukihashi.config.hub import parse_public
+from ukihashi.config.options import applied
 from ukihashi.errors import (
     N_,
     DaemonUnreachable,
@@ -59,6 +60,11 @@ NO_ACCOUNT: Final = N_("no account yet; make one with `ukihashi card join LINK`"
 
 _folder = click.Path(path_type=Path, file_okay=False)
 _pem = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+congestion_option: Final = click.option(
+    "--congestion", default="", metavar="NAME", help=_("TCP congestion control, such as bbr [the machine's own].")
+)
 
 
 @click.group(help=_("The virtual LAN card: this machine gets a network interface on a virtual hub's LAN."))
@@ -86,8 +92,9 @@ for _command in (card_ciphers, clean, card_page, *CARD_COMMANDS):
 @click.argument("link", metavar="LINK|-")
 @click.option("--name", default="", metavar="ACCOUNT", help=_("Name of the new account [the virtual hub's name]."))
 @click.option("--interface", default="", metavar="NAME", help=_("Name of the network interface [uk + account]."))
+@congestion_option
 @click.option("--foreground", is_flag=True, help=_("Stay in the foreground; Ctrl-C leaves."))
-def join(link: str, name: str, interface: str, foreground: bool) -> None:
+def join(link: str, name: str, interface: str, congestion: str, foreground: bool) -> None:
     """Account first, then the login that spends the link's token: a lost answer can be repeated."""
     if link == "-":
         link = sys.stdin.readline()
@@ -95,7 +102,7 @@ def join(link: str, name: str, interface: str, foreground: bool) -> None:
         hide_argument(link)
     parsed = Link.parse(link)
     name = check_account_name(name) if name else account_name_for(parsed.hub)
-    config = _account_for(parsed, name, interface)
+    config = _with_congestion(_account_for(parsed, name, interface), congestion)
     account.write(name, config)
     try:
         bring_up(name, config, foreground=foreground)
@@ -211,6 +218,7 @@ def list_(as_json: bool) -> None:
 @click.option("--address", "addresses", multiple=True, metavar="ADDRESS/LENGTH", help=_("Address of the interface."))
 @click.option("--route", "routes", multiple=True, metavar="NET[,GATEWAY]", help=_("Network behind the virtual LAN."))
 @click.option("--interface", default="", metavar="NAME", help=_("Name of the network interface [uk + account]."))
+@congestion_option
 def create(
     *,
     name: str,
@@ -227,6 +235,7 @@ def create(
     addresses: Sequence[str],
     routes: Sequence[str],
     interface: str,
+    congestion: str,
 ) -> None:
     """Without --pin and --ca the hub's key is trusted on first use, shown, and held to from then on."""
     if account.exists(name):
@@ -261,7 +270,7 @@ def create(
             routes=[_route(text) for text in routes],
         ),
     )
-    account.write(name, config)
+    account.write(name, _with_congestion(config, congestion))
     write(_("account {name} is written to {path}").format(name=name, path=account.path_of(name)))
 
 
@@ -324,6 +333,10 @@ def _account_for(link: Link, name: str, interface: str) -> CardConfig:
     if known.login.invite == link.token and known.hub.user == link.user and known.pin == link.pin:
         return known
     return account.from_link(link, name, interface=interface)
+
+
+def _with_congestion(config: CardConfig, name: str) -> CardConfig:
+    return applied(config, {"connection.congestion": name}) if name else config
 
 
 def _exists(name: str) -> UsageError:

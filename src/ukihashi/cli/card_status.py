@@ -56,9 +56,12 @@ def remarks(row: Mapping[str, Any]) -> list[str]:
 
 
 def _warnings(row: Mapping[str, Any]) -> list[str]:
-    if row.get("state") not in {"online", "suspect"} or row.get("encrypted", True):
-        return []
-    return [_("warning: frames are NOT ENCRYPTED; everybody on the way can read and alter them")]
+    warnings = []
+    if row.get("state") in {"online", "suspect"} and not row.get("encrypted", True):
+        warnings.append(_("warning: frames are NOT ENCRYPTED; everybody on the way can read and alter them"))
+    if lacks := _reason(row.get("congestion_lacks")):
+        warnings.append(_("warning: {problem}").format(problem=lacks))
+    return warnings
 
 
 def _lines(row: Mapping[str, Any]) -> dict[str, object]:
@@ -71,6 +74,7 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         _("Session"): row.get("session"),
         _("Encryption"): _encryption(row),
         _("Connections"): _connections(row),
+        _("TCP congestion control"): row.get("congestion"),
         _("Interface"): row.get("interface"),
         _("MAC address"): row.get("mac"),
         _("Addresses"): row.get("addresses"),

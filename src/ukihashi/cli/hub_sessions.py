@@ -60,6 +60,8 @@ def nature(row: Mapping[str, Any]) -> str:
     if row.get("mode"):
         parts.append(_(MODES.get(row["mode"], row["mode"])))
     parts += [_(words) for key, words in VARIANTS.items() if row.get(key)]
+    if row.get("congestion"):
+        parts.append(_("TCP {congestion}").format(congestion=cell(row["congestion"])))
     if not row.get("encrypted", True):
         parts.append(_("NOT ENCRYPTED"))
     return ", ".join(parts)

@@ -13,6 +13,7 @@ import msgspec
 
 from ukihashi.auth.link import is_host
 from ukihashi.auth.names import check_hub_name, check_user_name
+from ukihashi.config.hub import Congestion
 from ukihashi.config.load import load
 from ukihashi.errors import N_, ConfigError, UkihashiError, UsageError
 from ukihashi.tap.netlink import check_route
@@ -57,6 +58,12 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     to: str  # "10.8.0.0/16", "fd00:8::/48"
     via: str = ""  # gateway on the virtual LAN; "" = directly
     metric: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0  # 0 = the kernel's default
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The TCP connections to the hub."""
+
+    congestion: Congestion = ""  # TCP congestion control, "" = the machine's own
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +121,8 @@ class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     monitor: bool = False  # asks for a copy of every frame of the virtual hub
 
 
-OPTIONAL_SECTIONS: Final = frozenset({"times", "resume", "echo_guard", "tls", "standard"})  # written only when changed
+# written only when changed
+OPTIONAL_SECTIONS: Final = frozenset({"connection", "times", "resume", "echo_guard", "tls", "standard"})
 
 
 class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +131,7 @@ class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hub: Hub
     trust: Trust = Trust()
     login: Login = Login()
+    connection: Connection = Connection()
     interface: Interface
     times: Times = Times()
     resume: Resume = Resume()

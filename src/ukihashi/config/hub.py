@@ -23,6 +23,7 @@ LOG_FORMATS: Final[tuple[str, ...]] = get_args(LogFormat)
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.1, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Congestion = Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{0,15}$")]  # as Linux names it
 
 
 class Endpoint(NamedTuple):
@@ -96,6 +97,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     log_format: LogFormat = "text"
     session_timeout_s: Annotated[float, msgspec.Meta(ge=5, le=60)] = 20.0  # protocol section 9.2
     mac_ageing_s: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 600.0
+    congestion: Congestion = ""  # of the connections that cards and clients open; "" = the machine's own
     tls: Tls = Tls()
     times: Times = Times()
     resume: Resume = Resume()

@@ -49,6 +49,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "hub": N_("Where to join."),
         "trust": N_("How the hub proves that it is the right one."),
         "login": N_("How the card proves who it is."),
+        "connection": N_("The TCP connections to the hub."),
         "interface": N_("The network interface that the card makes."),
         "interface.routes": N_("Networks that are reached through the card: any number of them, or none."),
         "times": N_("Periods and deadlines. The first four rule between two ukihashi ends only."),
@@ -96,6 +97,14 @@ CARD: Final[Mapping[str, About]] = {
         NEXT_CONNECTION,
     ),
     "login.invite": About(N_("The token of a join link, until it is spent."), NEXT_CONNECTION, secret=True),
+    "connection.congestion": About(
+        N_(
+            "TCP congestion control towards the hub: “bbr”, “cubic” or another that this machine has. Empty: the"
+            " machine's own. BBR carries far more over lines that lose packets; the other direction is the hub's to"
+            " set."
+        ),
+        NEXT_CONNECTION,
+    ),
     "interface.name": About(N_("Name of the network interface, up to 15 characters."), NEXT_START),
     "interface.mac": About(N_("Its MAC address, drawn once for each account."), NEXT_START),
     "interface.addresses": About(N_("Its addresses with prefix length, IPv4 and IPv6."), NOW),
@@ -191,6 +200,14 @@ HUB: Final[Mapping[str, About]] = {
         unit="s",
     ),
     "mac_ageing_s": About(N_("The switch forgets a station so long after its last frame."), NOW, unit="s"),
+    "congestion": About(
+        N_(
+            "TCP congestion control towards cards and clients, for connections that come afterwards: “bbr”, “cubic” or"
+            " another that this machine has. Empty: the machine's own. BBR carries far more over lines that lose"
+            " packets."
+        ),
+        NOW,
+    ),
     "tls.certificate": About(
         N_(
             "A PEM file, the hub's own certificate first. Empty: the hub makes one itself. Goes with tls.key."

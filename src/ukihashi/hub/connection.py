@@ -16,6 +16,7 @@ from ukihashi.errors import NotTrusted, PeerViolation
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import GONE, READ, WRITE, Deadlines, Loop
 from ukihashi.net.clear import ClearChannel, cut_records
+from ukihashi.net.congestion import congestion_of
 from ukihashi.net.link import is_stalled
 from ukihashi.net.tls import TlsChannel, TlsState
 from ukihashi.session.udp_path import Where
@@ -106,6 +107,11 @@ class Connection:
             return self._socket.getsockname(), self._socket.getpeername()
         except OSError:
             return None
+
+    @property
+    def congestion(self) -> str:
+        """The TCP congestion control that decides how fast we send."""
+        return congestion_of(self._socket)
 
     def set_socket_option(self, option: int, value: int) -> None:
         """A TCP option; one that this kernel doesn't know is left."""

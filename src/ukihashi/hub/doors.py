@@ -12,6 +12,7 @@ from typing import Final
 
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.hub.upgrade import Inherited, InheritedListener
+from ukihashi.net.congestion import set_congestion
 from ukihashi.net.listen import listen_tcp, listen_unix
 from ukihashi.net.privileges import Identity, is_root
 
@@ -75,6 +76,14 @@ class Doors:
                 tell(error)
         for fd in known.values():
             os.close(fd)
+
+    def set_congestion(self, name: str, tell: Callable[[UkihashiError], object]) -> None:
+        """Of the connections accepted from now on, "" = the machine's own. What can't be had is told and left."""
+        try:
+            for sock in self.listeners:
+                set_congestion(sock, name)
+        except EnvironmentLacks as error:
+            tell(error)
 
     def leave(self) -> tuple[list[InheritedListener], list[int]]:
         """For `Inherited`."""

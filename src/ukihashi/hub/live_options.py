@@ -10,8 +10,9 @@ from typing import Any
 from ukihashi.config.edit import edit
 from ukihashi.config.hub import HubConfig, load_hub
 from ukihashi.config.option_texts import Effect
-from ukihashi.config.options import Change, changed, option, parse, rows
+from ukihashi.config.options import Change, applied, changed, option, parse, rows
 from ukihashi.errors import N_, UsageError
+from ukihashi.net.congestion import check_congestion
 from ukihashi.pki.ca import Identity, pin_text
 
 
@@ -35,6 +36,7 @@ class LiveOptions:
         Raises: ConfigError, EnvironmentLacks: what can't be used; UsageError: the hub's key is another one.
         """
         config, identity = load_hub(self._path), self._identify()
+        check_congestion(config.congestion)
         if identity.pin != self.identity.pin:
             raise UsageError(
                 N_(
@@ -51,7 +53,7 @@ class LiveOptions:
     def put(self, key: str, text: str) -> list[Change]:
         """Change one option, in the file too. Only what is heeded at once: a page may ask, and must not move files.
 
-        Raises: UsageError, ConfigError: it can't be; EnvironmentLacks: the file can't be written.
+        Raises: UsageError, ConfigError: it can't be; EnvironmentLacks: not on this machine, or not written.
         """
         one = option("hub", key)
         if one.effect is not Effect.NOW:
@@ -60,7 +62,9 @@ class LiveOptions:
                 key=key,
                 path=self._path,
             )
-        config = edit(self._path, HubConfig, {key: parse("hub", key, text)})
+        value = parse("hub", key, text)
+        check_congestion(applied(self.config, {key: value}).congestion)
+        config = edit(self._path, HubConfig, {key: value})
         changes = changed(self.config, config)
         self.config = config
         return changes

@@ -350,6 +350,7 @@ class Session:
             "resumes": 0,
             "tls_version": tls.version if tls else "",
             "tls_cipher": tls.cipher if tls else "",
+            "congestion": self.tunnels[-1].connection.congestion if self.tunnels else "",
             "encrypted": member.encrypted,
             "compression": member.compression,
             "half_duplex": member.half_duplex,

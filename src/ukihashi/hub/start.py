@@ -50,6 +50,7 @@ class Supervisor:
     cascade_user: str = "ukihashi-card"
     cascade: Callable[[CascadeStart], int] | None = None  # a cascade's life, in a process of its own; its exit status
     limits: Limits = field(default_factory=Limits)
+    congestion: str = ""  # TCP congestion control of the connections accepted; "" = the machine's own
     pick: Pick = NO_PICK  # cipher suites
     tell: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr, flush=True)  # noqa: T201
     ready: Callable[[Sequence[tuple[str, int]]], object] = lambda _endpoints: None  # both serve; the real addresses

@@ -118,6 +118,7 @@ class _Hub:
         make_folder(settings.state_dir, 0o700, self._control_identity)
         control, worker = self._control_identity, self._worker_identity
         self._doors.open(settings.listen, settings.runtime_dir, control=control, worker=worker)
+        self.set_congestion(settings.congestion)
         if not is_root():
             self.tell(
                 EnvironmentLacks(
@@ -129,6 +130,7 @@ class _Hub:
         """Go on with what the program before us had: nothing is opened that is open, and nobody is sent away."""
         self.number = left.number
         self._doors.adopt(left, self._settings.listen, self._settings.runtime_dir, self.tell)
+        self.set_congestion(self._settings.congestion)
         self._host_ports.adopt(left.host_ports)
         for one in left.children:
             link = socket.socket(fileno=one.fd)
@@ -165,6 +167,10 @@ class _Hub:
                 children=[InheritedChild(one.name, one.pid, one.link.fileno()) for one in children],
             ),
         )
+
+    def set_congestion(self, name: str) -> None:
+        """For `Wishes`."""
+        self._doors.set_congestion(name, self.tell)
 
     def is_upgrading(self) -> bool:
         """For `Wishes`."""

@@ -38,6 +38,9 @@ class House(Protocol):
     def is_upgrading(self) -> bool:
         """The last upgrade isn't finished."""
 
+    def set_congestion(self, name: str) -> None:
+        """Of the connections that are accepted from now on."""
+
     def become_new(self) -> None:
         """Go on as the new program. Returns only with an error: nothing has changed."""
 
@@ -102,6 +105,8 @@ class Wishes:
             self._house.limits = dataclasses.replace(self._house.limits, **values)
             for name in WORKERS:
                 self._house.send(name, LimitsPut(values))
+        if live.config.congestion != before.congestion:
+            self._house.set_congestion(live.config.congestion)
         if live.identity.fingerprint != identity.fingerprint:
             rows.append(self._renew(identity, live.identity))
         if rows:

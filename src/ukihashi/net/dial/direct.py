@@ -8,7 +8,8 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from ukihashi.errors import N_, DialError
+from ukihashi.errors import N_, DialError, EnvironmentLacks
+from ukihashi.net.congestion import set_congestion
 from ukihashi.net.dial.names import SLOW, KnownAddresses, Where, look_up
 
 DEADLINE: Final = 15.0  # seconds for name look-up and connection together; also what standard peers allow
@@ -29,13 +30,20 @@ _TELLING: Final = (
 
 
 async def dial(
-    host: str, port: int, *, deadline: float = DEADLINE, mark: int = 0, known: KnownAddresses | None = None
+    host: str,
+    port: int,
+    *,
+    deadline: float = DEADLINE,
+    mark: int = 0,
+    known: KnownAddresses | None = None,
+    congestion: str = "",
 ) -> socket.socket:
     """A connected, non-blocking TCP socket to `host` (name or address, IPv6 without brackets); the caller closes it.
 
     Args:
         mark: firewall mark of the packets, so that routing rules can tell them; 0: none. Setting one needs a right.
         known: remembers what worked; used when the name can't be looked up, or not at once.
+        congestion: TCP congestion control, if this machine has it; "" = the machine's own.
     Raises: DialError: the name is unknown, nobody listens, no way there, or no answer within `deadline` seconds.
     """
     address = location(host, port)
@@ -56,6 +64,9 @@ async def dial(
     except UnicodeError as error:
         raise DialError(N_("{address} can't be reached: {reason}"), address=address, reason=error) from error
     known.worked(host, port, where)
+    if congestion:
+        with contextlib.suppress(EnvironmentLacks):  # what is used, and why, is shown (`net.congestion`)
+            set_congestion(sock, congestion)
     return sock
 
 
