@@ -1,11 +1,12 @@
-"""Real OpenVPN on lab hosts (Debian package openvpn): Ethernet (TAP) over TCP with TLS, a server that is a switch.
+"""Real OpenVPN on lab hosts (Debian package openvpn): Ethernet (TAP) with TLS, a server that is a switch.
 
     server = Server(hub)
     server.start()
     client = Client(card, server, "c", remote=("10.77.2.1", 1194))
     client.start()                      # the interface is up; frames pass to every other client
 
-Set as a careful administrator does who wants it back soon after a cut, and who trusts nobody:
+Over TCP, or over UDP where the server is told so. Set as a careful administrator does who wants it back soon after a
+cut, and who trusts nobody:
 
 - `keepalive 2 8`: a ping after 2 s of silence; 8 s without one and the client begins anew (the server after 16 s). Less
   begins to restart healthy sessions on a slow line.
@@ -42,7 +43,6 @@ verb 3
 SERVER: Final = """\
 mode server
 tls-server
-proto tcp-server
 port {port}
 dh none
 remote-cert-tls client
@@ -50,21 +50,27 @@ client-to-client
 keepalive 2 8
 push "ping 2"
 push "ping-restart 8"
+"""
+TCP_SERVER: Final = """\
+proto tcp-server
 tcp-nodelay
 """
 CLIENT: Final = """\
 tls-client
 pull
-proto tcp-client
 remote {address} {port}
 nobind
 remote-cert-tls server
 connect-retry 1 2
 connect-retry-max unlimited
-connect-timeout 4
 resolv-retry infinite
+"""
+TCP_CLIENT: Final = """\
+proto tcp-client
+connect-timeout 4
 socket-flags TCP_NODELAY
 """
+UDP: Final = "proto udp\n"
 
 
 def missing() -> str:
@@ -80,13 +86,14 @@ def version() -> str:
 class Server:
     """The server: `client-to-client` makes it a switch for its clients."""
 
-    def __init__(self, host: Host, *, port: int = PORT) -> None:
+    def __init__(self, host: Host, *, port: int = PORT, udp: bool = False) -> None:
         import trustme  # of the development environment; nothing but this wants it here
 
         if gone := missing():
             raise LabError(f"missing Debian packages: {gone}")
         self.host: Final = host
         self.port: Final = port
+        self.udp: Final = udp
         self.pki: Final = host.net.folder / f"openvpn-{host.name}"
         self.pki.mkdir(mode=0o700)
         self._authority = trustme.CA()
@@ -103,6 +110,7 @@ class Server:
         """Start it and wait until it listens."""
         self.issue("server")
         config = COMMON.format(interface=SWITCH, pki=self.pki, name="server") + SERVER.format(port=self.port)
+        config += UDP if self.udp else TCP_SERVER
         self.process = _spawn(self.host, config, "openvpn-server")
         self.process.wait_for("Initialization Sequence Completed", seconds=PATIENCE_S)
         self.host.ip(f"link set {SWITCH} up")  # while it is down, the server holds up everybody's frames
@@ -123,7 +131,8 @@ class Client:
         self._server.issue(self.name)
         address, port = self._remote
         config = COMMON.format(interface=self.interface, pki=self._server.pki, name=self.name)
-        self.process = _spawn(self.host, config + CLIENT.format(address=address, port=port), f"openvpn-{self.name}")
+        config += CLIENT.format(address=address, port=port) + (UDP if self._server.udp else TCP_CLIENT)
+        self.process = _spawn(self.host, config, f"openvpn-{self.name}")
         self.process.wait_for("Initialization Sequence Completed", seconds=PATIENCE_S)
         until(lambda: self.host.has_interface(self.interface), seconds=5.0, what=f"{self.interface} existing")
         self.host.ip(f"link set {self.interface} up")

@@ -31,7 +31,10 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 LONG = ("tests/netns/", "tests/lab/test_demo", "tests/bench/", "tests/cli/test_card.py", "tests/card/", "tests/hub/")
 FAILED = pytest.StashKey[bool]()
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, though a user's PATH may not say so
-PACKAGES = {**peers.PACKAGES, "sshd": "openssh-server", "ssh": "openssh-client", "ip": "iproute2", "nft": "nftables"}
+PACKAGES = {
+    **peers.PACKAGES, "sshd": "openssh-server", "ssh": "openssh-client", "ip": "iproute2", "nft": "nftables",
+    "tincd": "tinc",
+}  # fmt: skip
 
 
 def _lacks(reason: str) -> None:
