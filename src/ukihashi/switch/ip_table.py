@@ -1,7 +1,7 @@
 """Which port each IP address was last heard on, and whether it was leased to it by DHCP (protocol section 18.5)."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from ukihashi.switch.reasons import ADDRESS_TAKEN, ADDRESSES_FULL
@@ -129,6 +129,20 @@ class IpTable:
     def addresses(self, port: PortId) -> list[AddressRow]:
         """What was learned on `port`."""
         return [self._seen[address] for address in self._shares.of(port)]
+
+    def hear(self, port: PortId, rows: Iterable[AddressRow]) -> None:
+        """Another table has heard these, on what is `port` to us; heard later here, they stay."""
+        for row in rows:
+            known = self._seen.get(row.address)
+            if known is None or known.port == port or known.seen < row.seen:
+                self._put(row.address, port, row.seen, leased=row.leased, created=row.created)
+
+    def recent(self, since: float) -> Iterator[AddressRow]:
+        """Addresses heard after `since`."""
+        for row in reversed(self._seen.values()):
+            if row.seen <= since:
+                return
+            yield row
 
     def put_back(self, port: PortId, rows: Iterable[AddressRow]) -> None:
         """Addresses learned earlier are behind `port` again, as old as they are; one that moved since stays away."""

@@ -1,6 +1,6 @@
 """Which port each station was last heard on (IEEE 802.1Q, clause 8.8; protocol section 18.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from ukihashi.switch.shares import Shares
@@ -33,7 +33,8 @@ class MacTable:
     """Stations by key, and the port of each.
 
     A key is the MAC's 6 bytes, in a VLAN followed by the VLAN id's 2 bytes: the same MAC in two VLANs is two stations.
-    Invariant: `_seen` is in the order of last frames, oldest first, so ageing looks only at stations that have aged.
+    Invariant: `_seen` is in the order of last frames, oldest first, so ageing looks only at stations that have aged;
+    what another table has heard (`hear`) may stand a few seconds too far back in it.
     """
 
     def __init__(self, *, ageing: float = AGEING_S, limit: int = TABLE_LIMIT) -> None:
@@ -114,6 +115,37 @@ class MacTable:
     def stations(self, port: PortId) -> list[Station]:
         """What was learned on `port`."""
         return [Station(key, *self._seen[key][1:3]) for key in self._shares.of(port)]
+
+    def hear(self, port: PortId, stations: Iterable[Station]) -> bool:
+        """Another table has heard these, on what is `port` to us; heard later here, they stay. True: some are new."""
+        moved = False
+        for key, created, seen in stations:
+            known = self._seen.get(key)
+            if known is not None and known[0] == port:
+                del self._seen[key]
+                self._seen[key] = (port, created, max(seen, known[2]), known[3])
+            elif known is None or known[2] < seen:
+                if known is not None:
+                    self._remove(key)
+                elif len(self._seen) >= self._limit:
+                    continue
+                self._put(key, port, created, seen)
+                moved = True
+        return moved
+
+    def lose(self, port: PortId, keys: Iterable[bytes]) -> None:
+        """Forget those of these stations that are on `port`."""
+        for key in keys:
+            known = self._seen.get(key)
+            if known is not None and known[0] == port:
+                self._remove(key)
+
+    def recent(self, since: float) -> Iterator[tuple[PortId, Station]]:
+        """Stations heard after `since`, and on which port."""
+        for key, (port, created, seen, _number) in reversed(self._seen.items()):
+            if seen <= since:
+                return
+            yield port, Station(key, created, seen)
 
     def put_back(self, port: PortId, stations: Iterable[Station]) -> None:
         """Stations learned earlier are behind `port` again, with the age they have; one that moved since stays away."""

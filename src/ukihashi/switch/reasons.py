@@ -22,6 +22,7 @@ DOWNLOAD: Final = "download_limit"
 ACCESS: Final = "access_list"
 PRIVACY: Final = "privacy"  # both ends have the privacy filter
 VLAN: Final = "vlan"  # the receiver is in another VLAN
+TRUNK: Final = "trunk"  # came from another switch of the hub and would go to a third
 DHCP: Final = "dhcp_filter"
 DHCP_SERVER: Final = "dhcp_server"  # it plays DHCP server
 TCP_SERVER: Final = "tcp_server"  # it accepts a TCP connection
@@ -49,6 +50,7 @@ WORDS: Final[Mapping[str, str]] = {
     ACCESS: N_("access list"),
     PRIVACY: N_("privacy filter"),
     VLAN: N_("receiver in another VLAN"),
+    TRUNK: N_("receiver is with another worker"),
     DHCP: N_("DHCP not allowed"),
     DHCP_SERVER: N_("DHCP server not allowed"),
     TCP_SERVER: N_("TCP server not allowed"),
