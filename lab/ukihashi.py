@@ -37,10 +37,11 @@ class _Installation:
         self.host: Final = host
         self.folder: Final = host.folder / name
         self.folder.mkdir(mode=0o755)
+        self.python = sys.executable
         self.state_dir: Final = self.folder / "state"
         self.runtime_dir: Final = self.folder / "run"
         self.config_dir: Final = self.folder / "etc"
-        self.env: Final = {
+        self.env: dict[str, str] = {
             "UKIHASHI_STATE_DIR": str(self.state_dir),
             "UKIHASHI_RUNTIME_DIR": str(self.runtime_dir),
             "UKIHASHI_CONFIG_DIR": str(self.config_dir),
@@ -50,7 +51,7 @@ class _Installation:
 
     def argv(self, *words: str | Path) -> list[str]:
         """The command line of `ukihashi WORDS`."""
-        return [sys.executable, "-m", "ukihashi.cli.main", *map(str, words)]
+        return [self.python, "-m", "ukihashi.cli.main", *map(str, words)]
 
     def ask(self, *words: str | Path, stdin: str | None = None, timeout_s: float = PATIENCE_S) -> CompletedProcess[str]:
         """Run `ukihashi WORDS` to its end, whatever its exit status."""
