@@ -336,13 +336,14 @@ class DataProcess:
             old.go_on(link, now)
             self._finish_all(but=link)
         else:
-            past = old.machine if isinstance(old, ExactSession) else None
+            past = old if isinstance(old, ExactSession) else None
             if past is not None:
-                lost = past.out.high - past.out.first
-                carried = past.out.end - past.out.high
+                lost = past.machine.out.high - past.machine.out.first
+                carried = past.machine.out.end - past.machine.out.high
+            self._tap.set_offload(outcome.kinds)
             if outcome.grace_s:
-                machine = past.succeed(link.number) if past else Machine(CARD_MOVES, link.number)
-                self._tunnel = ExactSession(machine, link, self._tally, order.settings, now)
+                machine = past.succeed(link.number, outcome.kinds) if past else Machine(CARD_MOVES, link.number)
+                self._tunnel = ExactSession(machine, link, self._tally, order.settings, now, outcome.kinds)
             else:
                 lost, carried = lost + carried, 0
                 standard = self._standard(outcome, order.settings)

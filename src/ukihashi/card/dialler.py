@@ -45,6 +45,7 @@ from ukihashi.errors import (
     UsageError,
     VersionMismatch,
 )
+from ukihashi.ether.offload import ALL
 from ukihashi.locale import say
 from ukihashi.net import control_socket
 from ukihashi.net.dial import direct
@@ -117,7 +118,8 @@ class Card:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._leave.set)
         with listener(places.card_socket(self.name), self.name) as sock:
-            tap = open_tap(self._config.interface.name)
+            tap = open_tap(self._config.interface.name, offload=True)
+            self._standing.takes = tap.set_offload(ALL).value
             try:
                 await asyncio.to_thread(self._lan.clean)
                 await asyncio.to_thread(netlink.set_mac, tap.name, self._config.mac)
@@ -305,7 +307,7 @@ class Card:
         """Log in, or go on with the session there is. Raises: UkihashiError."""
         session, hub = self._standing.session, self._config.hub
         if session is None:
-            return orders.login(self._config, attempt, self._ids)
+            return orders.login(self._config, attempt, self._ids, self._standing.takes)
         place = self._member or Place(hub.host, hub.port)
         return orders.further(self._config, attempt, session, place, at_member=self._member is not None)
 
@@ -323,6 +325,7 @@ class Card:
         else:
             standing.logins += 1
             self._ends_at = clock() + opened.auto_disconnect_s if opened.auto_disconnect_s else None
+            await asyncio.to_thread(self._lan.carry, super_frames=bool(opened.super_frames))
         standing.session = opened
         self._is_standard = not opened.extension
         if self._set_up:

@@ -158,6 +158,7 @@ class Link:
             auto_disconnect_s=outcome.auto_disconnect_s,
             lost=lost,
             carried=carried,
+            super_frames=outcome.kinds.value,
         )
 
     def udp_path(self, now: float) -> CardLane | None:

@@ -122,6 +122,7 @@ class Connect(Message, frozen=True):
     system: str = ""
     deadline: float = 15.0  # seconds for TLS and login together
     ciphers: list[str] = []  # picked by hand; [] = modern ones
+    super_frames: int = 0  # login: kinds (`ether.offload.Kind`) that the interface takes
     settings: Settings = Settings()
 
 
@@ -187,6 +188,7 @@ class Opened(Message, frozen=True):
     auto_disconnect_s: int = 0  # the session is to end so long after its login; 0 = never
     lost: int = 0  # frames of the session before this one that may or may not have arrived
     carried: int = 0  # frames kept in the session before, sent in this one
+    super_frames: int = 0  # kinds that go both ways
 
 
 class Failed(Message, frozen=True):
@@ -260,6 +262,11 @@ class Counters(Message, frozen=True):
     waiting_bytes: int = 0  # kept until the hub acknowledges them
     crowded: int = 0  # frames from this machine that neither a path beside the links nor a link could take
     garbled: int = 0  # blocks from the hub that can't be decompressed
+    super_frames_in: int = (
+        0  # of the frames: longer ones, to be split where their way ends
+    )
+    super_frames_out: int = 0
+    offload_header: int = 0  # super-frames from the hub that were not fit to be handed on
     directions: list[int] = []  # of the links that carry a session without exact resume, the oldest first
     udp: bool = False  # frames go by UDP now
     udp_frames_in: int = 0  # by the present session's UDP path

@@ -11,6 +11,7 @@ from ukihashi import __version__
 from ukihashi.auth.password import secure_password
 from ukihashi.card.messages import Connect, Standard, Terms
 from ukihashi.errors import N_, DialError, PeerViolation, Refused, UkihashiError
+from ukihashi.ether.offload import NONE, Kind, common
 from ukihashi.wire.constants import (
     EXTENSION_OLDEST,
     EXTENSION_VERSION,
@@ -79,6 +80,7 @@ class Outcome:
     direction: int = Direction.BOTH  # of this connection
     auto_disconnect_s: int = 0
     udp: UdpGrant | None = None
+    kinds: Kind = NONE  # of super-frames that may go either way
 
 
 class Opening:
@@ -223,6 +225,7 @@ class Opening:
             extension=EXTENSION_VERSION,
             extension_oldest=EXTENSION_OLDEST,
             resume=True,
+            super_frames=order.super_frames,
             invite_token=order.invite,
             invite_hash=order.password_hash if order.invite else b"",
             udp=self._udp,
@@ -238,6 +241,7 @@ class Opening:
             return self._follow(answer)
         self._check(answer)
         assert self._hello is not None
+        grace_s = answer.grace_s if answer.extension else 0
         self.outcome = Outcome(
             session=answer.session_name,
             session_key=answer.session_key,
@@ -246,11 +250,12 @@ class Opening:
             product=self._hello.product,
             banner=answer.message,
             rest=self._http.take_over(),
-            grace_s=answer.grace_s if answer.extension else 0,
+            grace_s=grace_s,
             terms=self._terms(answer),
             direction=Direction.TO_SERVER if answer.half_connection else Direction.BOTH,
             auto_disconnect_s=_policy_value(answer, "AutoDisconnect"),
             udp=answer.udp if self._udp is not None and not answer.extension else None,
+            kinds=common(self._order.super_frames, answer.super_frames) if grace_s else NONE,
         )
         return b""
 

@@ -32,8 +32,11 @@ def member_of(sent_on: SentOn, port: int) -> Place:
     return Place(address, port if port in ports else ports[0])
 
 
-def login(config: CardConfig, attempt: int, ids: bytes) -> Connect:
-    """Log in as the account says. Raises: EnvironmentLacks, UsageError: what it names can't be used."""
+def login(config: CardConfig, attempt: int, ids: bytes, takes: int = 0) -> Connect:
+    """Log in as the account says. Raises: EnvironmentLacks, UsageError: what it names can't be used.
+
+    `takes`: kinds of super-frames that the interface can handle.
+    """
     hub, own, trust = config.hub, config.login, config.trust
     certificate = b""
     if own.method == "certificate":
@@ -61,6 +64,7 @@ def login(config: CardConfig, attempt: int, ids: bytes) -> Connect:
         system=platform.system(),
         deadline=config.times.dial,
         ciphers=config.tls.ciphers,
+        super_frames=takes if config.interface.offload else 0,
         settings=settings(config),
     )
 

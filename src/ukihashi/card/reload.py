@@ -9,7 +9,9 @@ from ukihashi.config import options
 from ukihashi.config.card import CardConfig
 from ukihashi.config.option_texts import Effect
 
-IDENTITY: Final = frozenset({"hub.hub", "hub.user", "login", "trust"})  # settings or sections: who joins what
+SETTLED: Final = frozenset(  # by a login: settings or sections
+    {"hub.hub", "hub.user", "login", "trust", "interface.offload"}
+)
 
 
 class Reloaded(NamedTuple):
@@ -36,5 +38,5 @@ def reload(name: str, old: CardConfig) -> Reloaded:
                 "effect": str(change.effect),
             }
         )
-    identity = any({change.key, change.key.partition(".")[0]} & IDENTITY for change in changes)
-    return Reloaded(config, rows, identity)
+    settled = any({change.key, change.key.partition(".")[0]} & SETTLED for change in changes)
+    return Reloaded(config, rows, settled)

@@ -13,8 +13,10 @@ from ukihashi.card.messages import Settings
 from ukihashi.card.tally import Tally
 from ukihashi.card.tunnel import chance, silence
 from ukihashi.errors import N_, DialError, Refused, UkihashiError
+from ukihashi.ether.offload import NONE, Kind
 from ukihashi.session.catch_up import CatchUp
 from ukihashi.session.machine import Machine, State
+from ukihashi.session.replay import ReplayBuffer
 from ukihashi.session.timers import KEEPALIVE_S, Health, KeepAlive, Liveness
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
 from ukihashi.wire.constants import Code, sentence
@@ -39,12 +41,16 @@ _CARRIED: Final = frozenset({State.ONLINE, State.SUSPECT})
 class ExactSession:
     """See `tunnel.Tunnel` for what the loop calls."""
 
-    def __init__(self, machine: Machine, link: Link, tally: Tally, settings: Settings, now: float) -> None:
+    def __init__(
+        self, machine: Machine, link: Link, tally: Tally, settings: Settings, now: float, kinds: Kind = NONE
+    ) -> None:
+        """`kinds`: of super-frames that may go either way."""
         self.machine: Final = machine
         self.path: Final = None
         self.link: Link | None = None
         self._tally = tally
         self._settings = settings
+        self._kinds: Final = kinds
         self._catch_up = CatchUp()
         self._stalled = False  # the link takes nothing
         self.go_on(link, now)
@@ -54,7 +60,7 @@ class ExactSession:
     def go_on(self, link: Link, now: float) -> None:
         """`link` carries the session from here on."""
         self.link = link
-        self._decoder = BlockDecoder(extended=True)
+        self._decoder = BlockDecoder(extended=True, super_frames=bool(self._kinds))
         self._every = KEEPALIVE_S  # of the hub's silence at most, unless it says otherwise over this link
         self._look_at = now  # when to look whether a full link is stalled
         self._begin_catch_up()
@@ -76,6 +82,18 @@ class ExactSession:
         """`link`, which carried the session or was asked to, is gone."""
         self.machine.lost(link.number)
         self.link = None
+
+    def succeed(self, number: int, kinds: Kind) -> Machine:
+        """For a fresh session over link `number` that grants `kinds`: what no link was given goes on in it."""
+        heir = self.machine.succeed(number)
+        if self._kinds & ~kinds:
+            from ukihashi.ether.segment import finish_all  # here: seldom needed
+
+            kept, heir.out = heir.out.never_sent(), ReplayBuffer()
+            for batch in kept:
+                frames = finish_all(BlockDecoder(extended=True, super_frames=True).feed(batch.data), kinds)
+                heir.send(encode_frames(frames), len(frames))
+        return heir
 
     @property
     def is_over(self) -> bool:
@@ -129,10 +147,12 @@ class ExactSession:
 
     def receive(self, plain: bytes, now: float) -> list[bytes]:
         decoder = self._decoder
-        before = decoder.keepalives
+        keepalives, super_frames = decoder.keepalives, decoder.super_frames
         frames = decoder.feed(plain)
         self.machine.received(len(frames), len(plain), now)
-        self._tally.keepalives_in += decoder.keepalives - before
+        self._tally.keepalives_in += decoder.keepalives - keepalives
+        if decoder.super_frames != super_frames:
+            frames = self._tally.checked(frames, self._kinds)
         return self._tally.inward(frames)
 
     def obey(self, now: float) -> None:

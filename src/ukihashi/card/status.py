@@ -12,6 +12,7 @@ from ukihashi.card.clock import clock
 from ukihashi.card.messages import Counters, Opened, Terms, Trouble
 from ukihashi.config.card import CardConfig
 from ukihashi.errors import EnvironmentLacks, UkihashiError
+from ukihashi.ether.offload import Kind
 from ukihashi.net.congestion import check_congestion
 from ukihashi.net.dial import direct
 from ukihashi.tap import netlink
@@ -52,6 +53,7 @@ class Standing:
     peer: str = ""
     banner: str = ""  # of the hub, the last one that was shown
     opened_in_s: float = 0.0  # from dialling to the welcome, the last time
+    takes: int = 0  # kinds of super-frames that the interface can handle
     attempts: int = 0
     logins: int = 0
     reconnects: int = 0  # new links for a session or after one
@@ -112,10 +114,13 @@ def row(
         "mac": config.interface.mac,
         "addresses": list(config.interface.addresses),
         "mtu": config.interface.mtu,
+        "offload": offload(config, standing),
         "frames_in": counted.frames_in,
         "bytes_in": counted.bytes_in,
         "frames_out": counted.frames_out,
         "bytes_out": counted.bytes_out,
+        "super_frames_in": counted.super_frames_in,
+        "super_frames_out": counted.super_frames_out,
         "tls_writes": writes,
         "frames_written": counted.frames_written,
         "frames_per_tls_write": round(counted.frames_written / writes, 2) if writes else 0.0,
@@ -126,6 +131,7 @@ def row(
         "dropped_oversized": counted.oversized,
         "dropped_garbled": counted.garbled,
         "dropped_crowded": counted.crowded,
+        "dropped_offload_header": counted.offload_header,
         "backlog": counted.backlog,
         "waiting_bytes": counted.waiting_bytes,
         "ledger": counted.ledger,
@@ -164,6 +170,19 @@ def _transport(standing: Standing, counted: Counters) -> dict[str, Any]:
     }
 
 
+def offload(config: CardConfig, standing: Standing) -> str:
+    """What this machine's kernel leaves undone now, or who doesn't want it: `checksum, TSO4`, `off: hub`."""
+    session = standing.session
+    if session and session.super_frames:
+        kinds = [str(kind.name) for kind in Kind if kind & session.super_frames]
+        return ", ".join(name.lower() if name == "CHECKSUM" else name for name in kinds)
+    if not config.interface.offload:
+        return "off: option"
+    if not standing.takes:
+        return "off: kernel"
+    return "off: hub" if session else ""
+
+
 def add_kernel(row: dict[str, Any]) -> None:
     """Ask the kernel how many frames the interface's queue dropped, and whether it has what the account names.
 
@@ -180,6 +199,7 @@ def add_kernel(row: dict[str, Any]) -> None:
             "kernel": row["dropped_by_kernel"],
             "refused": row["dropped_toward_kernel"],
             "oversized": row["dropped_oversized"],
+            "offload_header": row["dropped_offload_header"],
         }
         row["ledger"] = {**row["ledger"], "dropped": {**row["ledger"]["dropped"], **reasons}}
 

@@ -65,6 +65,7 @@ _pem = click.Path(path_type=Path, exists=True, dir_okay=False)
 congestion_option: Final = click.option(
     "--congestion", default="", metavar="NAME", help=_("TCP congestion control, such as bbr [the machine's own].")
 )
+no_offload_option: Final = click.option("--no-offload", is_flag=True, help=_("Ordinary frames only, no super-frames."))
 
 
 @click.group(help=_("The virtual LAN card: this machine gets a network interface on a virtual hub's LAN."))
@@ -93,8 +94,9 @@ for _command in (card_ciphers, clean, card_page, *CARD_COMMANDS):
 @click.option("--name", default="", metavar="ACCOUNT", help=_("Name of the new account [the virtual hub's name]."))
 @click.option("--interface", default="", metavar="NAME", help=_("Name of the network interface [uk + account]."))
 @congestion_option
+@no_offload_option
 @click.option("--foreground", is_flag=True, help=_("Stay in the foreground; Ctrl-C leaves."))
-def join(link: str, name: str, interface: str, congestion: str, foreground: bool) -> None:
+def join(*, link: str, name: str, interface: str, congestion: str, no_offload: bool, foreground: bool) -> None:
     """Account first, then the login that spends the link's token: a lost answer can be repeated."""
     if link == "-":
         link = sys.stdin.readline()
@@ -102,7 +104,7 @@ def join(link: str, name: str, interface: str, congestion: str, foreground: bool
         hide_argument(link)
     parsed = Link.parse(link)
     name = check_account_name(name) if name else account_name_for(parsed.hub)
-    config = _with_congestion(_account_for(parsed, name, interface), congestion)
+    config = _changed(_account_for(parsed, name, interface), congestion=congestion, no_offload=no_offload)
     account.write(name, config)
     try:
         bring_up(name, config, foreground=foreground)
@@ -219,6 +221,7 @@ def list_(as_json: bool) -> None:
 @click.option("--route", "routes", multiple=True, metavar="NET[,GATEWAY]", help=_("Network behind the virtual LAN."))
 @click.option("--interface", default="", metavar="NAME", help=_("Name of the network interface [uk + account]."))
 @congestion_option
+@no_offload_option
 def create(
     *,
     name: str,
@@ -236,6 +239,7 @@ def create(
     routes: Sequence[str],
     interface: str,
     congestion: str,
+    no_offload: bool,
 ) -> None:
     """Without --pin and --ca the hub's key is trusted on first use, shown, and held to from then on."""
     if account.exists(name):
@@ -270,7 +274,7 @@ def create(
             routes=[_route(text) for text in routes],
         ),
     )
-    account.write(name, _with_congestion(config, congestion))
+    account.write(name, _changed(config, congestion=congestion, no_offload=no_offload))
     write(_("account {name} is written to {path}").format(name=name, path=account.path_of(name)))
 
 
@@ -335,8 +339,11 @@ def _account_for(link: Link, name: str, interface: str) -> CardConfig:
     return account.from_link(link, name, interface=interface)
 
 
-def _with_congestion(config: CardConfig, name: str) -> CardConfig:
-    return applied(config, {"connection.congestion": name}) if name else config
+def _changed(config: CardConfig, *, congestion: str, no_offload: bool) -> CardConfig:
+    changes: dict[str, Any] = {"connection.congestion": congestion} if congestion else {}
+    if no_offload:
+        changes["interface.offload"] = False
+    return applied(config, changes)
 
 
 def _exists(name: str) -> UsageError:

@@ -25,7 +25,13 @@ DROPS: Final = {  # reasons in a ledger
     "oversized": N_("too long"),
     "garbled": N_("not to be decompressed"),
     "crowded": N_("for want of a free connection"),
+    "offload_header": N_("with an unfit offload header"),
     **udp_drops.WORDS,
+}
+NO_OFFLOAD: Final = {
+    "off: option": N_("off, as the account says (interface.offload)"),
+    "off: kernel": N_("off: this kernel's TAP driver can't"),
+    "off: hub": N_("off: the hub takes none"),
 }
 DIRECTIONS: Final = {  # of one connection
     "both": N_("both ways"),
@@ -76,6 +82,7 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         _("Connections"): _connections(row),
         _("TCP congestion control"): row.get("congestion"),
         _("Interface"): row.get("interface"),
+        _("Super-frames"): _offload(row.get("offload")),
         _("MAC address"): row.get("mac"),
         _("Addresses"): row.get("addresses"),
     }
@@ -112,6 +119,10 @@ def _connections(row: Mapping[str, Any]) -> str | None:
     return ", ".join(parts)
 
 
+def _offload(said: str | None) -> str | None:
+    return _(NO_OFFLOAD[said]) if said in NO_OFFLOAD else said
+
+
 def _reason(reason: Mapping[str, Any] | None) -> str | None:
     if not reason:
         return None
@@ -129,6 +140,7 @@ def _dropped(row: Mapping[str, Any]) -> str:
         "oversized": row["dropped_oversized"],
         "garbled": row.get("dropped_garbled", 0),
         "crowded": row.get("dropped_crowded", 0),
+        "offload_header": row.get("dropped_offload_header", 0),
         **{reason: count for reason, count in row.get("udp_dropped", {}).items() if reason in udp_drops.WORDS},
         **(row.get("ledger") or {}).get("dropped", {}),
     }

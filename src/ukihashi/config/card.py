@@ -75,6 +75,7 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     routes: list[Route] = []
     mtu: Annotated[int, msgspec.Meta(ge=576, le=1500)] = 1500  # bytes
     queue: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500  # frames the kernel holds while the line is full
+    offload: bool = True  # super-frames, where the hub takes them
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -111,7 +111,16 @@ CARD: Final[Mapping[str, About]] = {
     "interface.routes": About(N_("Networks that are reached through the card."), NOW),
     "interface.mtu": About(N_("Largest packet."), NOW, unit="B"),
     "interface.queue": About(
-        N_("What the kernel holds while the line is full; the rest it drops."), NOW, unit="frames"
+        N_("What the kernel holds while the line is full; the rest it drops. Of super-frames it holds 64 at most."),
+        NOW,
+        unit="frames",
+    ),
+    "interface.offload": About(
+        N_(
+            "Super-frames where the hub takes them: up to 64 KiB at once between this machine's kernel and the other"
+            " end, which makes bulk traffic several times as fast. Off: ordinary frames only."
+        ),
+        NEXT_CONNECTION,
     ),
     "times.keepalive": About(N_("After so much silence of our own a keep-alive goes out."), NOW, unit="s"),
     "times.suspect": About(
@@ -200,6 +209,14 @@ HUB: Final[Mapping[str, About]] = {
         unit="s",
     ),
     "mac_ageing_s": About(N_("The switch forgets a station so long after its last frame."), NOW, unit="s"),
+    "super_frames": About(
+        N_(
+            "Super-frames with ukihashi cards that offer them: up to 64 KiB at once, which makes bulk traffic several"
+            " times as fast. Everybody else gets ordinary frames, made of them here. Holds for sessions that begin"
+            " afterwards, and for this machine's own port from the next start on."
+        ),
+        NOW,
+    ),
     "congestion": About(
         N_(
             "TCP congestion control towards cards and clients, for connections that come afterwards: “bbr”, “cubic” or"

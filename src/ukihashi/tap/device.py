@@ -1,7 +1,9 @@
 """A TAP: the end of a virtual Ethernet cable that a program holds (Linux, `Documentation/networking/tuntap.rst`).
 
-Frames are read and written in batches. A frame is Ethernet II or 802.3 without FCS. Super-frames (`IFF_VNET_HDR`) will
-enter here: `open_tap` would ask for them and the batches would carry an offload header; nothing else has to change.
+Frames are read and written in batches. A frame is Ethernet II or 802.3 without FCS.
+
+With `IFF_VNET_HDR` an offload header goes before each frame. It is all zero unless `set_offload` let the kernel leave
+work to whoever takes the frame: checksums, and cutting what is longer than the line allows. Such are `SuperFrame`s.
 """
 
 import errno
@@ -13,19 +15,48 @@ from pathlib import Path
 from typing import Final
 
 from ukihashi.errors import N_, EnvironmentLacks, UsageError
+from ukihashi.ether.offload import (
+    ALL,
+    MAX_SUPER_FRAME,
+    NEEDS_CHECKSUM,
+    NONE,
+    TRAILER,
+    Kind,
+    SuperFrame,
+    common,
+    flaw,
+)
 
 TUN: Final = Path("/dev/net/tun")
 NAME_MAX: Final = 15  # bytes; IFNAMSIZ less the NUL
 BATCH: Final = 65536  # bytes of frames that one `read_frames` gathers
-LARGEST: Final = 2048  # bytes asked for in one read; above every frame of an MTU of 1500 with VLAN tags
+LARGEST: Final = 2048  # bytes asked for in one read; above every frame of an MTU of 1500 with VLAN tags, and its header
 
 # linux/if_tun.h
 TUNSETIFF: Final = 0x400454CA
 TUNSETPERSIST: Final = 0x400454CB
+TUNSETOFFLOAD: Final = 0x400454D0
+TUNGETFEATURES: Final = 0x800454CF
+TUNGETIFF: Final = 0x800454D2
+TUNSETVNETLE: Final = 0x400454DC
 IFF_TAP: Final = 0x0002
 IFF_NO_PI: Final = 0x1000
+IFF_VNET_HDR: Final = 0x4000
 IFF_TUN_EXCL: Final = 0x8000
 IFREQ: Final = struct.Struct("16sH22x")
+TUN_F: Final = {
+    Kind.CHECKSUM: 0x01,
+    Kind.TSO4: 0x02,
+    Kind.TSO6: 0x04,
+    Kind.TSO_ECN: 0x08,
+    Kind.USO4: 0x20,
+    Kind.USO6: 0x40,
+}
+USO: Final = Kind.USO4 | Kind.USO6  # the kernel takes both or none (since Linux 6.2)
+
+_INT: Final = struct.Struct("i")
+_NOTHING: Final = bytes(TRAILER)
+_VALID: Final = b"\x02" + bytes(TRAILER - 1)  # the checksum was found right on the way in: a finished frame, for us
 
 _GONE: Final = frozenset({errno.EBADFD, errno.ENODEV, errno.ENXIO})
 
@@ -33,15 +64,39 @@ _GONE: Final = frozenset({errno.EBADFD, errno.ENODEV, errno.ENXIO})
 class Tap:
     """An open TAP. Not thread-safe; whoever holds it closes it."""
 
-    def __init__(self, fd: int, name: str) -> None:
+    def __init__(self, fd: int, name: str, *, offload: bool = False) -> None:
+        """`offload`: the descriptor has `IFF_VNET_HDR`."""
         self.fd: Final = fd  # non-blocking
         self.name: Final = name
-        self.dropped = 0  # frames that `write_frames` could not hand to the kernel, so far
+        self.offload: Final = offload
+        self.dropped = 0  # frames that could not be handed on, so far
+        self._kinds = NONE  # what `read_frames` may leave undone
+        self._told = False  # and so the kernel was told
+        self._mixed = offload  # other kinds may still come, from before
+        self._undone = offload  # super-frames of any kind may come
+        self._header = bytearray(TRAILER)
+        self._room = memoryview(bytearray(MAX_SUPER_FRAME if offload else 0))
         self._closed = False
 
     def fileno(self) -> int:
         """The descriptor, for epoll."""
         return self.fd
+
+    def set_offload(self, kinds: Kind) -> Kind:
+        """Let `read_frames` give frames that need work of these kinds; what the kernel agreed to, at most `kinds`.
+
+        Frames that the kernel made ready before are finished here. Nothing is left undone before the first call.
+        """
+        wanted = common(kinds, ALL) if self.offload else NONE
+        for some in (wanted if wanted & USO == USO else wanted & ~USO, wanted & ~USO, NONE):
+            try:
+                fcntl.ioctl(self.fd, TUNSETOFFLOAD, sum(flag for kind, flag in TUN_F.items() if kind in some))
+            except OSError:
+                continue
+            self._kinds, self._told = some, True
+            self._mixed = self._undone = self.offload
+            return some
+        return NONE
 
     def read_frames(self, limit: int = BATCH) -> list[bytes]:
         """All frames that wait, oldest first, until the kernel has no more or `limit` bytes are reached.
@@ -50,32 +105,82 @@ class Tap:
         Cost: one system call a frame; the batch is at most one frame longer than `limit`.
         """
         frames: list[bytes] = []
-        read, fd, room = os.read, self.fd, limit
         try:
-            while room > 0:
-                frame = read(fd, LARGEST)
-                frames.append(frame)
-                room -= len(frame)
+            if self._undone:
+                self._read_undone(frames, limit)
+            elif self.offload:
+                self._read_done(frames, limit)
+            else:
+                read, fd = os.read, self.fd
+                while limit > 0:
+                    frame = read(fd, LARGEST)
+                    frames.append(frame)
+                    limit -= len(frame)
         except BlockingIOError:
-            pass
+            if self._mixed:
+                frames = self._finished(frames)
+                if self._told:
+                    self._mixed, self._undone = False, bool(self._kinds)
+            return frames
         except OSError as error:
             if not frames:
                 raise self._lost(error) from error
-        return frames
+        return self._finished(frames) if self._mixed else frames
+
+    def _read_done(self, frames: list[bytes], limit: int) -> None:
+        """Until there are no more (BlockingIOError): frames that need nothing."""
+        read, fd = os.read, self.fd
+        while limit > 0:
+            whole = read(fd, LARGEST)
+            frames.append(whole[TRAILER:])
+            limit -= len(whole)
+            if whole[:TRAILER] != _NOTHING and whole[0] & NEEDS_CHECKSUM:  # made ready before `set_offload`
+                frames.pop()
+                self.dropped += 1
+
+    def _read_undone(self, frames: list[bytes], limit: int) -> None:
+        """As `_read_done`, frames that may need work."""
+        readv, fd, header, room = os.readv, self.fd, self._header, self._room
+        into = (header, room)
+        while limit > 0:
+            size = readv(fd, into) - TRAILER
+            if header in (_NOTHING, _VALID):
+                frames.append(bytes(room[:size]))
+            else:
+                header[0] &= NEEDS_CHECKSUM
+                end = size + TRAILER
+                room[size:end] = header
+                frames.append(SuperFrame(room[:end]))
+            limit -= size
+
+    def _finished(self, frames: list[bytes]) -> list[bytes]:
+        """Frames of which some may need work that nobody asked for."""
+        from ukihashi.ether.segment import finish_all  # here: seldom needed
+
+        sound = [frame for frame in frames if frame.__class__ is not SuperFrame or not flaw(frame, ALL)]
+        self.dropped += len(frames) - len(sound)
+        return finish_all(sound, self._kinds)
 
     def write_frames(self, frames: Iterable[bytes | memoryview]) -> int:
         """Hand frames to the kernel in order; how many it took. Those it refuses are dropped and counted, never kept.
 
         A refusal is a frame that is no Ethernet frame, an interface that is down, or no memory. A TAP has no queue in
-        this direction that could be full, so there is nothing to wait for.
+        this direction that could be full, so there is nothing to wait for. A `SuperFrame` needs `offload`, and no flaw.
 
         Raises: EnvironmentLacks when somebody removed the interface.
         """
         written = refused = 0
-        write, fd = os.write, self.fd
+        write, fd, offload = os.write, self.fd, self.offload
         for frame in frames:
             try:
-                write(fd, frame)
+                if not offload:
+                    write(fd, frame)
+                elif frame.__class__ is not SuperFrame:
+                    write(fd, _NOTHING + frame)
+                elif len(frame) <= LARGEST:
+                    write(fd, frame[-TRAILER:] + frame[:-TRAILER])
+                else:
+                    os.writev(fd, (frame[-TRAILER:], memoryview(frame)[:-TRAILER]))
                 written += 1
             except OSError as error:
                 if error.errno in _GONE:
@@ -109,10 +214,11 @@ def check_interface_name(name: str) -> str:
     return name
 
 
-def open_tap(name: str, *, persist: bool = False) -> Tap:
+def open_tap(name: str, *, persist: bool = False, offload: bool = False) -> Tap:
     """Make the TAP `name` and hold it, non-blocking; it lives until closed (`persist`: until removed by name).
 
-    A persistent TAP that nobody holds is taken over; otherwise the name must be free.
+    A persistent TAP that nobody holds is taken over; otherwise the name must be free. With `offload` it can do
+    `Tap.set_offload`, if this kernel can.
 
     Raises:
         UsageError: no such name is possible.
@@ -123,21 +229,37 @@ def open_tap(name: str, *, persist: bool = False) -> Tap:
         fd = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, OSError) as error:
         raise _cannot_open(error) from error
-    flags = IFF_TAP | IFF_NO_PI | (0 if persist else IFF_TUN_EXCL)
+    offload = offload and _has_offload(fd)
+    flags = IFF_TAP | IFF_NO_PI | (0 if persist else IFF_TUN_EXCL) | (IFF_VNET_HDR if offload else 0)
     try:
         fcntl.ioctl(fd, TUNSETIFF, IFREQ.pack(name.encode(), flags))
         if persist:
             fcntl.ioctl(fd, TUNSETPERSIST, 1)
+        if offload:
+            fcntl.ioctl(fd, TUNSETVNETLE, _INT.pack(1))
     except OSError as error:
         os.close(fd)
         raise _cannot_make(name, error) from error
-    return Tap(fd, name)
+    return Tap(fd, name, offload=offload)
 
 
 def adopt_tap(fd: int, name: str) -> Tap:
     """A `Tap` over a descriptor that another process opened and passed on."""
     os.set_blocking(fd, False)
-    return Tap(fd, name)
+    try:
+        _name, flags = IFREQ.unpack(fcntl.ioctl(fd, TUNGETIFF, bytes(IFREQ.size)))
+    except OSError:  # removed meanwhile, as the first use will tell
+        flags = 0
+    return Tap(fd, name, offload=bool(flags & IFF_VNET_HDR))
+
+
+def _has_offload(fd: int) -> bool:
+    """Can this kernel's driver put an offload header before each frame?"""
+    try:
+        features = _INT.unpack(fcntl.ioctl(fd, TUNGETFEATURES, bytes(_INT.size)))[0]
+    except OSError:
+        return False
+    return bool(features & IFF_VNET_HDR)
 
 
 def _cannot_open(error: OSError) -> EnvironmentLacks:

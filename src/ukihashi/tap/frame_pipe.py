@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.ether.offload import NONE, Kind
 from ukihashi.tap.device import BATCH
 
 PACKET: Final = 32768  # bytes of one packet, but for one frame's length; more would need memory in one piece
@@ -42,6 +43,9 @@ class Cable(Protocol):
     def dropped(self) -> int:
         """Frames that `write_frames` could not hand on, so far."""
 
+    def set_offload(self, kinds: Kind) -> Kind:
+        """Let `read_frames` give super-frames of these kinds, if there are any; what holds."""
+
     def read_frames(self) -> list[bytes]:
         """All frames that wait, oldest first. Raises EnvironmentLacks when the other end is gone."""
 
@@ -65,6 +69,10 @@ class FramePipe:
     def fileno(self) -> int:
         """The descriptor, for epoll."""
         return self.fd
+
+    def set_offload(self, kinds: Kind) -> Kind:  # noqa: ARG002 - as every cable
+        """A cable carries finished frames only."""
+        return NONE
 
     def read_frames(self, limit: int = BATCH) -> list[bytes]:
         """All frames that wait, oldest first, until there are no more or `limit` bytes are reached.

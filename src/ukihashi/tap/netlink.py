@@ -78,11 +78,13 @@ def exists(interface: str) -> bool:
     return True
 
 
-def set_up(interface: str, mtu: int = 1500, txqueuelen: int | None = None) -> None:
-    """Set MTU (bytes of payload) and queue length (frames) and switch the interface on."""
+def set_up(interface: str, mtu: int = 1500, txqueuelen: int | None = None, gso_max_segs: int | None = None) -> None:
+    """Set MTU (bytes of payload), queue length (frames) and segments of a super-frame; switch the interface on."""
     settings: dict[str, Any] = {"mtu": mtu, "state": "up"}
     if txqueuelen is not None:
         settings["txqlen"] = txqueuelen
+    if gso_max_segs is not None:
+        settings["gso_max_segs"] = gso_max_segs
     with _netlink(interface) as (netlink, index):
         netlink.link("set", index=index, **settings)
 
