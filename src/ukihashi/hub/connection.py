@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from ukihashi.errors import NotTrusted, PeerViolation
 from ukihashi.hub.limits import Limits
-from ukihashi.hub.loop import GONE, READ, WRITE, Deadlines, Loop
+from ukihashi.hub.loop import GONE, READ, WRITE, Deadlines, Lane, Loop
 from ukihashi.net.clear import ClearChannel, cut_records
 from ukihashi.net.congestion import congestion_of
 from ukihashi.net.link import is_stalled
@@ -22,6 +22,7 @@ from ukihashi.net.tls import TlsChannel, TlsState
 from ukihashi.session.udp_path import Where
 
 READ_SIZE: Final = 256 * 1024  # bytes of one read; the buffer is shared, for a thousand of them would cost 256 MB
+OPENINGS_A_TURN: Final = 2  # reads of connections that carry no session: a TLS handshake, a request, a page
 TLS_HANDSHAKE: Final = 0x16  # RFC 8446, 5.1: first byte of a ClientHello's record
 PEER_WATCH_S: Final = (60, 15, 4)  # silence before the kernel asks whether the peer is there, again after, how often
 PLAIN_HINT: Final = b"This port speaks HTTPS. Use https:// in the address.\n"
@@ -49,8 +50,10 @@ class Wiring:
     limits: Limits
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_SIZE)))
     lingering: Deadlines["Connection"] = field(init=False)
+    openings: Lane = field(init=False)  # connections with something to read that carry no session
 
     def __post_init__(self) -> None:
+        self.openings = self.loop.lane(OPENINGS_A_TURN)
         self.lingering = Deadlines(self.limits.linger_s)
 
 
@@ -58,8 +61,8 @@ class Connection:
     """See the module. Owns the socket; `close` is the orderly end, `abort` the hard one."""
 
     __slots__ = (
-        "_closing", "_events", "_fd", "_reading", "_records", "_shut", "_socket", "_stage", "_tls", "_wiring",
-        "name", "peer", "read_most", "since",
+        "_carries", "_closing", "_events", "_fd", "_reading", "_records", "_shut", "_socket", "_stage", "_tls",
+        "_waits", "_wiring", "name", "peer", "read_most", "since",
     )  # fmt: skip
 
     def __init__(self, wiring: Wiring, sock: socket.socket, peer: str, name: str = "") -> None:
@@ -75,15 +78,18 @@ class Connection:
         self._reading = True
         self._closing = False
         self._shut = False  # our FIN is out
+        self._carries = False  # a session
+        self._waits = False  # in the lane of openings
         self.name = name  # CID-n, of all connections of the worker
         self.peer = peer  # "address:port"
         self.since = time.time()
         self.read_most = READ_SIZE  # bytes of one read
         wiring.loop.watch(self._fd, READ, self._on_events)
 
-    def set_stage(self, stage: Stage | None) -> None:
-        """From now on the bytes are `stage`'s."""
+    def set_stage(self, stage: Stage | None, *, carries: bool = False) -> None:
+        """From now on the bytes are `stage`'s. `carries`: they are a session's, which waits for nobody's opening."""
         self._stage = stage
+        self._carries = carries
 
     @property
     def tls(self) -> TlsChannel | ClearChannel | None:
@@ -211,13 +217,32 @@ class Connection:
             if events & WRITE:
                 self._flush()
             if events & (READ | GONE) and self._fd >= 0:
-                if self._reading or self._closing:
+                if self._closing or (self._reading and self._carries):
                     self._read()
+                elif self._reading:
+                    self._wait()
                 elif events & GONE:
                     self.abort("connection lost")
         except Exception:
             self.abort("internal error")  # a fault of ours costs the one who triggers it; the loop logs it
             raise
+
+    def _wait(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._arm()
+            self._wiring.openings.put(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """The lane of openings has come to us; meanwhile anything may have happened."""
+        self._waits = False
+        try:
+            if self._reading and self._fd >= 0:
+                self._read()
+        except Exception:
+            self.abort("internal error")
+            raise
+        self._arm()
 
     def _read(self) -> None:
         wiring = self._wiring
@@ -317,7 +342,8 @@ class Connection:
     def _arm(self) -> None:
         if self._fd < 0:
             return
-        events = (READ if self._reading else 0) | (WRITE if self.backlog and not self._shut else 0)
+        reads = self._reading and (not self._waits or self._closing)
+        events = (READ if reads else 0) | (WRITE if self.backlog and not self._shut else 0)
         if events != self._events:
             self._events = events
             self._wiring.loop.change(self._fd, events)

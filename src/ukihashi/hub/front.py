@@ -39,7 +39,7 @@ from ukihashi.wire.http import Request
 SILENT_HINT: Final = (
     b"ukihashi hub %s: on this port the client speaks first, and it speaks HTTPS.\r\n" % __version__.encode()
 )
-ACCEPTS_A_TURN: Final = 64  # connections; established sessions are served in between
+ACCEPTS_A_TURN: Final = 16  # connections; established sessions are served in between
 
 
 class Pages(Protocol):

@@ -3,13 +3,16 @@
 A turn: wait, handle what is ready, run due timers, then the end-of-turn calls. Data that arrives in one turn for one
 destination is therefore written in one piece (docs/performance.md: cost is per write, not per frame). Before timers run
 everything that is ready has been handled: one that judges by silence never overlooks what is already here.
+
+Last, a little of what may wait (`Lane`): a TLS handshake costs as much as a thousand frames, so a flood of strangers
+delays each turn, and with it the data of sessions, by a few handshakes and no more.
 """
 
 import heapq
 import itertools
 import select
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
@@ -44,6 +47,27 @@ class Timer:
             call()
 
 
+class Lane:
+    """Work that can wait while data can't: done in its order, so many pieces in a turn of the loop and no more."""
+
+    __slots__ = ("_a_turn", "_calls")
+
+    def __init__(self, a_turn: int) -> None:
+        self._a_turn = a_turn
+        self._calls: deque[Callable[[], None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def put(self, call: Callable[[], None]) -> None:
+        """Call at the end of this turn or of one that follows."""
+        self._calls.append(call)
+
+    def take(self) -> list[Callable[[], None]]:
+        """What one turn does of it."""
+        return [self._calls.popleft() for _ in range(min(self._a_turn, len(self._calls)))]
+
+
 class Loop:
     """Calls back when a descriptor is ready or a time has come. `now` is the monotonic time this turn began."""
 
@@ -54,6 +78,7 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()  # timers of one moment fire in the order they were set
         self._turn_ends: list[Callable[[], bool]] = []
+        self._lanes: list[Lane] = []
         self._hurry = False
         self.now = clock()
         self.faults = 0  # exceptions that reached the loop: faults of ours, each dropped one event
@@ -79,8 +104,14 @@ class Loop:
         return timer
 
     def at_turn_end(self, call: Callable[[], bool]) -> None:
-        """Call at the end of each turn; True from it asks for the next turn at once."""
+        """Call at the end of each turn, maybe twice; True from it asks for the next turn at once."""
         self._turn_ends.append(call)
+
+    def lane(self, a_turn: int) -> Lane:
+        """A lane of which `a_turn` pieces are done in each turn, when all else is; then the turn ends once more."""
+        lane = Lane(a_turn)
+        self._lanes.append(lane)
+        return lane
 
     def turn(self, longest_s: float = 3600.0) -> None:
         """Wait at most `longest_s`, then handle everything that is ready or due."""
@@ -91,22 +122,32 @@ class Loop:
         self.now = self._clock()
         self._handle(ready)
         if self._timers and self._timers[0][0] <= self.now:
-            self._handle_all_ready()
+            self._handle_all_ready({fd for fd, events in ready if events & READ})
             while self._timers and self._timers[0][0] <= self.now:
                 self._guarded(heapq.heappop(self._timers)[2].fire)
         self._hurry = False
+        self._end_turn()
+        could_wait = [call for lane in self._lanes for call in lane.take()]
+        if could_wait:
+            for call in could_wait:
+                self._guarded(call)
+            self._end_turn()  # for what they did
+            self._hurry |= any(self._lanes)
+
+    def _end_turn(self) -> None:
         for turn_end in self._turn_ends:
             self._hurry |= turn_end()
 
-    def _handle_all_ready(self) -> None:
+    def _handle_all_ready(self, heard: set[int]) -> None:
         """Whatever came before `now` is handled before a timer may judge by it that nothing came.
 
         A process that stood still (SIGSTOP, a suspended machine) wakes anywhere, also between the wait and the look at
-        the clock. x.
+        the clock. Who was `heard` in this turn has had its share of it, however much more it has to say.
         """
         for _ in range(len(self._handlers) // EVENTS_A_TURN + 1):
             ready = self._epoll.poll(0, EVENTS_A_TURN)
-            self._handle(ready)
+            self._handle([(fd, events) for fd, events in ready if fd not in heard])
+            heard.update(fd for fd, events in ready if events & READ)
             if len(ready) < EVENTS_A_TURN:
                 return
 

@@ -63,7 +63,7 @@ class Tunnel:
 
     def start(self) -> None:
         """Take the connection over."""
-        self.connection.set_stage(self)
+        self.connection.set_stage(self, carries=True)
         self._on_timer()
 
     def set_limits(self, limits: Limits) -> None:

@@ -71,6 +71,7 @@ from ukihashi.wire.extension import Reason
 
 REFUSALS_WAITING: Final = 1 << 20  # bytes; beyond it refused logins are no longer told, so a flood can't fill the pipe
 ASKS_WAITING: Final = 4 << 20  # bytes; beyond it control is asked nothing more until it has read
+ORDERS_A_TURN: Final = 2  # messages of control: a login let in costs about as much as a handshake
 NO_ROOM_S: Final = 0.25  # pause of a listener when there is no descriptor left and nobody to send away
 LEAVING_S: Final = STOP_DEADLINE - 2.0  # for the peers; the rest is the supervisor's
 
@@ -100,6 +101,7 @@ class Worker:
         self._supervisor = start.supervisor
         self._listeners = list(start.listeners)
         self._control: Pipe | None = None
+        self._said = self.loop.lane(ORDERS_A_TURN)
         self._outbox = Outbox()
         self._wiring = Wiring(self.loop, start.context, limits)
         self._sessions = Sessions(self.loop, limits, self._outbox, self._tell)
@@ -324,7 +326,11 @@ class Worker:
                 self._lose_control()
                 return
             for message in messages:
-                self._handle(message)
+                self._said.put(partial(self._hear, self._control, message))
+
+    def _hear(self, control: Pipe, message: AnyMessage) -> None:
+        if control is self._control:  # else nobody waits for it any more
+            self._handle(message)
 
     def _handle(self, message: AnyMessage) -> None:
         if isinstance(message, LoginAnswered):
