@@ -17,6 +17,7 @@ STATES: Final = {"online": N_("online"), "cut": N_("cut")}
 DROPS: Final = {  # reasons, as `switch.reasons`, `switch.queue`, `hub.ports` and `hub.resumable` name them
     **reasons.WORDS,
     "inflate": N_("could not be decompressed"),
+    "offload_header": N_("unfit offload header"),
     "queue_full": N_("queue full"),
     "resume_buffer": N_("buffer for the cut card full"),
     "resume_memory": N_("memory for all cut cards full"),

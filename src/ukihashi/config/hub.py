@@ -97,6 +97,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     log_format: LogFormat = "text"
     session_timeout_s: Annotated[float, msgspec.Meta(ge=5, le=60)] = 20.0  # protocol section 9.2
     mac_ageing_s: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 600.0
+    super_frames: bool = True  # for cards of ours that offer them
     congestion: Congestion = ""  # of the connections that cards and clients open; "" = the machine's own
     tls: Tls = Tls()
     times: Times = Times()

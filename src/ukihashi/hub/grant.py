@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from ukihashi.ether.offload import ALL, common
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import LoginAnswered
 from ukihashi.hub.ports import VirtualHub
@@ -90,6 +91,7 @@ def member(
         client_version=login.client_version,
         client_build=login.client_build,
         node=login.node,
+        super_frames=common(ALL, login.super_frames).value if resumes and limits.super_frames else 0,
     )
 
 
@@ -110,6 +112,7 @@ def welcome(session: Session, udp: UdpGrant | None) -> Welcome:
         vlan_id=member.policy.vlan_id,
         extension=member.extension,
         grace_s=session.granted_s,
+        super_frames=member.super_frames,
         udp=udp,
     )
 

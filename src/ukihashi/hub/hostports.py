@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ukihashi.errors import N_, EnvironmentLacks, UsageError
+from ukihashi.ether.offload import MAX_SEGMENTS
 from ukihashi.hub.messages import HostPort, HostPortWanted
 from ukihashi.hub.upgrade import InheritedPort
 from ukihashi.net.privileges import is_root
@@ -23,6 +24,7 @@ NAME: Final = re.compile(r"uk[A-Za-z0-9_-]{1,13}")
 MAX_HOST_PORTS: Final = 256
 MAX_ADDRESSES: Final = 8
 RING: Final = 500  # frames that wait in the kernel for us; more would only be delay (D12)
+SUPER_RING: Final = 64  # the same of super-frames
 CONF: Final = Path("/proc/sys/net/ipv6/conf")
 
 
@@ -44,9 +46,11 @@ class HostPorts:
     def __init__(self) -> None:
         self._taps: dict[str, _Entry] = {}  # by virtual hub, casefolded
 
-    def want(self, wish: HostPortWanted) -> Made | None:
+    def want(self, wish: HostPortWanted, *, super_frames: bool = False) -> Made | None:
         """Make it, or bring one that exists to these addresses (then None: the worker has it).
 
+        Args:
+            super_frames: one that is made can give and take them, if this kernel can.
         Raises:
             EnvironmentLacks, UsageError: it can't be made. One that was half made is gone again.
         """
@@ -69,13 +73,13 @@ class HostPorts:
             return None
         if known is not None:
             self.remove(wish.hub)
-        tap = open_tap(wish.interface)
+        tap = open_tap(wish.interface, offload=super_frames)
         try:
             _refuse_advertisements(wish.interface)
             netlink.set_mac(wish.interface, _mac_for(wish))
             for address in addresses:
                 netlink.add_address(wish.interface, address)
-            netlink.set_up(wish.interface, txqueuelen=RING)
+            netlink.set_up(wish.interface, 1500, SUPER_RING if tap.offload else RING, MAX_SEGMENTS)
         except BaseException:
             tap.close()
             raise

@@ -40,6 +40,8 @@ class Limits:
     tool_s: float = 30.0  # for control's answer to a tool's call, and for the tool to take it or send the rest of one
     traffic_s: float = 10.0  # between two reports of what a session moved
 
+    super_frames: bool = True  # granted to who offers them
+
     # Of official clients ([standard] in hub.toml).
     max_connections: int = MAX_CONNECTIONS  # TCP connections granted to one session
     half_duplex: bool = True
@@ -67,6 +69,7 @@ class Limits:
             grace_s=config.resume.grace_s,
             resume_buffer=config.resume.buffer_kib * KIB,
             resume_memory=config.resume.memory_mib * MIB or an_eighth_of_ram(),
+            super_frames=config.super_frames,
             max_connections=standard.max_connections,
             half_duplex=standard.half_duplex,
             compression=standard.compression,

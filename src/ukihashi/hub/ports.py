@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
 from ukihashi.errors import EnvironmentLacks
+from ukihashi.ether.offload import ALL, NONE, Kind
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import READ, Loop
 from ukihashi.hub.messages import HubPut
@@ -116,12 +117,12 @@ class VirtualHub:
         """As it is spelled."""
         return self.settings.hub
 
-    def plug(self, port: Port, rules: PortRules = FREE, *, max_stations: int = 0) -> PortId:
-        """Give `port` a place in the switch. `max_stations`: source addresses it may use, 0 = as the rules say."""
+    def plug(self, port: Port, rules: PortRules = FREE, *, max_stations: int = 0, kinds: Kind = NONE) -> PortId:
+        """Give `port` a place in the switch. `max_stations`, `kinds`: see `Switch.add_port`."""
         self._last_port += 1
         number = PortId(self._last_port)
         self.ports[number] = port
-        self.switch.add_port(number, rules, max_stations=max_stations)
+        self.switch.add_port(number, rules, max_stations=max_stations, kinds=kinds)
         return number
 
     def unplug(self, number: PortId) -> None:
@@ -176,6 +177,10 @@ class VirtualHub:
         """Remove a row of the MAC table; False if there is none with that key."""
         return self.switch.forget_station(key)
 
+    def forget_stations(self, number: PortId) -> None:
+        """What was learned on a port."""
+        self.switch.forget_all(number)
+
     def forget_address(self, key: int) -> bool:
         """Remove a row of the IP table; False if there is none with that key."""
         return self.switch.forget_address(key)
@@ -195,7 +200,8 @@ class HostPort:
         self.name = HOST
         self.queue = PortQueue(limits.queue_bytes)
         self.frames_in = self.bytes_in = self.frames_out = self.bytes_out = 0
-        self.port = hub.plug(self, PortRules(is_hub_port=True))
+        kinds = tap.set_offload(ALL if limits.super_frames else NONE) if tap.offload else NONE
+        self.port = hub.plug(self, PortRules(is_hub_port=True), kinds=kinds)
         loop.watch(tap.fileno(), READ, self._on_readable)
 
     @property

@@ -30,7 +30,7 @@ class RecordTunnel(Tunnel):
         self._peer_interval = KEEPALIVE_S  # of the card's, unless it has told another
         self.link = link
         super().__init__(session, connection, loop, limits)
-        self._decoder = BlockDecoder(extended=True)
+        self._decoder = BlockDecoder(extended=True, super_frames=bool(session.member.super_frames))
 
     def start(self) -> None:
         super().start()
@@ -47,11 +47,13 @@ class RecordTunnel(Tunnel):
             return
         self._heard(now)
         session.heard_first()
-        frames = self._decoder.feed(plain)
+        decoder = self._decoder
+        before = decoder.super_frames
+        frames = decoder.feed(plain)
         if frames:
-            session.arrived(frames, len(plain), now)
-        if self._decoder.controls:
-            controls, self._decoder.controls = self._decoder.controls, []
+            session.arrived(frames, len(plain), now, super_frames=decoder.super_frames != before)
+        if decoder.controls:
+            controls, decoder.controls = decoder.controls, []
             for control in controls:
                 if session.carries(self.link):  # a goodbye ends it
                     self._obey(control)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
+from ukihashi.ether.offload import Kind, SuperFrame, flaw
 from ukihashi.hub.connection import READ_SIZE, Connection
 from ukihashi.hub.messages import SessionCut, SessionResumed
 from ukihashi.hub.ports import Encodings, VirtualHub
@@ -46,6 +47,9 @@ RESUME_BUFFER: Final = "resume_buffer"  # all that may wait for this card waits 
 RESUME_MEMORY: Final = "resume_memory"  # the sessions of this hub together hold all they may
 ENDED: Final = "session_ended"
 
+# At the way in, beside those of the switch: what a super-frame says that is left to do in it can't be true.
+OFFLOAD_HEADER: Final = "offload_header"
+
 STALL_S: Final = 0.3  # seconds between two looks at a full link
 BURST_S: Final = 5.0  # seconds after a silence in which other members' full queues make the card wait, and drop nothing
 BURST_READ: Final = (
@@ -72,6 +76,7 @@ class ResumableSession(Session):
         self._arrived_at = 0.0
         self._have: int | None = None  # acknowledgement that is to go out with the next write
         self._acks = False  # a timer for an acknowledgement runs
+        self._kinds = Kind(member.super_frames)
 
     def set_limits(self) -> None:
         super().set_limits()
@@ -168,8 +173,8 @@ class ResumableSession(Session):
         """What comes over `link` belongs to it."""
         return self.machine.carries(link)
 
-    def arrived(self, frames: Sequence[bytes], size: int, now: float) -> None:
-        """Complete records, `size` bytes on the wire."""
+    def arrived(self, frames: Sequence[bytes], size: int, now: float, *, super_frames: bool = False) -> None:
+        """Complete records, `size` bytes on the wire. `super_frames`: such are among them."""
         machine = self.machine
         machine.received(len(frames), size, now)
         have = machine.ack(now)
@@ -179,9 +184,17 @@ class ResumableSession(Session):
         elif not self._acks:
             self._acks = True
             self._loop.at(machine.ack_at or now, self._on_ack)
-        crowded = self.take(frames, now)
+        crowded = self.take(self._sound(frames) if super_frames else frames, now)
         if self.tunnels:
             self._hold_burst(self.tunnels[-1].connection, crowded, now)
+
+    def _sound(self, frames: Sequence[bytes]) -> Sequence[bytes]:
+        """Without super-frames that nobody must be given."""
+        kinds = self._kinds
+        sound = [frame for frame in frames if frame.__class__ is not SuperFrame or not flaw(frame, kinds)]
+        if len(sound) < len(frames) and self.is_open:
+            self.hub.switch.drops[self.port][OFFLOAD_HEADER] += len(frames) - len(sound)
+        return sound
 
     def _hold_burst(self, connection: Connection, crowded: PortQueue | None, now: float) -> None:
         """What a card has kept while its link took nothing must not be lost at the other members' ports."""

@@ -36,6 +36,7 @@ class Member(msgspec.Struct, frozen=True):
     client_version: int = 0
     client_build: int = 0
     node: Node = Node()
+    super_frames: int = 0  # kinds (`ether.offload.Kind`) that go both ways
 
     @property
     def rules(self) -> PortRules:

@@ -12,6 +12,8 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from ukihashi.errors import PeerViolation
+from ukihashi.ether.offload import Kind
+from ukihashi.ether.segment import finish_all
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import SessionClosed, Traffic
@@ -53,7 +55,7 @@ class Session:
         self.count = Counters()
         self._told = Counters()  # of these, what control has heard of
         self._cut_at = self.heard  # when the last connection went, if there is none
-        self.port = hub.plug(self, member.rules)
+        self.port = hub.plug(self, member.rules, kinds=Kind(member.super_frames))
         self._watch = self._loop.at(self.heard + member.timeout_s, self._on_watch)
         self.is_open = True
 
@@ -277,7 +279,7 @@ class Session:
                 for station in self.hub.switch.stations(self.port)
             ],
             drops=dict(self.hub.switch.drops[self.port]),
-            queue=self.queue.frames,
+            queue=list(finish_all(self.queue.frames)),
             queue_drops=dict(self.queue.dropped),
             udp=self.udp.save() if self.udp is not None else None,
             told=self._told,
@@ -357,6 +359,7 @@ class Session:
             **(self.udp.row() if self.udp is not None else NO_UDP),
             "connections": len(self.tunnels),
             "max_connections": member.max_connections,
+            "offload": ", ".join(str(kind.name) for kind in Kind(member.super_frames)),
             "since": member.since,
             "last_heard": round(time.time() - (now - self.heard), 3),
             "node": {

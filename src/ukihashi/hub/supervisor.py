@@ -403,7 +403,7 @@ class _Hub:
         """What control, and only control, may ask for."""
         try:
             if isinstance(message, HostPortWanted):
-                made = self._host_ports.want(message)
+                made = self._host_ports.want(message, super_frames=self.limits.super_frames)
                 if made is not None:
                     self.send("worker", *made)
             elif isinstance(message, HostPortGone):

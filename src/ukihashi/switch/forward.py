@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING, Final
 
 from ukihashi.ether import arp
 from ukihashi.ether.frame import ARP, BROADCAST, HEADER, IPV4, IPV6, NO_MAC, TAG, VLAN, payload, vlan_id
+from ukihashi.ether.offload import NONE, Kind, SuperFrame
 from ukihashi.ether.packet import lease, parse
+from ukihashi.ether.segment import finish, finish_all
 from ukihashi.switch.access import AccessList, Rule
 from ukihashi.switch.ip_table import EXCLUSIVE_S, AddressRow, IpTable
 from ukihashi.switch.mac_table import AGEING_S, TABLE_LIMIT, MacTable, Row, Station
 from ukihashi.switch.port import Port
-from ukihashi.switch.reasons import ARP_SHORT, OWN_PORT, PORT_FULL, SIZE, SOURCE, STATION_TAKEN, STORM, TABLE_FULL
+from ukihashi.switch.reasons import (
+    ARP_SHORT,
+    OWN_PORT,
+    PORT_FULL,
+    SIZE,
+    SOURCE,
+    STATION_TAKEN,
+    STORM,
+    TABLE_FULL,
+    TRUNK,
+)
 from ukihashi.switch.reasons import VLAN as OTHER_VLAN
 from ukihashi.switch.rules import HubRules, PortRules
 from ukihashi.switch.storm import Chance
@@ -64,6 +76,7 @@ class Switch:
         self._snoops = False  # some port may use leased addresses only
         self._changes = 0  # of anything that a decision rests on
         self.drops: dict[PortId, Counter[str]] = {}  # by reason; in by port of entry, out by the port it would leave by
+        self.learned: list[bytes] | None = None  # stations that are new on their port, for who asks and takes them out
 
     @property
     def ports(self) -> tuple[PortId, ...]:
@@ -86,14 +99,19 @@ class Switch:
         self._addresses.local_v6_only = hub.local_ipv6_only
         self._prepare(self._ports.values())
 
-    def add_port(self, port: PortId, rules: PortRules = _NO_RULES, *, max_stations: int = 0) -> None:
-        """A session or host port comes up. `max_stations`: source addresses it may use, 0 = as the rules say.
+    def add_port(
+        self, port: PortId, rules: PortRules = _NO_RULES, *, max_stations: int = 0, kinds: Kind = NONE
+    ) -> None:
+        """A session or host port comes up.
 
+        Args:
+            max_stations: source addresses it may use, 0 = as the rules say.
+            kinds: of super-frames, that it takes and that its own frames may be; those must be without a flaw.
         Raises: ValueError if the port exists.
         """
         if port in self._ports:
             raise ValueError(f"port {port} exists")
-        made = self._ports[port] = Port(port, rules, max_stations, self._chance)
+        made = self._ports[port] = Port(port, rules, max_stations, self._chance, kinds)
         self.drops[port] = made.drops
         if rules.monitor:
             self._monitors.append(port)
@@ -120,13 +138,13 @@ class Switch:
     def forward(self, frames: Sequence[bytes], port: PortId, now: float) -> dict[PortId, list[bytes]]:
         """Learn from `frames`, which came in on `port`, and say where each goes.
 
-        Returns: for each port that gets something its frames, in order.
+        Returns: for each port that gets something its frames, in order, finished as far as it needs them so.
         Raises: KeyError if `port` does not exist.
         Cost: a dictionary look-up a frame while headers repeat; O(ports) for a flooded one.
         """
         entry = self._ports[port]
         if entry.admit is not None:
-            frames = entry.admit(frames, now)
+            frames = entry.admit(finish_all(frames, NONE) if entry.kinds else frames, now)
         if self._snoops:
             self._snoop(frames, now)
         out: dict[PortId, list[bytes]] = {}
@@ -139,11 +157,15 @@ class Switch:
         size = entry.header
         for frame in frames:
             head = frame[:size]
-            if head != last or (window is not None and frame[window] != part) or len(frame) > MAX_FRAME:
-                found = known.get(head) if len(frame) <= MAX_FRAME else None
+            if (
+                head != last
+                or (window is not None and frame[window] != part)
+                or (len(frame) > MAX_FRAME and frame.__class__ is not SuperFrame)
+            ):
+                found = None if _is_too_long(frame) else known.get(head)
                 window = None
                 if found is None:
-                    if head in narrow and len(frame) <= MAX_FRAME:
+                    if head in narrow and not _is_too_long(frame):
                         window, puts = narrow[head]
                         part = frame[window]
                         found = puts.get(part)
@@ -168,13 +190,15 @@ class Switch:
                             narrow.setdefault(head, (window, {}))[1][part] = found
                 put, last = found, head
             put(frame)
+        if entry.brings:
+            self._finish(out, entry.brings)
         return self._delivered(out, entry, now) if self._delivers else out
 
     def _decided(self, frame: bytes, head: bytes, entry: Port, now: float) -> tuple[str, PortId | None]:
         """As `_decide`, or as it did a moment ago if nothing has changed since and it was a known station's frame."""
         key = head + frame[_SENDERS[entry.header].get(head[-2:], _NOTHING)] if entry.is_exact else head
         memo = entry.memo.get(key)
-        if memo is not None and memo[1] == self._changes and 0 <= now - memo[2] < MEMO_S and len(frame) <= MAX_FRAME:
+        if memo is not None and memo[1] == self._changes and 0 <= now - memo[2] < MEMO_S and not _is_too_long(frame):
             return "", memo[0]
         reason, target = self._decide(frame, entry, now)
         if not reason and target is not None and head[-2:] not in _UNCACHED:
@@ -185,7 +209,7 @@ class Switch:
 
     def _decide(self, frame: bytes, entry: Port, now: float) -> tuple[str, PortId | None]:
         """Reason of a drop or "", and port to leave by (None = all others)."""
-        if not MIN_FRAME <= len(frame) <= MAX_FRAME:
+        if len(frame) < MIN_FRAME or _is_too_long(frame):
             return SIZE, None
         destination, source = frame[:6], frame[6:12]
         if source in (NO_MAC, BROADCAST, destination, self._own_mac):
@@ -211,6 +235,8 @@ class Switch:
             return "", None
         if target == entry.number:
             return OWN_PORT, target
+        if entry.is_trunk and self._ports[target].is_trunk:
+            return TRUNK, target
         bound = self._ports[target].vlan
         return (OTHER_VLAN if bound and bound != vlan else ""), target
 
@@ -226,6 +252,8 @@ class Switch:
                 if table.count(entry.number) >= entry.max_stations:
                     return PORT_FULL
             self._changes += 1
+            if self.learned is not None and not entry.is_trunk:
+                self.learned.append(station)
         return "" if table.learn(station, entry.number, now) else TABLE_FULL
 
     def _snoop(self, frames: Sequence[bytes], now: float) -> None:
@@ -254,7 +282,9 @@ class Switch:
             receivers = [
                 other.number
                 for other in self._ports.values()
-                if other is not entry and (not other.vlan or other.vlan == vlan or other.rules.monitor)
+                if other is not entry
+                and not (entry.is_trunk and other.is_trunk)
+                and (not other.vlan or other.vlan == vlan or other.rules.monitor)
             ]
         if not receivers:
             return _nowhere
@@ -269,13 +299,23 @@ class Switch:
         passes, drops = entry.storm.flow(frame[6:12], _addresses(frame), now).passes, entry.drops
 
         def flood(frame: bytes) -> None:
-            if passes(now):
-                for frames in lists:
-                    frames.append(frame)
-            else:
-                drops[STORM] += 1
+            # a storm is judged by the frames that arrive
+            for part in finish(frame, Kind.CHECKSUM) if frame.__class__ is SuperFrame else (frame,):
+                if passes(now):
+                    for frames in lists:
+                        frames.append(part)
+                else:
+                    drops[STORM] += 1
 
         return flood
+
+    def _finish(self, out: dict[PortId, list[bytes]], brings: int) -> None:
+        """Finish what a port does not take, once for all that take the same. `brings`: kinds that may be there."""
+        made: dict[int, dict[int, list[bytes]]] = {}  # by kinds not taken and by frame; all of these live on meanwhile
+        for number, frames in out.items():
+            port = self._ports[number]
+            if brings & port.refuses:
+                out[number] = _finished(frames, port.takes, made.setdefault(port.refuses, {}))
 
     def _delivered(self, out: dict[PortId, list[bytes]], entry: Port, now: float) -> dict[PortId, list[bytes]]:
         """What is left when the ports that ask have been asked."""
@@ -292,6 +332,35 @@ class Switch:
     def stations(self, port: PortId) -> list[Station]:
         """What was learned on `port`, to be put back in another process."""
         return self._table.stations(port)
+
+    def rules_of(self, port: PortId) -> PortRules:
+        """As they were given. Raises: KeyError if `port` does not exist."""
+        return self._ports[port].rules
+
+    def enter_as(self, port: PortId, rules: PortRules) -> None:
+        """What comes in on this trunk from now on entered the hub by a port with these rules."""
+        self._ports[port].rules = rules
+
+    def hear(self, port: PortId, stations: Iterable[Station], addresses: Iterable[AddressRow] = ()) -> None:
+        """The switch behind the trunk `port` has heard these on its own ports."""
+        if self._table.hear(port, stations):
+            self._changes += 1
+        self._addresses.hear(port, addresses)
+
+    def lose(self, port: PortId, keys: Iterable[bytes]) -> None:
+        """The switch behind the trunk `port` has these stations no more."""
+        self._changes += 1
+        self._table.lose(port, keys)
+
+    def forget_all(self, port: PortId) -> None:
+        """What was learned on `port`."""
+        self._changes += 1
+        self._table.forget_port(port)
+        self._addresses.forget_port(port)
+
+    def recent(self, since: float) -> tuple[list[tuple[PortId, Station]], list[AddressRow]]:
+        """Stations and addresses heard after `since`."""
+        return list(self._table.recent(since)), list(self._addresses.recent(since))
 
     def put_back(self, port: PortId, stations: Iterable[Station]) -> None:
         """See `MacTable.put_back`."""
@@ -323,6 +392,24 @@ class Switch:
         """Remove a row of it; False if there is none with that key."""
         self._changes += 1
         return self._addresses.forget(key)
+
+
+def _is_too_long(frame: bytes) -> bool:
+    return len(frame) > MAX_FRAME and frame.__class__ is not SuperFrame
+
+
+def _finished(frames: Sequence[bytes], kinds: Kind, made: dict[int, list[bytes]]) -> list[bytes]:
+    """`frames` for who takes `kinds`; `made`: what became of frames for somebody before, by their `id`."""
+    done: list[bytes] = []
+    for frame in frames:
+        if frame.__class__ is SuperFrame:
+            parts = made.get(id(frame))
+            if parts is None:
+                parts = made[id(frame)] = finish(frame, kinds)
+            done += parts
+        else:
+            done.append(frame)
+    return done
 
 
 def _nowhere(frame: bytes) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ukihashi.ether.frame import HEADER, TAG, VLAN
+from ukihashi.ether.offload import ALL, NONE, Kind
 from ukihashi.ether.packet import NEIGHBOUR_ADVERTISEMENT, Packet, is_dhcp_pair, parse, target
 from ukihashi.switch import filters, reasons
 from ukihashi.switch.access import AccessList
@@ -27,11 +28,12 @@ _TAGGED: Final = VLAN.to_bytes(2, "big")
 class Port:
     """See the module."""
 
-    def __init__(self, number: PortId, rules: PortRules, max_stations: int, chance: Chance) -> None:
-        """`max_stations`: of this port, whatever the rules say; 0 = as they say."""
+    def __init__(self, number: PortId, rules: PortRules, max_stations: int, chance: Chance, kinds: Kind = NONE) -> None:
+        """`max_stations`: of this port, whatever the rules say; 0 = as they say. `kinds`: see `Switch.add_port`."""
         policy = rules.policy
         self.number = number
         self.rules = rules
+        self.is_trunk = rules.is_trunk
         self.drops: Counter[str] = Counter()
         self.max_stations = max_stations or most_stations(rules)
         self.checks_stations = policy.check_mac or rules.is_hub_port  # 18.2: the hub's own port never takes one over
@@ -43,6 +45,10 @@ class Port:
         self.header = HEADER + TAG if policy.vlan_id else HEADER  # bytes of its frames, as the hub sees them
         self.admit: Step | None = None
         self.deliver: Delivery | None = None
+        self.kinds = kinds
+        self.takes = kinds
+        self.refuses = 0  # kinds, as a number: the operators of an enumeration cost more than a look-up here
+        self.brings = 0  # the same
         self._chance = chance
         self._tag = _TAGGED + policy.vlan_id.to_bytes(2, "big") if policy.vlan_id else b""
         self._upload = Limiter(policy.max_upload) if policy.max_upload else None
@@ -50,12 +56,16 @@ class Port:
 
     def prepare(self, hub: HubRules, access: AccessList, table: IpTable) -> None:
         """The hub's rules are these from now on."""
-        if self.rules.policy.no_broadcast_limiter:
+        if self.is_trunk or self.rules.policy.no_broadcast_limiter:
             self.storm = None
         elif self.storm is None or self.storm.threshold != hub.storm_threshold:
             self.storm = StormControl(hub.storm_threshold, self._chance)
-        self.admit = self._admission(access, table)
-        self.deliver = self._delivery(hub, access)
+        self.admit = None if self.is_trunk else self._admission(access, table)
+        self.deliver = None if self.is_trunk else self._delivery(hub, access)
+        # rules look into finished frames only
+        self.takes = self.kinds if self.deliver is None else NONE
+        self.refuses = ALL.value & ~self.takes.value
+        self.brings = self.kinds.value if self.admit is None else 0
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
