@@ -404,15 +404,17 @@ def test_a_link_that_is_back_from_the_dead_does_no_harm(field: Field) -> None:
     stage = session.tunnels[0]
     a.machine.silent()
     link = a.dial()
+    a.machine.send(encode_frames([frame(2, 1, 1)]), 1)
+    old.tls.send(a.machine.take(65536))
     resume = a.machine.ask(link.number)
     assert resume is not None
-    # both are ready in the same turn, in either order: what the old link brings counts before the answer or never
-    old.tls.send(encode_frames([frame(2, 1, 1)]))
+    # both are ready in the same turn: what the old link brings counts before the answer
     link.tls.send(pack_request(link.http, a.request(resume)))
     old.flush()
     link.flush()
     field.until(lambda: session.machine.attempt == 1, "the resume")
     have = session.machine.have
+    assert have == 2
     a.answered(link)
     assert a.machine.out.first == have
     old.tls.send(encode_frames([frame(2, 1, 2)]))
