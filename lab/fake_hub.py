@@ -148,6 +148,7 @@ class FakeHub:
         self.deaf = False  # take connections and say nothing at all
         self.forgetful = False  # know no session
         self.grace_s = 0  # grant exact resume; 0: don't
+        self.super_frames = 0  # kinds of super-frames that a session with exact resume is granted, of those asked for
         self.resumes_to_cut = 0  # resets instead of answers to so many exact resumes
         self.answers = True  # exact resumes; False: say nothing to them
         self.keepalive_ms = 0  # what it tells of its keep-alives; 0: nothing, so the usual 5 s
@@ -376,6 +377,7 @@ class FakeHub:
             timeout_ms=self.timeout_ms,
             extension=self.extension if login.extension else 0,
             grace_s=grace_s,
+            super_frames=self.super_frames & login.super_frames if grace_s else 0,
         )
 
     def _lets_in(self, login: Login, challenge: bytes) -> bool:
@@ -408,7 +410,8 @@ class FakeHub:
                 return
 
     def _exact_tunnel(self, session: _Session, talk: Conversation, data: bytes) -> None:
-        decoder, number, machine = BlockDecoder(extended=True), session.number, session.machine
+        decoder = BlockDecoder(extended=True, super_frames=bool(self.super_frames))
+        number, machine = session.number, session.machine
         assert machine is not None
         with session.lock:
             talk.write(encode_have_keepalive(machine.acknowledge(), b""))

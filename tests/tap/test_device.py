@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ukihashi.errors import EnvironmentLacks, UsageError
+from ukihashi.ether.offload import NONE
 from ukihashi.tap import device, netlink
 from ukihashi.tap.device import Tap, adopt_tap, open_tap
 
@@ -17,9 +18,11 @@ FRAME = bytes.fromhex("ffffffffffff 02000000000a 88b5") + b"x" * 60  # local exp
 pytestmark = pytest.mark.netns
 
 
-@pytest.fixture
-def tap(own_network: None) -> Iterator[Tap]:
-    opened = open_tap("uktest")
+@pytest.fixture(params=[False, True], ids=["bare", "with offload headers"])
+def tap(own_network: None, request: pytest.FixtureRequest) -> Iterator[Tap]:
+    opened = open_tap("uktest", offload=request.param)
+    if request.param:
+        opened.set_offload(NONE)
     netlink.set_up(opened.name)
     yield opened
     opened.close()

@@ -14,6 +14,7 @@ from ukihashi.card.tally import Tally
 from ukihashi.card.tunnel import chance, silence
 from ukihashi.errors import N_, DialError, Refused, UkihashiError
 from ukihashi.ether.offload import NONE, Kind
+from ukihashi.ether.segment import finish_all
 from ukihashi.session.catch_up import CatchUp
 from ukihashi.session.machine import Machine, State
 from ukihashi.session.replay import ReplayBuffer
@@ -87,8 +88,6 @@ class ExactSession:
         """For a fresh session over link `number` that grants `kinds`: what no link was given goes on in it."""
         heir = self.machine.succeed(number)
         if self._kinds & ~kinds:
-            from ukihashi.ether.segment import finish_all  # here: seldom needed
-
             kept, heir.out = heir.out.never_sent(), ReplayBuffer()
             for batch in kept:
                 frames = finish_all(BlockDecoder(extended=True, super_frames=True).feed(batch.data), kinds)

@@ -26,6 +26,7 @@ from ukihashi.ether.offload import (
     common,
     flaw,
 )
+from ukihashi.ether.segment import finish_all
 
 TUN: Final = Path("/dev/net/tun")
 NAME_MAX: Final = 15  # bytes; IFNAMSIZ less the NUL
@@ -155,8 +156,6 @@ class Tap:
 
     def _finished(self, frames: list[bytes]) -> list[bytes]:
         """Frames of which some may need work that nobody asked for."""
-        from ukihashi.ether.segment import finish_all  # here: seldom needed
-
         sound = [frame for frame in frames if frame.__class__ is not SuperFrame or not flaw(frame, ALL)]
         self.dropped += len(frames) - len(sound)
         return finish_all(sound, self._kinds)
