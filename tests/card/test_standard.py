@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from tests.card.keys import Keys
-from tests.card.test_data import SECONDS, Rig, frame
+from tests.card.rig import SECONDS, Rig, frame
 
 from lab.standard_hub import StandardHub
 from lab.wait import until

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.card.test_data import SECONDS, Rig, frame
+from tests.card.rig import SECONDS, Rig, frame
 
 from lab.fake_hub import Conversation
 from lab.standard_hub import StandardHub

@@ -343,6 +343,7 @@ class DataProcess:
             self._tap.set_offload(outcome.kinds)
             if outcome.grace_s:
                 machine = past.succeed(link.number, outcome.kinds) if past else Machine(CARD_MOVES, link.number)
+                carried = machine.out.end
                 self._tunnel = ExactSession(machine, link, self._tally, order.settings, now, outcome.kinds)
             else:
                 lost, carried = lost + carried, 0
