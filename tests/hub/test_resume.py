@@ -323,7 +323,8 @@ def test_acknowledgements_come_after_a_second_or_256_kib(field: Field) -> None:
     field.after(1.0)
     field.until(lambda: not a.machine.out.bytes, "the acknowledgement")
     a.send(*[frame(2, 1, 1, 1514)] * 200)
-    field.until(lambda: not a.machine.out.bytes, "the acknowledgement, while no time passes")
+    # of as many as had come by then; the last few may have come after it
+    field.until(lambda: a.machine.ledger.acknowledged > 170, "the acknowledgement, while no time passes")
 
 
 def test_an_idle_session_is_silent_but_for_its_keepalives(field: Field) -> None:
