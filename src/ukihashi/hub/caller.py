@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -196,6 +197,7 @@ class Caller:
                 client_version=login.client_version,
                 client_build=login.client_build,
                 extension=login.extension,
+                unique_id=login.node.unique_id,
             ),
             lambda answer: self._let_in(login, extension, answer),
             login,
@@ -292,6 +294,27 @@ class Caller:
 
     def _add_connection(self, asked: AdditionalConnect) -> None:
         session = self._door.sessions.find(asked.session_key)
+        if session is None and self._door.seek is not None and self._door.may_ask(self):
+            self._busy = True
+            self.connection.pause()
+            found = partial(self._sought, asked, self._door.waits_for_login(self))
+            self._door.seek(asked.session_key, asked.resume, found)
+        else:
+            self._go_on(session, asked)
+
+    def _sought(self, asked: AdditionalConnect, ask: int, code: int, numbers: Numbers | None) -> None:
+        """The other workers were asked for the session: it is here now, or can't be gone on with."""
+        if self.ask != ask or not self.connection.is_open:
+            return
+        self._door.moved(self)
+        self._busy = False
+        self.connection.resume()
+        if code:
+            self._refuse(code, numbers=numbers)
+        else:
+            self._go_on(self._door.sessions.find(asked.session_key), asked)
+
+    def _go_on(self, session: Session | None, asked: AdditionalConnect) -> None:
         if session is None:
             self._refuse(Code.SESSION_TIMEOUT)
         elif isinstance(session, ResumableSession) and asked.resume is not None:

@@ -86,10 +86,7 @@ class CascadePort:
 
     def forget_stations(self) -> None:
         """What was learned here is reached another way, or not at all: frames to it must not end at this port."""
-        switch = self.hub.switch
-        for row in switch.rows(self._loop.now):
-            if row.port == self.port:
-                switch.forget_station(row.key)
+        self.hub.forget_stations(self.port)
 
     def probe(self, frame: bytes) -> None:
         """Send a frame of the loop guard, before all that waits. One that could not go yet would be too old."""

@@ -14,7 +14,7 @@ import ipaddress
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ukihashi import __version__
 from ukihashi.hub.caller import Caller
@@ -35,6 +35,9 @@ from ukihashi.hub.sessions import Sessions
 from ukihashi.net.listen import address_text
 from ukihashi.wire.constants import Code
 from ukihashi.wire.http import Request
+
+if TYPE_CHECKING:
+    from ukihashi.wire.extension import Numbers, Resume
 
 SILENT_HINT: Final = (
     b"ukihashi hub %s: on this port the client speaks first, and it speaks HTTPS.\r\n" % __version__.encode()
@@ -82,6 +85,8 @@ class FrontDoor:
         self._asks: dict[int, Caller] = {}
         self._asking_of: Counter[str] = Counter()  # by address; none is kept with 0
         self.tools: dict[RpcCaller, None] = {}  # in the order they came
+        # of several workers: brings a session here that another one has, and says so or why not
+        self.seek: Callable[[bytes, Resume | None, Callable[[int, Numbers | None], None]], None] | None = None
         self._tick()
 
     def set_limits(self, limits: Limits) -> None:

@@ -44,6 +44,7 @@ class LoginAsked(Message, frozen=True):
     client_version: int = 0
     client_build: int = 0
     extension: int = 0  # highest ukihashi version offered; 0 = a standard peer
+    unique_id: bytes = b""  # of the client's machine
 
 
 class PasswordAsked(Message, frozen=True):
@@ -111,6 +112,14 @@ class SessionOpened(Message, frozen=True):
     client: str
     extension: int
     at: float  # seconds since 1970
+    unique_id: bytes = b""  # of the client's machine
+
+
+class SessionsHere(Message, frozen=True):
+    """Of several workers, this one has these sessions: to a new control, or because they have come from another."""
+
+    sessions: list[tuple[str, str, str, bytes]]  # hub, session, user, unique_id
+    numbers: dict[str, int] = {}  # by virtual hub: the highest that it has given to a session
 
 
 class SessionClosed(Message, frozen=True):
@@ -173,6 +182,7 @@ class LoginAnswered(Message, frozen=True):
     policy: Policy = DEFAULT
     max_sessions: int = 0  # of the hub; 0 = no limit
     no_save_password: bool = False  # said with a refusal
+    number: int = 0  # of the session, where several workers count together; 0 = the worker counts
 
 
 class RpcAnswered(Message, frozen=True):
@@ -277,6 +287,13 @@ class PeerLink(Message, frozen=True):
     """
 
     who: str  # "worker", "control"
+    number: int = 0  # of the worker
+
+
+class MeshLink(Message, frozen=True):
+    """Supervisor to worker, with one descriptor attached: the stream to another worker, in place of any before."""
+
+    worker: int
 
 
 class Stop(Message, frozen=True):
@@ -347,6 +364,8 @@ class HandedOver(Message, frozen=True):
 class TakeOver(Message, frozen=True):
     """To the new worker, with the state attached if there is one: restore it, then serve."""
 
+    more: bool = False  # another one follows: don't serve yet
+
 
 class Upgraded(Message, frozen=True):
     """To the new control: what became of the upgrade that brought it."""
@@ -369,6 +388,7 @@ AnyMessage = (
     | Traffic
     | LoginRefused
     | SessionOpened
+    | SessionsHere
     | SessionClosed
     | SessionCut
     | SessionResumed
@@ -386,6 +406,7 @@ AnyMessage = (
     | CascadeLink
     | CascadeUp
     | PeerLink
+    | MeshLink
     | Stop
     | Failed
     | Wish

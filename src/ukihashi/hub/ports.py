@@ -178,8 +178,8 @@ class VirtualHub:
         return self.switch.forget_station(key)
 
     def forget_stations(self, number: PortId) -> None:
-        """What was learned on a port."""
-        self.switch.forget_all(number)
+        """Those on a port are behind it no more."""
+        self.switch.lose(number, [station.key for station in self.switch.stations(number)])
 
     def forget_address(self, key: int) -> bool:
         """Remove a row of the IP table; False if there is none with that key."""

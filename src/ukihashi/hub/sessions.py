@@ -32,12 +32,15 @@ CONNECTION: Final = "CID-"  # before the number in a connection's name
 
 # Tells control; False: there is none at the moment.
 Tell = Callable[[SessionOpened | SessionClosed | SessionCut | SessionResumed | Traffic], bool]
+MakeHub = Callable[[HubPut, Outbox], VirtualHub]
 
 
 class Sessions:
     """All virtual hubs of a worker and the sessions in them."""
 
     def __init__(self, loop: Loop, limits: Limits, outbox: Outbox, tell: Tell) -> None:
+        self.make_hub: MakeHub = VirtualHub
+        self.worker, self.workers = 0, 1  # which of how many this is
         self.loop = loop
         self.limits = limits
         self.memory = ResumeMemory(limits.resume_memory)
@@ -78,7 +81,7 @@ class Sessions:
         """Make a virtual hub, or give it other settings; going offline ends its sessions."""
         hub = self.hubs.get(settings.hub.casefold())
         if hub is None:
-            hub = self.hubs[settings.hub.casefold()] = VirtualHub(settings, self.outbox)
+            hub = self.hubs[settings.hub.casefold()] = self.make_hub(settings, self.outbox)
         hub.settings = settings
         if not settings.online:
             for session in self.of_hub(hub.name):
@@ -106,10 +109,25 @@ class Sessions:
         code = refusal(login, answer, hub, self.of_hub(hub.name))
         if code or len(self) >= self.limits.sessions:
             return code or Code.HUB_IS_BUSY
+        if login.monitor_mode and self.workers > 1:  # it would not hear what stays at other workers
+            return Code.MONITOR_MODE_DENIED
+        so_far = hub.sessions_so_far
+        if answer.number:  # control counts for all workers
+            hub.sessions_so_far = answer.number - 1
         settled = member(hub, login, answer, extension, connection.peer, connection.name, self.limits)
+        hub.sessions_so_far = max(so_far, hub.sessions_so_far)
         session = self._plug(hub, settled, resumes=bool(extension and login.resume))
         self.tell(
-            SessionOpened(session.name, hub.name, settled.user, settled.peer, settled.client, extension, settled.since)
+            SessionOpened(
+                session.name,
+                hub.name,
+                settled.user,
+                settled.peer,
+                settled.client,
+                extension,
+                settled.since,
+                settled.node.unique_id,
+            )
         )
         udp = session.grant_udp(login.udp, connection) if login.udp is not None and not extension else None
         return session, welcome(session, udp)
@@ -117,7 +135,7 @@ class Sessions:
     def _plug(self, hub: VirtualHub, member: Member, *, resumes: bool) -> Session:
         session = (ResumableSession if resumes else Session)(self, hub, member)
         self._by_name[hub.name.casefold(), session.name] = session
-        self._by_key[_digest(member.key)] = session
+        self._by_key[digest(member.key)] = session
         return session
 
     def save(self) -> Iterator[SavedSession]:
@@ -140,12 +158,17 @@ class Sessions:
 
     def find(self, key: bytes) -> Session | None:
         """The session with this key."""
-        session = self._by_key.get(_digest(key))
+        session = self.by_digest(digest(key))
         return session if session is not None and hmac.compare_digest(session.member.key, key) else None
+
+    def by_digest(self, digest: bytes) -> Session | None:
+        """The session whose key has it."""
+        return self._by_key.get(digest)
 
     def next_connection(self) -> str:
         """A name for a connection, that none has had, nor any that began a session in another process."""
         self._connections_so_far += 1
+        self._connections_so_far += (self.worker - self._connections_so_far) % self.workers
         return f"{CONNECTION}{self._connections_so_far}"
 
     def listed(self) -> tuple[str, ...]:
@@ -162,8 +185,9 @@ class Sessions:
     def forget(self, session: Session) -> None:
         """It has ended: its name and key are nobody's."""
         self._by_name.pop((session.hub.name.casefold(), session.name), None)
-        self._by_key.pop(_digest(session.member.key), None)
+        self._by_key.pop(digest(session.member.key), None)
 
 
-def _digest(key: bytes) -> bytes:
+def digest(key: bytes) -> bytes:
+    """Of a session's key."""
     return hashlib.sha256(key).digest()
