@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-HELPERS: Final = {"__main__", "machine", "streams"}
+HELPERS: Final = {
+    "__main__", "blast", "figures", "machine", "parts", "plot", "products", "report", "rounds", "shake", "streams",
+}  # fmt: skip
 
 
 def names() -> list[str]:

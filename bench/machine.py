@@ -1,5 +1,6 @@
 """What the machine did while something was measured: CPU of process trees, time stolen by the hypervisor."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -37,6 +38,16 @@ def family(roots: Iterable[int]) -> list[int]:
         found.append(pid)
         todo += children.get(pid, [])
     return found
+
+
+def pss_mib(pids: Iterable[int]) -> float:
+    """Memory that processes hold, MiB; what several share counts once among them (PSS)."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, StopIteration):  # it has ended
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
 
 
 class Watch:

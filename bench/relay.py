@@ -1,137 +1,191 @@
-"""`./run bench relay`: what passes from A through the hub to B, ours beside SoftEther and a plain cable.
+"""`./run bench relay`: what passes from A through the hub to B, ours beside plain cables and every peer installed.
 
     a ---- h ---- b      a card on A, the hub on H, a card on B; H does not forward by itself
 
-How it is measured: bench/streams.py.
+Parts: relay (A to B), single (A to H's own address), packets, latency, memory, handshakes, lossy (a slow line between A
+and H), tls (ours with and without). What is done: bench/rounds.py, bench/parts.py; to what: bench/products.py.
 """
 
 import argparse
+import datetime as dt
 import json
+import os
+import platform
+import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.streams import Product, line, run_rounds
-from lab import peers
-from lab.net import LabError, Net
-from lab.ukihashi import Card, Hub
+from bench.figures import column
+from bench.parts import FULL, LINE, PARTS, QUICK, Extent
+from bench.products import KINDS, PEERS, Place, Product, kinds_of, ours, processor
+from bench.report import show, write_docs
+from bench.rounds import Book, run_rounds
+from lab.net import LabError, Net, run
+from lab.wait import TimeOver
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+CONTROLS: Final = ("cubic", "bbr")
+OWN_CONTROL: Final = "bbr"  # the option that is recommended for slow lines (docs/performance.md)
+QUICK_PARTS: Final = ("relay", "single", "packets", "latency")
+QUICK_KINDS: Final = ("ours", "veth", "softether-1")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the bench. 0 done, 1 something could not be measured, 2 wrong words."""
-    parser = argparse.ArgumentParser(prog="./run bench relay", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 3 s instead of 5 rounds of 6 s")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
-    words = parser.parse_args(argv)
-    rounds, seconds = (3, 3) if words.quick else (5, 6)
+    words = _words(argv)
     console = Console(stderr=True)
-    with Net() as net:
+    if words.old:
+        result = json.loads(words.old.read_text())
+    else:
         try:
-            products = [_veth(net), _ours(net)]
-            if gone := peers.missing("vpnserver", "vpnclient"):
-                console.print(f"[yellow]SoftEther is not measured: missing Debian packages {gone}[/yellow]")
-            else:
-                products.append(_softether(net))
-            stolen = run_rounds(products, rounds, seconds, console)
-        except LabError as error:
-            console.print(f"[red]could not be measured:[/red] {error}")
+            result = _measure(words, console)
+        except (LabError, TimeOver) as error:
+            console.print(f"could not be measured: {error}", style="red", markup=False)
             return 1
-    result = _result(products, rounds, seconds, stolen)
-    _show(products, result, Console())
+        except KeyboardInterrupt:
+            console.print("stopped; everything is cleaned up", style="red")
+            return 130
+    show(result, Console())
     if words.json:
         words.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+    if words.docs:
+        write_docs(result, ROOT / "docs")
+    return 1 if result["run"]["failed"] else 0
 
 
-# -- the products -------------------------------------------------------------------------------------------------
+def _words(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./run bench relay", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="less than a minute: SoftEther alone, short, few parts")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
+    parser.add_argument("--only", metavar="NAMES", help=f"peers, of {','.join(PEERS)}; veth and ours always are there")
+    parser.add_argument("--parts", metavar="NAMES", help=f"of {','.join(PARTS)}")
+    parser.add_argument("--control", metavar="NAMES", help="TCP congestion control of all hosts [cubic,bbr]")
+    parser.add_argument("--rounds", type=int, help=f"of each part [{FULL.rounds}]")
+    parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and its pictures")
+    parser.add_argument("--from", dest="old", metavar="FILE", type=Path, help="measure nothing, tell what FILE holds")
+    words = parser.parse_args(argv)
+
+    def chosen(name: str, usual: Sequence[str], known: Sequence[str]) -> list[str]:
+        given = getattr(words, name)
+        names = list(usual) if given is None else [part for part in given.split(",") if part]
+        if unknown := sorted(set(names) - set(known)):
+            parser.error(f"--{name}: unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+        return names
+
+    words.kinds = ["ours", "veth", *kinds_of(chosen("only", PEERS, PEERS))]
+    if words.quick and words.only is None:
+        words.kinds = list(QUICK_KINDS)
+    words.parts = chosen("parts", QUICK_PARTS if words.quick else tuple(PARTS), tuple(PARTS))
+    words.control = chosen("control", CONTROLS[:1] if words.quick else CONTROLS, CONTROLS)
+    return words
 
 
-def _veth(net: Net) -> Product:
-    a, b = net.lan("va", "vb", bridge="vw")
-    return Product("veth", "plain veth and bridge", {"a": a, "b": b}, b.ipv4)
+# -- measuring -----------------------------------------------------------------------------------------------------
 
 
-def _ours(net: Net) -> Product:
-    hosts = line(net, "u")
-    hub = Hub(hosts["h"])
-    hub.start()
-    cards = {name: Card(hosts[name]) for name in ("a", "b")}
-    for number, (name, card) in enumerate(cards.items()):
-        card.join(hub.invite(name, address=[address for address in hosts["h"].addresses if "." in address][number]))
-    target = cards["b"].address(4)
-    hosts["a"].pings(target)
-
-    def counters() -> dict[str, tuple[int, int]]:
-        found = {f"hub to {row['user'].upper()}": _writes(row) for row in hub.sessions()}
-        return {"card A": _writes(cards["a"].status()), **found}
-
-    return Product("ours", "ukihashi", hosts, target, counters=counters)
-
-
-def _writes(row: dict[str, Any]) -> tuple[int, int]:
-    return int(row["frames_written"]), int(row["tls_writes"])
-
-
-def _softether(net: Net) -> Product:
-    hosts = line(net, "s")
-    server = peers.Server(hosts["h"])
-    server.start()
-    server.create_hub("LAB")
-    gateways = [address for address in hosts["h"].addresses if "." in address]
-    for number, name in enumerate(("a", "b")):
-        server.create_user("LAB", name, "bench-" + name)
-        client = peers.Client(hosts[name])
-        client.start()
-        client.create_account(
-            "v1", server=gateways[number], port=peers.ADMIN_PORT, hub="LAB", user=name, password="bench-" + name,
-            cidrs=[f"10.78.0.{number + 2}/24"],
-        )  # fmt: skip
-        client.connect("v1")
-    hosts["a"].pings("10.78.0.3")
-    return Product("softether", "SoftEther 5.01, 1 connection", hosts, "10.78.0.3")
-
-
-# -- telling ------------------------------------------------------------------------------------------------------
-
-
-def _result(products: list[Product], rounds: int, seconds: int, stolen: list[float]) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        product.name: {
-            "relay_mbit": round(product.mbit.middle, 1),
-            "relay_mbit_rounds": [round(value, 1) for value in product.mbit.values],
-            "cpu_s_per_gb": round(product.cpu_s_per_gb.middle, 2),
-            "idle_ms": round(product.idle_ms.middle, 3),
-        }
-        for product in products
+def _measure(words: argparse.Namespace, console: Console) -> dict[str, Any]:
+    extent = QUICK if words.quick else FULL
+    extent = extent._replace(rounds=words.rounds or extent.rounds)
+    missing = {kind: gone for kind in words.kinds if (gone := KINDS[kind].missing())}
+    for kind, gone in missing.items():
+        console.print(f"{kind} is not measured: missing Debian package {gone}", style="yellow", markup=False)
+    kinds = [kind for kind in words.kinds if kind not in missing]
+    result: dict[str, Any] = {}
+    stolen: list[float] = []
+    failed: list[str] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    for control in words.control:
+        book, titles = Book(), dict[str, str]()
+        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+            for starts, names in _stages(kinds, words.parts, control, first=control == words.control[0]):
+                _stage(starts, names, control, extent, book, titles, progress)
+        found = {name: {"title": titles.get(name, name), **row} for name, row in column(book).items()}
+        for row in found.values():
+            row["title"] = titles.get(next(iter(row.get("setting", {}).values()), ""), row["title"])
+        result |= found if control == words.control[0] else {control: found}
+        stolen += book.stolen
+        failed += [f"{control}: {what}" for what in book.failed]
+    result["run"] = {
+        **_about(),
+        "control": words.control,
+        "parts": words.parts,
+        "rounds": extent.rounds,
+        "seconds": extent.long_s,
+        "line": {**LINE._asdict(), "each_way": True},
+        "repeated_for_steal": [round(share, 3) for share in stolen],
+        "missing": missing,
+        "failed": failed,
     }
-    ours = next(product for product in products if product.name == "ours")
-    result["ours"]["frames_per_tls_write"] = {
-        place: round(found.middle, 1) for place, found in ours.frames_per_tls_write.items()
-    }
-    result["run"] = {"rounds": rounds, "seconds": seconds, "repeated_for_steal": [round(share, 3) for share in stolen]}
     return result
 
 
-def _show(products: list[Product], result: dict[str, Any], console: Console) -> None:
-    table = Table(title="A -> hub -> B, one TCP stream: median (least..most)")
-    for title in ("", "Mbit/s", "of veth", "CPU s/GB, A + hub + B", "idle ping ms"):
-        table.add_column(title, justify="left" if not title else "right")
-    reference = products[0].mbit.middle
-    for product in products:
-        share = f"{product.mbit.middle / reference:.1%}" if reference else "-"
-        cpu = "" if product.name == "veth" else product.cpu_s_per_gb.text(1)
-        table.add_row(product.title, product.mbit.text(), share, cpu, f"{product.idle_ms.middle:.2f}")
-    console.print(table)
-    batches = result["ours"]["frames_per_tls_write"]
-    console.print(
-        "frames_per_tls_write: " + ", ".join(f"{place} {value:g}" for place, value in sorted(batches.items()))
+Start = Callable[[Net], Product]
+
+
+def _stages(
+    kinds: Sequence[str], parts: Sequence[str], control: str, *, first: bool
+) -> list[tuple[list[Start], list[str]]]:
+    """Products that are up at the same time, and the parts measured with them."""
+    parts = [part for part in parts if first or PARTS[part].twice]
+
+    def at(kind: str, *, slow: bool = False) -> Start:
+        def start(net: Net) -> Product:
+            place = Place(net, control, LINE if slow else None)
+            if slow and kind == "ours" and control != OWN_CONTROL:
+                return ours(place, congestion=OWN_CONTROL)
+            return KINDS[kind].start(place)
+
+        return start
+
+    stages: list[tuple[list[Start], list[str]]] = []
+    if usual := [part for part in parts if part not in ("lossy", "tls")]:
+        stages.append(([at(kind) for kind in kinds], usual))
+    if "lossy" in parts:
+        stages.append(([at(kind, slow=True) for kind in kinds], ["lossy"]))
+    if "tls" in parts:
+        stages.append(([at("ours"), lambda net: ours(Place(net, control), tls=False)], ["tls"]))
+    return stages
+
+
+def _stage(
+    starts: Sequence[Start],
+    parts: Sequence[str],
+    control: str,
+    extent: Extent,
+    book: Book,
+    titles: dict[str, str],
+    progress: Progress,
+) -> None:
+    with Net() as net:
+        products = []
+        task = progress.add_task("starting", total=len(starts))
+        for start in starts:
+            product = start(net)
+            product.settle()
+            titles.setdefault(product.name, product.title)
+            products.append(product)
+            progress.update(task, advance=1, description=f"started {product.title}")
+        progress.remove_task(task)
+        for name in parts:
+            part = PARTS[name]
+            run_rounds(products, part.measures(extent, control), part.rounds(extent.rounds), book, progress)
+
+
+def _about() -> dict[str, str]:
+    """Of what machine and what state of the source the figures are."""
+    commit = run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], check=False).strip()
+    changed = run(["git", "-C", str(ROOT), "status", "--porcelain", "src"], check=False).strip()
+    machine = (
+        f"{os.cpu_count()} processors ({processor()}), Linux {platform.release().partition('-')[0]}, "
+        f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION.rpartition(' ')[0].rsplit(' ', 2)[0]}"
     )
-    if repeated := result["run"]["repeated_for_steal"]:
-        console.print(f"{len(repeated)} disturbed round(s) repeated; CPU stolen in them: {repeated}")
+    now = dt.datetime.now(dt.UTC)
+    return {"date": f"{now:%Y-%m-%d}", "commit": commit + (" and changes" if changed else ""), "machine": machine}
 
 
 if __name__ == "__main__":

@@ -12,22 +12,15 @@ import os
 import runpy
 import sys
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
+from lab.ukihashi import Card, Hub
 from ukihashi.net import tls
 from ukihashi.net.clear import cut_records
 from ukihashi.net.tls import TlsChannel, TlsState
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PYTHON: Final = "UKIHASHI_LAB_PYTHON"  # what our programs start each other by
-
-
-class Installation(Protocol):
-    """Of lab/ukihashi.py."""
-
-    folder: Path
-    env: dict[str, str]
-    python: str
 
 
 class Bare(TlsChannel):
@@ -56,7 +49,7 @@ class Bare(TlsChannel):
         self._closing = True
 
 
-def switch_off(installation: Installation) -> None:
+def switch_off(installation: Hub | Card) -> None:
     """Let what is started from now on of this hub or card do without TLS."""
     program = installation.folder / "python"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m lab.without_tls "$@"\n')
