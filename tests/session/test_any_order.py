@@ -18,7 +18,7 @@ from tests.session.world import ALL, CARRYING, End, Link, World
 
 from ukihashi.session.machine import State
 
-SIZES = st.lists(st.sampled_from([5, 5, 14, 60, 300]), min_size=1, max_size=4)
+SIZES = st.lists(st.sampled_from([5, 5, 14, 60, 300, 5000]), min_size=1, max_size=4)
 FLOOR = 1  # times that each thing worth trying has to come about; most do hundreds of times
 HAPPENS = (
     "stale",

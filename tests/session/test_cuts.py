@@ -54,7 +54,7 @@ class Line:
         """One batch; gives what it costs to keep."""
         sizes, room = list[int](), min(most - OVERHEAD - 4, BATCH)
         while room > 9 and len(sizes) < 40:
-            size = min(self.random.choice((60, 200, 576, 1514)), int(room) - 4)
+            size = min(self.random.choice((60, 200, 576, 1514, 3000)), int(room) - 4)
             if size < 5:
                 break
             sizes.append(size)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ukihashi.errors import PeerViolation
+from ukihashi.ether.offload import SuperFrame
 from ukihashi.session.replay import OVERHEAD, Batch, Kept, ReplayBuffer
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
 
@@ -24,7 +25,7 @@ def holding(*batches: Batch) -> ReplayBuffer:
 
 def frames_of(data: bytes) -> list[bytes]:
     """And the batch is whole: nothing is left to come."""
-    decoder = BlockDecoder(extended=True)
+    decoder = BlockDecoder(extended=True, super_frames=True)
     frames = decoder.feed(data)
     assert decoder.pending == 0
     assert decoder.feed(encode_frames([b"end"])) == [b"end"]
@@ -172,6 +173,26 @@ def test_going_on_beyond_what_the_last_link_was_given_again() -> None:
     assert (numbers(buffer), buffer.bytes, buffer.take(ALL)) == ((6, 6, 6, 6), 0, b"")
 
 
+def test_a_batch_begun_inside_goes_on_behind_a_super_frame() -> None:
+    mixed = [
+        b"a",
+        SuperFrame(bytes([1]) * 65_000),
+        b"b",
+        SuperFrame(bytes([2]) * 24),
+        SuperFrame(bytes([3]) * 24),
+        b"c",
+    ]
+    for have in range(len(mixed)):
+        buffer = holding(batch(*mixed))
+        buffer.take(ALL)
+        buffer.rewind(have)
+        kept = ReplayBuffer(buffer.keep())
+        for one in (buffer, kept):
+            taken = frames_of(one.take(ALL))
+            assert taken == mixed[have:]
+            assert list(map(type, taken)) == list(map(type, mixed[have:]))
+
+
 def test_what_was_never_sent_is_told_apart() -> None:
     buffer = holding(FIRST, SECOND, THIRD)
     assert buffer.never_sent() == (FIRST, SECOND, THIRD)
@@ -221,8 +242,11 @@ class Obvious:
         self.first = self.cursor = self.high = 0
 
 
+records = st.one_of(
+    st.binary(min_size=1, max_size=5), st.integers(24, 5000).map(lambda size: SuperFrame(bytes([size % 251]) * size))
+)
 steps = st.one_of(
-    st.tuples(st.just("append"), st.lists(st.binary(min_size=1, max_size=5), min_size=1, max_size=4)),
+    st.tuples(st.just("append"), st.lists(records, min_size=1, max_size=4)),
     st.tuples(st.just("take"), st.integers(1, 80)),
     st.tuples(st.just("acknowledge"), st.integers(0, 6)),
     st.tuples(st.just("rewind"), st.integers(0, 6)),
@@ -243,7 +267,8 @@ def test_it_does_what_a_slow_obvious_one_does(script: list[tuple[str, object]]) 
             assert isinstance(value, int)
             data = buffer.take(value)
             taken = frames_of(data) if data else []
-            assert taken == model.records[model.cursor : model.cursor + len(taken)]
+            assert taken == (wanted := model.records[model.cursor : model.cursor + len(taken)])
+            assert list(map(type, taken)) == list(map(type, wanted))
             assert bool(taken) == (model.cursor < len(model.records))
             model.cursor += len(taken)
             model.high = max(model.high, model.cursor)

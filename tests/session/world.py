@@ -10,30 +10,39 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
+from ukihashi.ether.offload import SuperFrame
 from ukihashi.session.machine import CARD_MOVES, HUB_MOVES, CannotResume, Ledger, Machine, Stale, State
 from ukihashi.wire import messages
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
-from ukihashi.wire.constants import Code
+from ukihashi.wire.constants import MAX_FRAME, Code
 from ukihashi.wire.extension import Have, Numbers, Resume, encode_have, encode_have_keepalive
 from ukihashi.wire.messages import AdditionalAnswer, AdditionalConnect, ErrorAnswer
 from ukihashi.wire.pack import Pack
 
 CARRYING: Final = (State.ONLINE, State.SUSPECT)
 ALL: Final = 1 << 30  # bytes; more than ever wait
+LEAST_SUPER: Final = 24  # bytes of a super-frame and its trailer
 
 _LENGTH: Final = struct.Struct("!I")
 
 
 def frame(number: int, size: int) -> bytes:
-    """A frame that says which it is, of `size` bytes from 5 on."""
-    return number.to_bytes(4, "big") + bytes([number % 251]) * (size - 4)
+    """A frame that says which it is, of `size` bytes from 5 on: long ones and every third one are super-frames."""
+    data = number.to_bytes(4, "big") + bytes([number % 251]) * (size - 4)
+    return SuperFrame(data) if size > MAX_FRAME or (size >= LEAST_SUPER and number % 3 == 0) else data
 
 
 def number_of(data: bytes) -> int:
     """Which frame it is; fails if it was changed on its way."""
     number = int.from_bytes(data[:4], "big")
-    assert data == frame(number, len(data))
+    wanted = frame(number, len(data))
+    assert (data, type(data)) == (wanted, type(wanted))
     return number
+
+
+def decoder() -> BlockDecoder:
+    """For a link that has just begun to carry the session."""
+    return BlockDecoder(extended=True, super_frames=True)
 
 
 @dataclass
@@ -102,8 +111,8 @@ class World:
         self.seen = Counter[str]()  # what has happened, so that a test can tell that it tried it
         self.now = 0.0
         self.links: dict[int, Link] = {1: Link(1)}
-        self.card = End(Machine(CARD_MOVES, 1), BlockDecoder(extended=True))
-        self.hub = End(Machine(HUB_MOVES, 1), BlockDecoder(extended=True))
+        self.card = End(Machine(CARD_MOVES, 1), decoder())
+        self.hub = End(Machine(HUB_MOVES, 1), decoder())
         self.key = bytes(20)  # of the session that both ends know
         self.lossy = False  # a session ended by losing something, so gaps are allowed
 
@@ -162,7 +171,7 @@ class World:
         self.hub.machine.bye()
         self.hub.earlier.append(self.hub.machine.ledger)
         self.hub.machine = Machine(HUB_MOVES, number)
-        self.card.decoder, self.hub.decoder = BlockDecoder(extended=True), BlockDecoder(extended=True)
+        self.card.decoder, self.hub.decoder = decoder(), decoder()
         self.key = number.to_bytes(20, "big")
         self.lossy = True
 
@@ -216,7 +225,7 @@ class World:
                 self.seen["answer too late"] += 1
             else:
                 self.seen["card goes on inside a batch"] += inside_a_batch(machine)
-                self.card.decoder = BlockDecoder(extended=True)
+                self.card.decoder = decoder()
         if machine.carries(link.number):
             if data:
                 self.seen["wrong suspicion"] += machine.heard()
@@ -240,7 +249,7 @@ class World:
         self.seen["hub had not noticed"] += machine.state is State.ONLINE
         have = machine.asked(link.number, resume)
         self.seen["hub goes on inside a batch"] += inside_a_batch(machine)
-        self.hub.decoder = BlockDecoder(extended=True)
+        self.hub.decoder = decoder()
         link.to_card.write(_message(AdditionalAnswer(have=have).to_pack(b"")))
 
     def _feed(self, end: End, data: bytes) -> None:

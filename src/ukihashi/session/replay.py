@@ -19,7 +19,7 @@ from ukihashi.errors import N_, PeerViolation
 
 OVERHEAD: Final = 160  # bytes that a batch costs beside its own, so that many small ones can't outgrow the bound
 
-MAX_SIZE: Final = (1 << 30) - 1  # the bits of a record's size that are a size
+MAX_SIZE: Final = (1 << 30) - 1  # the bits of a record's size that are a size; above them it says what is in it
 
 _U32: Final = struct.Struct("!I")
 
