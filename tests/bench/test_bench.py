@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import clients, cuts
+from bench import clients, cuts, relay
 from bench.__main__ import names
 from bench.cuts import Segment, detected, longest_gap
 from bench.machine import Median, Watch
+from bench.parts import PARTS
+from bench.products import PEERS
 from lab.cuts import KEPT_BYTES, KINDS, SHARE_MOST, draw, draw_cuts
 
 
@@ -42,22 +44,43 @@ def test_the_core_is_measured(repository: Path, tmp_path: Path) -> None:
 @pytest.mark.netns
 @pytest.mark.peer("iperf3", "vpnserver", "vpnclient")
 @pytest.mark.timeout(240)
-def test_the_relay_is_measured_beside_veth_and_softether(repository: Path, tmp_path: Path) -> None:
-    result = tmp_path / "relay.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "relay", "--quick", "--json", result],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=230,
-    )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(result.read_text())
-    assert all(figures[product]["relay_mbit"] > 0 for product in ("veth", "ours", "softether"))
-    assert set(figures["ours"]["frames_per_tls_write"]) == {"card A", "hub to B"}
-    assert min(figures["ours"]["frames_per_tls_write"].values()) >= 8  # batches, never a write per frame
-    assert "frames_per_tls_write" in done.stdout
+def test_the_relay_is_measured_beside_veth_and_softether(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "relay.json"
+    assert relay.main(["--quick", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    promised = ("relay_mbit", "single_mbit", "kpps_64", "loaded_p99_ms")
+    for product in ("veth", "ours", "softether"):
+        assert min(figures[product][name] for name in promised) > 0
+        assert len(figures[product]["relay_mbit_rounds"]) == figures["run"]["rounds"] * (1 + (product == "ours"))
+    assert figures["ours"]["cpu_s_per_gb"] > 0
+    assert (
+        min(figures["ours"]["card_kib_per_write"], figures["ours"]["hub_kib_per_write"]) > 12
+    )  # never a write a frame
+    theirs, mine = figures["softether"]["ours_to_it"], figures["ours"]["relay_mbit_rounds"]
+    assert len(theirs["relay_mbit"]["rounds"]) == 2
+    first = mine[1] / figures["softether"]["relay_mbit_rounds"][0]  # veth had its turn before
+    assert theirs["relay_mbit"]["rounds"][0] == pytest.approx(first, rel=0.01)
+    assert "Ours to each, round by round" in capsys.readouterr().out
+
+
+@pytest.mark.soak
+@pytest.mark.slow
+@pytest.mark.netns
+@pytest.mark.peer("iperf3", "vpnserver", "vpnclient", "openvpn", "tincd", "fastd")
+@pytest.mark.timeout(1200)
+def test_every_part_is_measured_with_every_peer(tmp_path: Path) -> None:
+    file = tmp_path / "relay.json"
+    parts = ["--parts", ",".join(PARTS), "--control", "cubic,bbr", "--only", ",".join(PEERS)]
+    assert relay.main(["--quick", "--rounds", "1", "--json", str(file), *parts]) == 0
+    figures = json.loads(file.read_text())
+    names = {"relay_mbit", "single_mbit", "cpu_s_per_gb", "kpps_64", "loaded_p99_ms", "lossy_mbit", "hub_mib"}
+    for product in ("ours", *PEERS):
+        assert names <= set(figures[product])
+        assert figures["bbr"][product]["lossy_mbit"] > 0
+    assert figures["softether"]["handshake_cpu_ms"] > 0
+    assert figures["softether"]["session_mib"] > 0
+    assert 0 < figures["ours"]["tls_keep_ratio"] < 2
+    assert figures["run"]["missing"] == {}
 
 
 @pytest.mark.soak
@@ -71,11 +94,11 @@ def test_two_official_clients_are_measured_at_both_hubs_in_the_same_rounds(
     file = tmp_path / "clients.json"
     assert clients.main(["--quick", "--json", str(file)]) == 0
     figures = json.loads(file.read_text())
-    ours, theirs = (figures[product]["mbit_rounds"] for product in ("ours", "softether"))
+    ours, theirs = (figures[product]["relay_mbit_rounds"] for product in ("ours", "vpnserver"))
     assert len(ours) == len(theirs) == figures["run"]["rounds"] == 3
     assert min(*ours, *theirs) > 0
-    ratios = sorted(round(one / other, 1) for one, other in zip(ours, theirs, strict=True))
-    assert [round(ratio, 1) for ratio in figures["ratio"]["rounds"]] == pytest.approx(ratios, abs=0.11)
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    assert figures["vpnserver"]["ours_to_it"]["relay_mbit"]["rounds"] == pytest.approx(ratios, rel=0.01)
     assert "round by round" in capsys.readouterr().out
 
 
