@@ -379,7 +379,7 @@ class Moves:
         ghost = self._ghosts[move] = Ghost(session, stations, hub, link, move)
         ghost.awaited = set(others)
         ghost.timer = self._loop.at(self._loop.now + MOVE_S, lambda: self._end(ghost))
-        told = [tuple(station) for station in stations]
+        told = [(one.key, one.created, one.seen) for one in stations]
         for worker, other in list(others.items()):
             if worker != link.number:
                 other.tell(Moved(move, hub.name, link.number, told))
@@ -464,7 +464,7 @@ class Moves:
                     self._open(gate)
         for waiting in (self._parts, self._marks):
             for key in [key for key in waiting if key[0] == worker]:
-                del waiting[key]  # type: ignore[attr-defined]
+                del waiting[key]
         for search in list(self._searches.values()):
             search.asked.discard(worker)
             self._look_at(search)

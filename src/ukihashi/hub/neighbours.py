@@ -271,7 +271,7 @@ class Neighbours:
     def _send(self, link: Link, hub: str, stations: Sequence[Station], addresses: Sequence[AddressRow]) -> None:
         for at in range(0, max(len(stations), len(addresses)), ROWS):
             rows = [(row.address, row.created, row.seen, row.leased) for row in addresses[at : at + ROWS]]
-            told = [tuple(station) for station in stations[at : at + ROWS]]
+            told = [(one.key, one.created, one.seen) for one in stations[at : at + ROWS]]
             link.tell(Stations(hub, told, rows), comes_again=True)
 
     def _tell_load(self) -> None:

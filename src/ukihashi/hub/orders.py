@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ukihashi.hub.cascade_port import CascadePorts
 from ukihashi.hub.connection import Connection
@@ -12,6 +12,9 @@ from ukihashi.hub.ports import VirtualHub
 from ukihashi.hub.session import Session
 from ukihashi.hub.sessions import Sessions
 from ukihashi.wire.extension import Reason
+
+if TYPE_CHECKING:
+    from ukihashi.hub.neighbours import Neighbours
 
 NO_SUCH_HUB: Final = "no such hub"  # `Answered.error`
 TOO_MUCH: Final = "too much to tell at once"
@@ -29,6 +32,7 @@ class Orders:
         self._door = door
         self._loop = sessions.loop
         self._started = self._loop.now
+        self.neighbours: Neighbours | None = None  # if there are several workers
         self._orders: Mapping[str, Order] = {
             "sessions": self._session_rows,
             "connections": self._connection_rows,
@@ -117,6 +121,7 @@ class Orders:
                 "pid": os.getpid(),
                 "uid": os.getuid(),
                 "uptime_s": round(self._loop.now - self._started, 1),
+                **({"trunks": self.neighbours.rows()} if self.neighbours is not None else {}),
             }
         ]
 

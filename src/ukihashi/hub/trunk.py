@@ -117,7 +117,8 @@ class Trunk:
     def __init__(self, hub: "MeshedHub", link: Link) -> None:
         self.link = link
         self.name = f"worker {link.number}"
-        self.queue: TrunkQueue = TrunkQueue(hub)
+        self.runs = TrunkQueue(hub)
+        self.queue: PortQueue = self.runs
         self.frames_out = self.frames_in = 0
         self.crowd: PortQueue | None = None  # into which it has sent much, as it was told
         self.port = hub.plug(self, _TRUNK, kinds=ALL)
@@ -134,7 +135,7 @@ class Trunk:
             self._send()
 
     def _send(self) -> None:
-        for head, frames in self.queue.take_runs(BATCH):
+        for head, frames in self.runs.take_runs(BATCH):
             self.frames_out += len(frames)
             self.link.send(head, frames)
 
@@ -216,7 +217,7 @@ class MeshedHub(VirtualHub):
         """Another worker says so of a queue of its own that we fill."""
         trunk = self.trunks.get(worker)
         if trunk is not None:
-            trunk.queue.crowded_until = self.mesh.now() + 3 * CROWD_S if crowded else 0.0
+            trunk.runs.crowded_until = self.mesh.now() + 3 * CROWD_S if crowded else 0.0
 
     def _make_head(self, source: PortId) -> bytes:
         """Told only as far as rules may ask: what is told alike goes in one piece."""

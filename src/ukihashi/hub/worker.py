@@ -4,7 +4,7 @@ It parses hostile bytes; whatever needs a file, a secret store or a slow computa
 Parts: `connection` (socket and TLS), `front` (openings), `relay` (pages), `rpc_caller` (tools), `sessions` and `tunnel`
 (members), `ports` (switch and queues), `orders` (what control asks). Here they are put together, and here control's and
 the supervisor's messages arrive.
-At `hub upgrade` the sessions go from one worker to the next (`handover`).
+At `hub upgrade` the sessions go from one worker to the next (`handover`). Several workers serve one hub (`neighbours`).
 """
 
 import os
@@ -28,6 +28,7 @@ from ukihashi.hub.connection import Wiring
 from ukihashi.hub.front import FrontDoor
 from ukihashi.hub.handover import StateUnusable, restore, save
 from ukihashi.hub.limits import Limits
+from ukihashi.hub.listening import Listening
 from ukihashi.hub.loop import READ, WRITE, Loop
 from ukihashi.hub.messages import (
     STOP_DEADLINE,
@@ -49,6 +50,7 @@ from ukihashi.hub.messages import (
     LoginAnswered,
     LoginAsked,
     LoginRefused,
+    MeshLink,
     Message,
     PasswordAsked,
     PeerLink,
@@ -58,6 +60,7 @@ from ukihashi.hub.messages import (
     Stop,
     TakeOver,
 )
+from ukihashi.hub.neighbours import Neighbours
 from ukihashi.hub.orders import TOO_MUCH, Orders
 from ukihashi.hub.pipes import Pipe, PipeBroken, receive_with_fds, send_with_fd
 from ukihashi.hub.ports import HostPort as HostPlug
@@ -72,7 +75,6 @@ from ukihashi.wire.extension import Reason
 REFUSALS_WAITING: Final = 1 << 20  # bytes; beyond it refused logins are no longer told, so a flood can't fill the pipe
 ASKS_WAITING: Final = 4 << 20  # bytes; beyond it control is asked nothing more until it has read
 ORDERS_A_TURN: Final = 2  # messages of control: a login let in costs about as much as a handshake
-NO_ROOM_S: Final = 0.25  # pause of a listener when there is no descriptor left and nobody to send away
 LEAVING_S: Final = STOP_DEADLINE - 2.0  # for the peers; the rest is the supervisor's
 
 _log = structlog.get_logger()
@@ -90,6 +92,9 @@ class WorkerStart:
     limits: Limits = field(default_factory=Limits)
     pick: Pick = NO_PICK  # cipher suites of `context`
     waits: bool = False  # as an heir: lets nobody in before `TakeOver`
+    number: int = 0  # which of the workers it is
+    workers: int = 1
+    mesh: Sequence[tuple[int, socket.socket]] = ()  # streams to those that are there
 
 
 class Worker:
@@ -97,27 +102,48 @@ class Worker:
 
     def __init__(self, start: WorkerStart) -> None:
         self.loop = Loop()
-        limits = _capped(start.limits)
+        limits = _capped(start.limits, start.workers)
         self._supervisor = start.supervisor
-        self._listeners = list(start.listeners)
         self._control: Pipe | None = None
         self._said = self.loop.lane(ORDERS_A_TURN)
         self._outbox = Outbox()
         self._wiring = Wiring(self.loop, start.context, limits)
         self._sessions = Sessions(self.loop, limits, self._outbox, self._tell)
         self._door = FrontDoor(self._wiring, self._sessions, Relay(self.loop, start.web, limits), control=self)
-        self._limits = limits
+        self._listening = Listening(self.loop, start.listeners, self._door.accept, shared=start.workers > 1)
+        self._limits = start.limits  # of all workers together
+        self._workers = start.workers
+        self._neighbours: Neighbours | None = None
         self._pick = start.pick
         self._waits = start.waits
+        self._let_go_at: float | None = None  # when the first of the old workers let go whose sessions came
         self._leaving_until: float | None = None
         self._cascades = CascadePorts(self.loop, self._sessions)
         self._orders = Orders(self._sessions, self._door, self._cascades)
+        self._sessions.worker, self._sessions.workers = start.number, start.workers
+        if start.workers > 1:
+            self._meet(start)
         self._set_control(start.control)
         self._supervisor.setblocking(False)
         self.loop.watch(self._supervisor.fileno(), READ, self._on_supervisor)
         self.loop.at_turn_end(self._outbox.flush)
         if not self._waits:
-            self._open_door()
+            self._listening.begin()
+
+    def _meet(self, start: WorkerStart) -> None:
+        """There are other workers."""
+        neighbours = self._neighbours = Neighbours(start.number, self._sessions, self._tell, waits=start.waits)
+        for number, sock in start.mesh:
+            neighbours.add(number, sock)
+        self._door.seek = neighbours.seek
+        self._orders.neighbours = neighbours
+        self.loop.at_turn_end(self._spread)
+
+    def _spread(self) -> bool:
+        assert self._neighbours is not None
+        self._neighbours.load_is(len(self._sessions) + self._door.half_open)
+        self._listening.want(self._neighbours.balance.is_my_turn)
+        return False
 
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
@@ -130,6 +156,8 @@ class Worker:
             if hub.host is not None:
                 hub.host.close()
         self._cascades.close()
+        if self._neighbours is not None:
+            self._neighbours.close()
         if self._control is not None:
             self._flush_control()
         self._lose_control()
@@ -146,29 +174,14 @@ class Worker:
         for session in self._sessions:
             session.close("the hub stops", Reason.STOPPING)
 
-    def _open_door(self) -> None:
-        for listener in self._listeners:
-            self.loop.watch(listener.fileno(), READ, partial(self._on_listener, listener))
-
     def _close_door(self) -> None:
         """Nobody else gets in, and who is at the door is sent away."""
-        for listener in self._listeners:
-            self.loop.forget(listener.fileno())
-            listener.close()
+        self._listening.end()
         self._door.close()
 
     def _is_leaving(self) -> bool:
         assert self._leaving_until is not None
         return bool(self._wiring.lingering) and self.loop.now < self._leaving_until
-
-    def _on_listener(self, listener: socket.socket, _events: int) -> None:
-        if not self._door.accept(listener):  # else the loop would turn for nothing until something is free
-            self.loop.change(listener.fileno(), 0)
-            self.loop.at(self.loop.now + NO_ROOM_S, partial(self._listen_again, listener))
-
-    def _listen_again(self, listener: socket.socket) -> None:
-        if self._leaving_until is None:
-            self.loop.change(listener.fileno(), READ)
 
     # -- supervisor -----------------------------------------------------------------------------------------------
 
@@ -191,6 +204,8 @@ class Worker:
             self._cascades.unplug(message.cascade)
         elif isinstance(message, PeerLink) and fds:
             self._set_control(socket.socket(fileno=fds.pop()))
+        elif isinstance(message, MeshLink) and fds and self._neighbours is not None:
+            self._neighbours.add(message.worker, socket.socket(fileno=fds.pop()))
         elif isinstance(message, LimitsPut):
             self._set_limits(message.values)
         elif isinstance(message, CertificatePut) and len(fds) == 2:
@@ -198,7 +213,7 @@ class Worker:
         elif isinstance(message, HandOver):
             self._hand_over()
         elif isinstance(message, TakeOver):
-            self._take_over(fds)
+            self._take_over(fds, more=message.more)
         elif isinstance(message, Stop):
             self.stop()
         for fd in fds:
@@ -210,12 +225,13 @@ class Worker:
             hub = self._sessions.put_hub(HubPut(message.hub))
         if hub.host is not None:
             hub.host.close()
-        hub.host = HostPlug(hub, adopt_tap(fd, message.interface), self.loop, self._limits)
+        hub.host = HostPlug(hub, adopt_tap(fd, message.interface), self.loop, self._sessions.limits)
 
     def _set_limits(self, values: dict[str, Any]) -> None:
-        self._limits = _capped(replace(self._limits, **values))
-        self._door.set_limits(self._limits)
-        self._sessions.set_limits(self._limits)
+        self._limits = replace(self._limits, **values)
+        limits = _capped(self._limits, self._workers)
+        self._door.set_limits(limits)
+        self._sessions.set_limits(limits)
 
     def _set_certificate(self, certificate: int, key: int) -> None:
         """For connections from now on; those that are open keep what they began with."""
@@ -238,6 +254,8 @@ class Worker:
             if hub.host is not None:
                 hub.host.close()  # what comes from now on waits in the kernel
         self._cascades.close()
+        if self._neighbours is not None:
+            self._neighbours.close()
         try:
             state = save(self._sessions)
         except StateUnusable as error:
@@ -248,21 +266,30 @@ class Worker:
         self._flush_control()
         self._lose_control()
 
-    def _take_over(self, fds: Sequence[int]) -> None:
-        """Go on with what the old worker saved; without it, with nothing: the cards log in afresh."""
+    def _take_over(self, fds: Sequence[int], *, more: bool) -> None:
+        """Go on with what an old worker saved; without it, with nothing: the cards log in afresh."""
         if not self._waits:
             return
-        self._waits = False
-        notes: dict[str, float] = {}
         try:
             if fds:
                 let_go_at = restore(self._sessions, fds[0])
-                notes = {"sessions": len(self._sessions), "pause_s": time.monotonic() - let_go_at}
+                self._let_go_at = min(let_go_at, self._let_go_at or let_go_at)
         except StateUnusable as error:
             _log.error("state_lost", reason=str(error))
         finally:  # whatever fault of ours there may be, the hub serves
-            self._open_door()
-            send_with_fd(self._supervisor, Ready(who="worker", notes=notes))
+            if not more:
+                self._serve()
+
+    def _serve(self) -> None:
+        self._waits = False
+        notes: dict[str, float] = {}
+        if self._let_go_at is not None:
+            notes = {"sessions": len(self._sessions), "pause_s": time.monotonic() - self._let_go_at}
+        if self._neighbours is not None:
+            self._neighbours.begin()
+            self._neighbours.tell_control()
+        self._listening.begin()
+        send_with_fd(self._supervisor, Ready(who="worker", notes=notes))
 
     # -- control --------------------------------------------------------------------------------------------------
 
@@ -296,6 +323,8 @@ class Worker:
         self._lose_control()
         self._control = Pipe(sock)
         self.loop.watch(self._control.fileno(), READ, self._on_control)
+        if self._neighbours is not None and not self._waits:
+            self._neighbours.tell_control()
 
     def _lose_control(self) -> None:
         if self._control is not None:
@@ -348,9 +377,18 @@ class Worker:
             self._tell(Answered(message.ask, error=TOO_MUCH) if self.is_crowded else self._orders.answer(message))
 
 
-def _capped(limits: Limits) -> Limits:
-    """Strangers get a third of the descriptors that there are."""
-    return replace(limits, half_open=min(limits.half_open, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
+def _capped(limits: Limits, workers: int) -> Limits:
+    """The part of one of so many workers; strangers get a third of the descriptors that there are."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3
+    if workers == 1:
+        return replace(limits, half_open=min(limits.half_open, descriptors))
+    return replace(
+        limits,
+        half_open=min(max(1, limits.half_open // workers), descriptors),
+        resume_memory=limits.resume_memory // workers,
+        max_connections=1,  # the next one of a session could come to another worker
+        half_duplex=False,
+    )
 
 
 def run_worker(start: WorkerStart) -> int:
