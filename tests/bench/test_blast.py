@@ -35,11 +35,9 @@ def test_a_paced_sender_sends_what_is_due_and_never_more_than_a_batch() -> None:
 
 
 @pytest.fixture
-def sockets() -> tuple[socket.socket, socket.socket]:
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far,
-    ):
+def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    datagrams = (socket.AF_INET, socket.SOCK_DGRAM)
+    with socket.socket(*datagrams) as near, socket.socket(*datagrams) as far:
         far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         far.bind(("127.0.0.1", 0))
         near.connect(far.getsockname())
