@@ -152,3 +152,70 @@ def test_deadlines_keep_the_order_of_the_last_move() -> None:
     deadlines.drop("d")
     deadlines.drop("d")
     assert (len(deadlines), deadlines.pop_oldest()) == (0, None)
+
+
+def test_what_may_wait_is_done_a_little_a_turn_in_its_order_behind_what_is_ready(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    done: list[str] = []
+    ends: list[str] = []
+
+    def end() -> bool:
+        ends.append("".join(done))
+        return False
+
+    loop.watch(pair[0].fileno(), READ, lambda _events: done.append(pair[0].recv(1).decode()))
+    loop.at_turn_end(end)
+    lane, other = loop.lane(2), loop.lane(1)
+    for name in "abcde":
+        lane.put(lambda name=name: done.append(name))  # type: ignore[misc]
+    other.put(lambda: done.append("x"))
+    pair[1].send(b"123")
+    for _ in range(3):
+        loop.turn(3600)  # never waits: there is more to do
+    assert "".join(done) == "1abx2cd3e"
+    assert ends == ["1", "1abx", "1abx2", "1abx2cd", "1abx2cd3", "1abx2cd3e"]
+    assert len(lane) == len(other) == 0
+    loop.forget(pair[0].fileno())
+
+
+def test_a_fault_in_what_may_wait_costs_nothing_else(loop: Loop) -> None:
+    done: list[int] = []
+    lane = loop.lane(2)
+    lane.put(lambda: done.append(1 // 0))
+    lane.put(lambda: done.append(1))
+    logging.disable(logging.CRITICAL)
+    loop.turn(0)
+    logging.disable(logging.NOTSET)
+    assert (done, loop.faults) == ([1], 1)
+
+
+def test_of_more_than_a_turn_handles_each_has_had_its_turn_before_one_has_its_second(loop: Loop) -> None:
+    """However much they have to say: the kernel hands out ready descriptors in a circle."""
+    pairs = [socket.socketpair() for _ in range(3 * EVENTS_A_TURN)]
+    heard: list[int] = []
+    for number, (near, far) in enumerate(pairs):
+        loop.watch(near.fileno(), READ, lambda _events, number=number: heard.append(number))  # type: ignore[misc]
+        far.send(b"never read")
+    for turns in range(1, 7):
+        loop.turn(0)
+        assert len(heard) == turns * EVENTS_A_TURN
+        most, least = max(map(heard.count, range(len(pairs)))), min(map(heard.count, range(len(pairs))))
+        assert most - least <= 1
+    for near, far in pairs:
+        loop.forget(near.fileno())
+        near.close()
+        far.close()
+
+
+def test_one_that_was_heard_in_a_turn_is_not_heard_again_in_it_for_a_timers_sake(
+    loop: Loop, clock: Clock, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    heard: list[int] = []
+    loop.watch(pair[0].fileno(), READ, heard.append)
+    pair[1].send(b"never read")
+    loop.at(101.0, lambda: heard.append(0))
+    clock.now = 101.0
+    loop.turn()
+    assert heard == [READ, 0]
+    loop.forget(pair[0].fileno())
