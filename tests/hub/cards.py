@@ -326,9 +326,12 @@ class Card:
         assert isinstance(answer, Welcome)
         self.welcome = answer
         self.machine = Machine(CARD_MOVES, link.number)
-        if not answer.grace_s:
-            link.decoder = BlockDecoder()
+        link.decoder = self.decoder()
         link.plain = link.http.take_over() + link.take()
+
+    def decoder(self) -> BlockDecoder:
+        """For a link that begins to carry the session."""
+        return BlockDecoder(extended=bool(self.welcome.grace_s), super_frames=bool(self.welcome.super_frames))
 
     @property
     def link(self) -> Link | None:
@@ -363,6 +366,7 @@ class Card:
         assert answer.have is not None
         again = self.machine.answered(link.number, answer.have)
         assert again is not None
+        link.decoder = self.decoder()
         link.plain = link.http.take_over() + link.take()
         self.flush()
         return again
