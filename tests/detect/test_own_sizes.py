@@ -38,6 +38,7 @@ def turns(padding: int, *, long: bool, invite: bool, resume: bool, exact: bool) 
         invite="t" * 22 if invite else "",
         session_key=bytes(20) if resume else b"",
         timeout_ms=20_000,
+        super_frames=63 if exact else 0,
         extension=int(resume),
         exact=resume and exact,
         unique_id=bytes(20),
@@ -65,6 +66,7 @@ def turns(padding: int, *, long: bool, invite: bool, resume: bool, exact: bool) 
             policy=POLICY,
             extension=1,
             grace_s=300 if exact else 0,
+            super_frames=63 if exact else 0,
         )
     )
     return len(c1), len(s1), len(c2), len(pack_response(hub, answer.to_pack(bytes(padding)), DATE))

@@ -40,7 +40,7 @@ class Dialogue(NamedTuple):
 
 SOFTETHER_LOGIN: Final = Dialogue(Span(1555, 3720), Span(300, 1750), Span(2300, 4200), Span(1700, 3700))
 SOFTETHER_FURTHER: Final = Dialogue(Span(1555, 3720), Span(300, 1750), Span(330, 1700), Span(230, 1650))
-UKIHASHI_LOGIN: Final = Dialogue(Span(150, 480), Span(305, 1440), Span(1150, 2560), Span(745, 2300))
+UKIHASHI_LOGIN: Final = Dialogue(Span(150, 480), Span(305, 1440), Span(1150, 2600), Span(745, 2300))
 UKIHASHI_FURTHER: Final = Dialogue(Span(150, 480), Span(305, 1440), Span(400, 1520), Span(225, 1350))
 # A SoftEther client at a hub of ours, and our card at a SoftEther server: each side as at home.
 SOFTETHER_AT_OURS: Final = SOFTETHER_LOGIN._replace(s2=UKIHASHI_LOGIN.s2)
