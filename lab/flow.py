@@ -23,14 +23,15 @@ def stream(
     receiver: Host,
     address: str,
     *,
-    seconds: float,
+    seconds: float = 0.0,
     least: int = 0,
+    over: Callable[[], bool] = lambda: True,
     moved: Callable[[int], None] = lambda _: None,
 ) -> int:
     """One TCP stream from `sender` to `receiver` at `address`, checked by SHA-256; gives the bytes that arrived.
 
-    It lasts for `seconds`, and longer until `least` bytes are sent. `moved` is told the bytes of each piece that
-    arrived, from the calling thread. Raises `LabError` if it fails.
+    It lasts for `seconds`, and longer until `least` bytes are sent and `over` says so. `moved` is told the bytes of
+    each piece that arrived, from the calling thread. Raises `LabError` if it fails.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with receiver.inside():
@@ -45,7 +46,7 @@ def stream(
             piece = struct.pack("!Q", number) + BLOCK[8:]
             out.sendall(piece)
             sent.update(piece)
-            if time.monotonic() >= end and (number + 1) * CHUNK >= least:
+            if time.monotonic() >= end and (number + 1) * CHUNK >= least and over():
                 break
         out.shutdown(socket.SHUT_WR)
 
