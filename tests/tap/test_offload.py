@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from ukihashi.ether.offload import ALL, NONE, TRAILER, Kind, SuperFrame, flaw, kind_of
+from ukihashi.ether.offload import ALL, MAX_SUPER_FRAME, NONE, TRAILER, Kind, SuperFrame, flaw, kind_of
 from ukihashi.tap import device, netlink
-from ukihashi.tap.device import TUNSETOFFLOAD, Tap, adopt_tap, open_tap
+from ukihashi.tap.device import BATCH, TUNSETOFFLOAD, Tap, adopt_tap, open_tap
+from ukihashi.wire.blocks import BlockDecoder, encode_frames
 
+FRAME = bytes.fromhex("ffffffffffff 02000000000a 88b5") + b"x" * 60  # local experimental EtherType (IEEE 802)
 PORT = 5000
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 UDP_SEGMENT = 103  # linux/udp.h
 LEAST = Kind.CHECKSUM | Kind.TSO4 | Kind.TSO6  # what every kernel with IFF_VNET_HDR can
 
@@ -37,6 +40,7 @@ def udp(tap: Tap) -> Iterator[socket.socket]:
     """A program on this machine that talks to 10.9.0.2, port to the same port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("10.9.0.1", PORT))
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 21)
         sock.settimeout(5)
         yield sock
 
@@ -132,6 +136,40 @@ def test_fewer_kinds_leave_the_rest_undone(tap: Tap, udp: socket.socket) -> None
     assert [type(frame) for frame in frames] == [bytes] * 5 + [SuperFrame]
     tap.write_frames(map(back, frames))
     assert heard(udp, 6) == [*[1000] * 5, 20]
+
+
+def test_a_batch_is_what_encoding_the_frames_would_have_made(tap: Tap, udp: socket.socket) -> None:
+    assert tap.read_batch() is None  # nobody said what may be left undone
+    tap.set_offload(ALL)
+    assert tap.read_batch() is None  # there may be older ones
+    tap.read_frames()
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x88B5) as raw:
+        raw.bind((tap.name, 0))
+        for _ in range(2):
+            say(udp, 20)
+            say(udp, 60_000, 1000)
+            raw.send(FRAME)
+            say(udp, 0)
+        batches = [tap.read_batch(), tap.read_batch(), tap.read_batch()]
+    sizes = [42 + 20 + TRAILER, 42 + 60_000 + TRAILER, len(FRAME), 42 + TRAILER]
+    decoder = BlockDecoder(extended=True, super_frames=True)
+    frames: list[bytes] = []
+    for batch in batches:
+        assert batch is not None
+        got = decoder.feed(batch.data)
+        assert (batch.frames, batch.long, batch.unfit) == (len(got), sum(len(one) > 2000 for one in got), 0)
+        assert batch.data == encode_frames(got)
+        frames += [one for one in got if one[12:14] != b"\x86\xdd"]
+    assert batches[0] is not None
+    assert 2 * 60_000 < len(batches[0].data) < BATCH + MAX_SUPER_FRAME
+    assert [len(one) for one in frames] == sizes * 2
+    assert [isinstance(one, SuperFrame) for one in frames] == [True, True, False, True] * 2
+    assert frames[2] == FRAME
+    tap.write_frames(map(back, (one for one in frames if isinstance(one, SuperFrame))))
+    assert heard(udp, 122 + 2) == [20, *[1000] * 60, 0] * 2
+    tap.set_offload(NONE)
+    tap.read_frames()
+    assert tap.read_batch() is None
 
 
 @pytest.mark.parametrize(

@@ -144,11 +144,14 @@ class DataProcess:
         tunnel = self._tunnel
         if tunnel is None or not tunnel.hungry:  # lost or full since the poll; the frames wait where they are
             return
-        frames = self._tally.outward(self._tap.read_frames())
-        if frames:
+        link: Link | None = None
+        if isinstance(tunnel, ExactSession) and (batch := self._tap.read_batch()) is not None:
+            if self._tally.batch(batch).frames:
+                link = tunnel.send_batch(batch)
+        elif frames := self._tally.outward(self._tap.read_frames()):
             link = tunnel.send(frames, now)
-            if link is not None:
-                self._drive(link, now)
+        if link is not None:
+            self._drive(link, now)
 
     def _from_link(self, link: Link, mask: int, now: float) -> None:
         try:

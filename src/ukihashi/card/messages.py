@@ -262,9 +262,7 @@ class Counters(Message, frozen=True):
     waiting_bytes: int = 0  # kept until the hub acknowledges them
     crowded: int = 0  # frames from this machine that neither a path beside the links nor a link could take
     garbled: int = 0  # blocks from the hub that can't be decompressed
-    super_frames_in: int = (
-        0  # of the frames: longer ones, to be split where their way ends
-    )
+    super_frames_in: int = 0  # of the frames: longer ones, to be split where their way ends
     super_frames_out: int = 0
     offload_header: int = 0  # super-frames from the hub that were not fit to be handed on
     directions: list[int] = []  # of the links that carry a session without exact resume, the oldest first

@@ -19,6 +19,7 @@ from ukihashi.session.catch_up import CatchUp
 from ukihashi.session.machine import Machine, State
 from ukihashi.session.replay import ReplayBuffer
 from ukihashi.session.timers import KEEPALIVE_S, Health, KeepAlive, Liveness
+from ukihashi.tap.device import Batch
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
 from ukihashi.wire.constants import Code, sentence
 from ukihashi.wire.extension import (
@@ -124,6 +125,11 @@ class ExactSession:
 
     def send(self, frames: Sequence[bytes], now: float) -> Link | None:  # noqa: ARG002 - as every tunnel
         self.machine.send(encode_frames(frames), len(frames))
+        return self.link
+
+    def send_batch(self, batch: Batch) -> Link | None:
+        """As `send`, of frames that are encoded already."""
+        self.machine.send(batch.data, batch.frames)
         return self.link
 
     def pump(self, now: float) -> None:

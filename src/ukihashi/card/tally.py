@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from ukihashi.card.messages import Counters
 from ukihashi.ether.offload import ALL, TRAILER, Kind, SuperFrame, flaw
+from ukihashi.tap.device import Batch
 from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME
 
 LONG: Final = MAX_FRAME + TRAILER  # bytes of a frame that is still to be split are more
@@ -40,6 +41,15 @@ class Tally:
         self.frames_out += len(frames)
         self.bytes_out += sum(sizes)
         return frames
+
+    def batch(self, batch: Batch) -> Batch:
+        """As `outward`, of frames that were encoded when they were read."""
+        self.oversized += batch.unfit
+        self.super_frames_out += batch.long
+        self.frames_out += batch.frames
+        if batch.frames:
+            self.bytes_out += len(batch.data) - 4 - 4 * batch.frames
+        return batch
 
     def inward(self, frames: list[bytes]) -> list[bytes]:
         """Count frames that came from the hub; those above the protocol's size are counted and left out."""

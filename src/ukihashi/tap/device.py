@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ukihashi.errors import N_, EnvironmentLacks, UsageError
 from ukihashi.ether.offload import (
@@ -27,6 +27,8 @@ from ukihashi.ether.offload import (
     flaw,
 )
 from ukihashi.ether.segment import finish_all
+from ukihashi.wire.constants import MAX_FRAME
+from ukihashi.wire.extension import SUPER_FRAME
 
 TUN: Final = Path("/dev/net/tun")
 NAME_MAX: Final = 15  # bytes; IFNAMSIZ less the NUL
@@ -56,10 +58,19 @@ TUN_F: Final = {
 USO: Final = Kind.USO4 | Kind.USO6  # the kernel takes both or none (since Linux 6.2)
 
 _INT: Final = struct.Struct("i")
+_SIZE: Final = struct.Struct("!I")
 _NOTHING: Final = bytes(TRAILER)
-_VALID: Final = b"\x02" + bytes(TRAILER - 1)  # the checksum was found right on the way in: a finished frame, for us
 
 _GONE: Final = frozenset({errno.EBADFD, errno.ENODEV, errno.ENXIO})
+
+
+class Batch(NamedTuple):
+    """Frames encoded for the wire as `wire.blocks.encode_frames` would have done it."""
+
+    data: bytes
+    frames: int
+    long: int  # of them, those that are still to be split
+    unfit: int  # frames left out: no block may hold them
 
 
 class Tap:
@@ -76,7 +87,7 @@ class Tap:
         self._mixed = offload  # other kinds may still come, from before
         self._undone = offload  # super-frames of any kind may come
         self._header = bytearray(TRAILER)
-        self._room = memoryview(bytearray(MAX_SUPER_FRAME if offload else 0))
+        self._room = memoryview(bytearray(BATCH + MAX_SUPER_FRAME + 2 * _SIZE.size if offload else 0))
         self._closed = False
 
     def fileno(self) -> int:
@@ -135,7 +146,7 @@ class Tap:
             whole = read(fd, LARGEST)
             frames.append(whole[TRAILER:])
             limit -= len(whole)
-            if whole[:TRAILER] != _NOTHING and whole[0] & NEEDS_CHECKSUM:  # made ready before `set_offload`
+            if whole[0] == NEEDS_CHECKSUM:  # made ready before `set_offload`
                 frames.pop()
                 self.dropped += 1
 
@@ -145,14 +156,48 @@ class Tap:
         into = (header, room)
         while limit > 0:
             size = readv(fd, into) - TRAILER
-            if header in (_NOTHING, _VALID):
-                frames.append(bytes(room[:size]))
-            else:
-                header[0] &= NEEDS_CHECKSUM
+            if header[0] == NEEDS_CHECKSUM:
                 end = size + TRAILER
                 room[size:end] = header
                 frames.append(SuperFrame(room[:end]))
+            else:  # finished; its checksum may have been found right on the way in
+                frames.append(bytes(room[:size]))
             limit -= size
+
+    def read_batch(self) -> Batch | None:
+        """As `read_frames`, for a session that takes just what `set_offload` agreed to. None: ask `read_frames` now.
+
+        Cost: a third less than reading frames and encoding them; each is copied once.
+        """
+        if self._mixed or not self._undone:
+            return None
+        at, frames, long, unfit = _SIZE.size, 0, 0, 0
+        readv, fd, header, room, put = os.readv, self.fd, self._header, self._room, _SIZE.pack_into
+        try:
+            while at < BATCH:
+                start = at + 4
+                end = start - TRAILER + readv(fd, (header, room[start:]))
+                size = end - start
+                if size > MAX_FRAME:
+                    if header[0] != NEEDS_CHECKSUM or not header[1] or size > MAX_SUPER_FRAME - TRAILER:
+                        unfit += 1
+                        continue
+                    long += 1
+                if header[0] == NEEDS_CHECKSUM:
+                    put(room, at, SUPER_FRAME | size + TRAILER)
+                    at = end + TRAILER
+                    room[end:at] = header
+                else:
+                    put(room, at, size)
+                    at = end
+                frames += 1
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if not frames:
+                raise self._lost(error) from error
+        put(room, 0, frames)
+        return Batch(bytes(room[:at]) if frames else b"", frames, long, unfit)
 
     def _finished(self, frames: list[bytes]) -> list[bytes]:
         """Frames of which some may need work that nobody asked for."""

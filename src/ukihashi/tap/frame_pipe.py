@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from ukihashi.errors import N_, EnvironmentLacks
 from ukihashi.ether.offload import NONE, Kind
-from ukihashi.tap.device import BATCH
+from ukihashi.tap.device import BATCH, Batch
 
 PACKET: Final = 32768  # bytes of one packet, but for one frame's length; more would need memory in one piece
 LARGEST: Final = 0xFFFF  # bytes of one frame
@@ -48,6 +48,9 @@ class Cable(Protocol):
 
     def read_frames(self) -> list[bytes]:
         """All frames that wait, oldest first. Raises EnvironmentLacks when the other end is gone."""
+
+    def read_batch(self) -> Batch | None:
+        """The same, encoded; None: ask `read_frames` now."""
 
     def write_frames(self, frames: Sequence[bytes]) -> int:
         """Hand frames on in order; how many went. The others are dropped and counted."""
@@ -96,6 +99,9 @@ class FramePipe:
             if not frames:
                 raise self._lost(error.strerror or str(error)) from error
         return frames
+
+    def read_batch(self) -> None:
+        """Never: frames of a cable are few and come in batches as it is."""
 
     def offer(self, frames: Sequence[bytes]) -> int:
         """Hand on as many of the first frames as go without waiting; how many went.
