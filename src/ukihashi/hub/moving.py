@@ -273,10 +273,15 @@ class Moves:
             return
         del self._parts[link.number, note.move]
         try:
-            session = self._sessions.restore(_decode(b"".join(parts)))
+            saved = _decode(b"".join(parts))
         except msgspec.DecodeError as error:
             _log.error("state_lost", reason=str(error))
             return
+        hub = self._sessions.hubs.get(saved.hub.casefold())
+        if isinstance(hub, MeshedHub) and link.number in hub.trunks:  # what it brings along is no longer there
+            stations, addresses = [one.key for one in saved.stations], [one.address for one in saved.addresses]
+            hub.switch.lose(hub.trunks[link.number].port, stations, addresses)
+        session = self._sessions.restore(saved)
         self._gone.pop(digest(session.member.key), None)
         self._put_gate(session, link, note)
         self._house.took(session)

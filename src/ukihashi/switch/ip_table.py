@@ -137,6 +137,13 @@ class IpTable:
             if known is None or known.port == port or known.seen < row.seen:
                 self._put(row.address, port, row.seen, leased=row.leased, created=row.created)
 
+    def lose(self, port: PortId, addresses: Iterable[bytes]) -> None:
+        """Forget those of these addresses that are on `port`."""
+        for address in addresses:
+            known = self._seen.get(address)
+            if known is not None and known.port == port:
+                self._remove(address)
+
     def recent(self, since: float) -> Iterator[AddressRow]:
         """Addresses heard after `since`."""
         for row in reversed(self._seen.values()):
