@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from ukihashi.ether import segment
+from ukihashi.ether.offload import ALL, OFFLOAD, SuperFrame, flaw
 from ukihashi.switch.access import Rule
 from ukihashi.switch.forward import Switch
 from ukihashi.switch.rules import HubRules, PortRules
@@ -115,6 +117,30 @@ def bench_switch() -> None:
     )
 
 
+def bench_offload() -> None:
+    """Frames that leave the world of super-frames: a checksum put in, 64 KiB split; and the look at their headers."""
+    for length in (66, 1400):
+        small = left_undone(length)
+        measure(f"checksum put into a frame of {length} B", 1, partial(segment.finish, small))
+    large = left_undone(65_000, each=1448)
+    count, cut = len(segment.finish(large)), segment.cut_of(large)
+    cases: list[tuple[str, int, Callable[[], object]]] = [
+        ("64 KiB split, plain Python", count, lambda: segment.split(cut)),
+    ]
+    if segment.preload():
+        cases.append(("64 KiB split, numpy", count, lambda: segment.finish(large)))
+    compare(cases)
+    measure("header looked at, checksum only", 1, lambda: flaw(small, ALL))
+    measure("header looked at, to be split", 1, lambda: flaw(large, ALL))
+
+
+def left_undone(length: int, each: int = 0) -> SuperFrame:
+    """A frame of TCP over IPv4 that lacks its checksum, and is to be split if `each` is given."""
+    whole = frame(A, B, length)
+    whole = whole[:46] + b"\x80\x10" + whole[48:]  # a header of 32 bytes
+    return SuperFrame(whole + OFFLOAD.pack(1, 1 if each else 0, 66 if each else 0, each, 34, 16))
+
+
 def learned(rules: PortRules = PortRules()) -> Switch:  # noqa: B008 - a value
     """A switch of three ports that knows their stations; the first two have these rules."""
     switch = Switch()
@@ -136,6 +162,7 @@ def main(argv: Sequence[str]) -> int:
     bench_decoder()
     bench_encoder()
     bench_switch()
+    bench_offload()
     if words.json:
         words.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0

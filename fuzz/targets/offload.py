@@ -65,7 +65,7 @@ def run(data: bytes) -> object:
         assert len(finished) == 1
         assert len(finished[0]) == len(frame) - TRAILER
     else:
-        cut = segment._cut(frame)  # noqa: SLF001
+        cut = segment.cut_of(frame)
         assert b"".join(one[cut.begin :] for one in finished) == frame[cut.begin : -TRAILER]
         if len(finished) > 1:
             assert segment.split(cut) == finished

@@ -117,8 +117,8 @@ def packets(draw: st.DrawFn, *, split: bool | None = None, most: int = 3000) -> 
     data = draw(st.binary(max_size=24)) * draw(st.integers(1, max(1, most // 24)))
     each = 0
     if split is not False:
-        each = draw(st.integers(max(1, -(-len(data) // 128)), 1448))
-        each = each if split or draw(st.booleans()) else 0
+        some, is_split = draw(st.integers(max(1, -(-len(data) // 128)), 1448)), draw(st.booleans())
+        each = some if split or is_split else 0
     version = draw(st.sampled_from((4, 6)))
     ip_options = b"\1" * (4 * draw(st.integers(0, 3))) if version == 4 else draw(st.sampled_from((b"", bytes(8))))
     return Packet(

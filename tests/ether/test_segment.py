@@ -26,7 +26,7 @@ def test_large_ones_too_whoever_splits_them(packet: Packet) -> None:
     frame, expected = packet.unfinished(), packet.finished()
     assert flaw(frame, ALL) == ""
     assert finish(frame) == expected
-    assert segment.split(segment._cut(frame)) == expected or len(expected) == 1
+    assert segment.split(segment.cut_of(frame)) == expected or len(expected) == 1
 
 
 @pytest.mark.parametrize("each", [1448, 1447, 512])
@@ -41,7 +41,7 @@ def test_both_ways_to_split_give_the_same_bytes(each: int, count: int, rest: int
     data = (LARGE.data * 2)[: each * count + rest]
     packet = LARGE._replace(data=data, each=each, protocol=protocol, version=version)
     packet = packet._replace(identification=65530, sequence=(1 << 32) - 3000)  # both run over
-    cut = segment._cut(packet.unfinished())
+    cut = segment.cut_of(packet.unfinished())
     expected = packet.finished()
     if len(expected) > 1:
         assert segment.split(cut) == expected

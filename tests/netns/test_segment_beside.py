@@ -235,7 +235,7 @@ def test_those_of_udp_become_the_same_frames(
 
         until(look, seconds=30, what="the datagrams", step_s=0)
         assert b"".join(came) == b"".join(sent)
-    ours = [frame for frame in ends.seen if SENT[:50] in frame]
+    ours = [frame for frame in ends.seen if frame.find(SENT[:50]) > 0]
     assert [len(finish(frame)) for frame in ours] == [1, 9 if ends.kinds & Kind.USO4 else 1]
     for frame in ours:
         assert flaw(frame, ends.kinds) == ""

@@ -75,7 +75,7 @@ def finish(frame: bytes, kinds: Kind = NONE) -> list[bytes]:
         return [frame] if kinds._value_ & Kind.CHECKSUM.value else [_completed(frame)]
     if fits(frame, kinds):
         return [frame]
-    cut = _cut(frame)
+    cut = cut_of(frame)
     size, each = cut.end - cut.begin, cut.each
     if size <= each:
         return [_completed(frame)]
@@ -102,6 +102,16 @@ def finish_all(frames: list[bytes], kinds: Kind = NONE) -> list[bytes]:
 def preload() -> bool:
     """Import numpy now and not at the first large frame (a quarter of a second); False if it can't be."""
     return _fast() is not None
+
+
+def cut_of(frame: SuperFrame) -> Cut:
+    """Where a frame that is to be split, and has no flaw, is cut."""
+    end = len(frame) - TRAILER
+    _, split_as, _, each, start, offset = _PLAN.unpack_from(frame, end)
+    kind, at = network(frame)
+    is_udp = split_as == UDP_SPLIT
+    begin = start + (8 if is_udp else (frame[start + 12] >> 4) * 4)
+    return Cut(frame, 4 if kind == IPV4 else 6, at, start, begin, end, each, start + offset, is_udp)
 
 
 def split(cut: Cut, first: int = 0) -> list[bytes]:
@@ -163,15 +173,6 @@ def flags_of(flags: int, *, is_first: bool, is_last: bool) -> int:
     if not is_first:
         flags &= ~CWR
     return flags if is_last else flags & ~(FIN | PSH)
-
-
-def _cut(frame: SuperFrame) -> Cut:
-    end = len(frame) - TRAILER
-    _, split_as, _, each, start, offset = _PLAN.unpack_from(frame, end)
-    kind, at = network(frame)
-    is_udp = split_as == UDP_SPLIT
-    begin = start + (8 if is_udp else (frame[start + 12] >> 4) * 4)
-    return Cut(frame, 4 if kind == IPV4 else 6, at, start, begin, end, each, start + offset, is_udp)
 
 
 def _completed(frame: SuperFrame) -> bytes:
