@@ -65,6 +65,12 @@ def test_every_reason_has_words() -> None:
     from ukihashi.cli.hub_sessions import DROPS
 
     switch = {value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str)}
-    ours = {queue.QUEUE_FULL, resumable.RESUME_BUFFER, resumable.RESUME_MEMORY, resumable.ENDED}
+    ours = {
+        queue.QUEUE_FULL,
+        resumable.RESUME_BUFFER,
+        resumable.RESUME_MEMORY,
+        resumable.ENDED,
+        resumable.OFFLOAD_HEADER,
+    }
     assert set(DROPS) == switch | ours | {session.INFLATE} | set(udp_drops.WORDS)
     assert ports.REFUSED not in DROPS  # of the host port, which is no session
