@@ -26,6 +26,8 @@ _U32: Final = struct.Struct("!I")
 _LENGTHS: Final = tuple(_U32.pack(length) for length in range(MAX_BLOCK + 1))
 _LEAST_SUPER_FRAME: Final = HEADER + TRAILER
 
+_SUPER_SIZES: Final = (SUPER_FRAME | _LEAST_SUPER_FRAME, SUPER_FRAME | MAX_SUPER_FRAME)
+
 _GROUP: Final = 8  # a full TLS record holds ten frames of full size
 
 
@@ -161,6 +163,7 @@ class BlockDecoder:
         Bulk traffic is runs of equal sizes: `_GROUP` blocks of one size are cut by one call of `struct`.
         """
         left, limit, end = self._left, self._max_block, len(data)
+        least, most = _SUPER_SIZES if self._takes_super_frames else (1, 0)
         unpack, append = _U32.unpack_from, frames.append
         while left and end - at >= 4:
             size = unpack(data, at)[0]
@@ -188,11 +191,12 @@ class BlockDecoder:
                 stop = start + unpack(data, at)[0]
                 if stop - start > limit or stop > end:
                     size = stop - start
-                    stop = start + self._checked(size)
+                    is_super = least <= size <= most
+                    stop = start + (size - SUPER_FRAME if is_super else self._checked(size))
                     if stop > end:
                         self._left = left
                         return at
-                    if size & SUPER_FRAME:
+                    if is_super:
                         append(SuperFrame(data[start:stop]))
                         self.super_frames += 1
                     else:
