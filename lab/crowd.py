@@ -2,9 +2,8 @@
 
     with Crowd(host, hub.host.ipv4, users=["crowd"], hub="LAN", cards=1000, processes=4) as crowd:
         crowd.join()
-        asker = crowd.asker()
-        assert len(asker.ask(crowd.stations, answers=1000)) == 1000  # one frame to each station, one answer of each
-        assert len(asker.ask([BROADCAST], answers=1000)) == 1000  # one frame to all
+        assert crowd.ask(crowd.stations) == set(crowd.stations)  # one frame to each station, one answer of each
+        assert crowd.ask([BROADCAST]) == set(crowd.stations)  # one frame to all
 
 A light card has its session as any card has (exact resume granted, keep-alives that acknowledge), but never resumes. It
 answers what it is asked: a frame of EtherType 0x88B5 that begins with "?" goes back to its sender with "!" instead.
@@ -47,8 +46,10 @@ def station(number: int) -> bytes:
 class LightCard:
     """One session over one connection. Raises `UkihashiError` or OSError where the hub says no or is gone."""
 
-    def __init__(self, place: tuple[str, int], login: Login, number: int, context: Any) -> None:
+    def __init__(self, place: tuple[str, int], login: Login, number: int, greets: bytes, context: Any) -> None:
+        """`greets`: a station that is told of ours, so that the switch knows it; if it knows that one, nobody else."""
         self.station: Final = station(number)
+        self._greets = greets
         self.got: list[bytes] = []  # answers; whoever reads them empties it
         self.joined = False
         self.said_at = 0.0  # when something was sent last
@@ -119,7 +120,7 @@ class LightCard:
             self._write(self._opening.send(response))
         except StopIteration:
             self.joined = True
-            self.send((self.station * 2 + TYPE).ljust(60, b"\0"))  # to nobody, but the switch has learned us
+            self.send((self._greets + self.station + TYPE).ljust(60, b"\0"))
             rest = self._http.take_over()
             if rest:
                 self._take(rest)
@@ -128,7 +129,8 @@ class LightCard:
         frames = self._decoder.feed(plain)
         self._decoder.controls.clear()
         self._have += len(frames)
-        asked = [frame for frame in frames if frame[12:15] == TYPE + ASKS]
+        ours = (self.station, BROADCAST)
+        asked = [frame for frame in frames if frame[12:15] == TYPE + ASKS and frame[:6] in ours]
         if asked:
             self.send(*(frame[6:12] + self.station + TYPE + ANSWERS + frame[15:] for frame in asked))
         self.got += [frame for frame in frames if frame[12:15] == TYPE + ANSWERS]
@@ -149,8 +151,9 @@ class LightCard:
 class Cards:
     """Light cards in one loop."""
 
-    def __init__(self, place: tuple[str, int], users: Sequence[str], hub: str) -> None:
+    def __init__(self, place: tuple[str, int], users: Sequence[str], hub: str, greets: bytes) -> None:
         self._place = place
+        self._greets = greets
         self._users = users
         self._hub = hub
         self._context = client_context()
@@ -186,7 +189,7 @@ class Cards:
             extension_oldest=1,
             resume=True,
         )
-        card = LightCard(self._place, login, number, self._context)
+        card = LightCard(self._place, login, number, self._greets, self._context)
         self._cards[card.fileno()] = card
         self._poll.register(card.fileno(), select.EPOLLIN)
         return card
@@ -209,42 +212,11 @@ class Cards:
         self._poll.close()
 
 
-class Asker:
-    """A light card in this process, that asks the others."""
-
-    def __init__(self, cards: Cards, card: LightCard) -> None:
-        self._cards = cards
-        self._card = card
-        self._round = 0
-
-    def ask(self, stations: Sequence[bytes], *, answers: int, seconds: float = PATIENCE_S) -> set[bytes]:
-        """Ask each of `stations`, once; who has answered when `answers` have, or when the time is over."""
-        self._round += 1
-        token = self._round.to_bytes(4, "big")
-        for at in range(0, len(stations), 64):
-            self._card.send(*(self._question(to, token) for to in stations[at : at + 64]))
-            self._cards.turn(0.0)
-        answered: set[bytes] = set()
-        end = time.monotonic() + seconds
-        while len(answered) < answers and time.monotonic() < end:
-            self._cards.turn(0.2)
-            answered |= {frame[6:12] for frame in self._card.got if frame[15:19] == token}
-            self._card.got.clear()
-        return answered
-
-    def _question(self, to: bytes, token: bytes) -> bytes:
-        return (to + self._card.station + TYPE + ASKS + token).ljust(60, b"\0")
-
-    def close(self) -> None:
-        """Leave."""
-        self._cards.close()
-
-
 class Crowd:
-    """`cards` light cards on `host`, in some processes; one more for whoever asks, in this one."""
+    """`cards` light cards on `host`, in some processes, and one more in this process that asks them."""
 
     def __init__(
-        self, host: Host, address: str, *, users: Sequence[str], cards: int, processes: int, port: int = 443, hub: str
+        self, host: Host, address: str, *, users: Sequence[str], hub: str, cards: int, processes: int, port: int = 443
     ) -> None:
         self._host = host
         self._place = (address, port)
@@ -252,46 +224,72 @@ class Crowd:
         self._hub = hub
         self._parts = [range(first, cards, processes) for first in range(processes)]
         self._processes: list[Process] = []
-        self._askers: list[Asker] = []
+        with host.inside():
+            self._own = Cards(self._place, self._users, hub, BROADCAST)
+            (self._asker,) = self._own.join([cards])
+        self._round = 0
         self.stations: Final = [station(number) for number in range(cards)]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for asker in self._askers:
-            asker.close()
+        self._own.close()
         for process in self._processes:
             process.stop()
 
     def join(self, *, seconds: float = PATIENCE_S) -> None:
-        """All of them; returns when all have."""
+        """All of them; returns when all have. Raises: LabError."""
         for part in self._parts:
-            what = {"place": self._place, "users": self._users, "hub": self._hub, "numbers": list(part)}
+            what = {
+                "place": self._place,
+                "users": self._users,
+                "hub": self._hub,
+                "greets": self._asker.station.hex(),
+                "numbers": list(part),
+            }
             argv = [sys.executable, "-m", "lab.crowd", json.dumps(what)]
             self._processes.append(self._host.spawn(argv, log=f"crowd{part.start}"))
-        for process in self._processes:
-            process.wait_for(JOINED, seconds=seconds)
+        end = time.monotonic() + seconds
+        while not all(JOINED in process.output() for process in self._processes):
+            self.wait(0.1)
+            if not self.is_whole or time.monotonic() > end:
+                raise LabError("the crowd did not join: " + "".join(process.output() for process in self._processes))
 
     @property
     def is_whole(self) -> bool:
         """Nobody has lost the session: a process ends when one of its cards has."""
         return all(process.running for process in self._processes)
 
-    def asker(self) -> Asker:
-        """One more card, in this process."""
-        with self._host.inside():
-            cards = Cards(self._place, self._users, self._hub)
-            (card,) = cards.join([len(self.stations) + len(self._askers)])
-        asker = Asker(cards, card)
-        self._askers.append(asker)
-        return asker
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._own.turn(min(left, 0.5))
+
+    def ask(self, stations: Sequence[bytes], *, seconds: float = PATIENCE_S) -> set[bytes]:
+        """Ask each of `stations`, once; who has answered when all of the crowd have, or when the time is over."""
+        self._round += 1
+        token = self._round.to_bytes(4, "big")
+        for at in range(0, len(stations), 64):
+            self._asker.send(*(self._question(to, token) for to in stations[at : at + 64]))
+            self._own.turn(0.0)
+        answered: set[bytes] = set()
+        end = time.monotonic() + seconds
+        while len(answered) < len(self.stations) and time.monotonic() < end:
+            self._own.turn(0.2)
+            answered |= {frame[6:12] for frame in self._asker.got if frame[15:19] == token}
+            self._asker.got.clear()
+        return answered
+
+    def _question(self, to: bytes, token: bytes) -> bytes:
+        return (to + self._asker.station + TYPE + ASKS + token).ljust(60, b"\0")
 
 
 def main() -> int:
     """Some cards, until the process is told to end."""
     what = json.loads(sys.argv[1])
-    cards = Cards(tuple(what["place"]), what["users"], what["hub"])
+    cards = Cards(tuple(what["place"]), what["users"], what["hub"], bytes.fromhex(what["greets"]))
     try:
         cards.join(what["numbers"])
         print(JOINED, flush=True)

@@ -6,17 +6,18 @@ Work is counted by turns of the loop: a turn does what is counted here and then 
 import contextlib
 import select
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.hub.cards import DEADLINE, Card, Field, Link, frame, number_of
+from tests.hub.cards import CONTEXT, DEADLINE, Card, Field, Link, frame, number_of
 
 from ukihashi.hub.connection import OPENINGS_A_TURN, READ_SIZE
 from ukihashi.hub.front import ACCEPTS_A_TURN
 from ukihashi.hub.limits import Limits
-from ukihashi.net.tls import TlsState, server_context
+from ukihashi.net.tls import TlsChannel, TlsState, server_context
 from ukihashi.wire.blocks import encode_frames
 
 STRANGERS = 40
@@ -121,3 +122,55 @@ def test_one_that_floods_takes_one_read_a_turn_and_others_are_heard_in_each(fiel
         assert quiet.count.frames_in == heard + 1
         link.flush()
         b.pump()
+
+
+@pytest.mark.slow
+def test_frames_pass_whole_and_in_order_while_three_hundred_knock_at_once(
+    launch: Callable[..., Any], member_types: Any
+) -> None:
+    """Real processes. What is counted in turns is tested above."""
+    hub = launch()
+    with member_types.member.join(hub, "a") as a, member_types.member.join(hub, "b") as b:
+        b.send(frame(1, 2))  # so that b's place is known
+        assert len(a.receive(1)) == 1
+        callers = [Knock(hub.socket()) for _ in range(300)]
+        for caller in callers:
+            caller.say()
+        for number in range(500):
+            a.send(frame(2, 1, number))
+        assert [number_of(one) for one in b.receive(500)] == list(range(500))
+        end = time.monotonic() + 40
+        while waiting := [caller for caller in callers if not caller.is_open]:
+            assert time.monotonic() < end
+            for caller in select.select(waiting, [], [], 1.0)[0]:
+                caller.read()
+        assert all(not row["drops"] for row in hub.order(what="sessions"))
+        for caller in callers:
+            caller.sock.close()
+
+
+class Knock:
+    """A stranger's TLS, whose first words are ready before it has to say them."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._tls = TlsChannel(CONTEXT, server_side=False)
+        self._tls.start()
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    @property
+    def is_open(self) -> bool:
+        return self._tls.state is TlsState.OPEN
+
+    def say(self) -> None:
+        data = self._tls.outgoing()
+        self.sock.sendall(data)
+        self._tls.sent(len(data))
+
+    def read(self) -> None:
+        data = self.sock.recv(65536)
+        assert data, "sent away"
+        self._tls.receive(data)
+        self.say()
