@@ -1,6 +1,5 @@
 """The parts of `./run bench relay`: what is done to a product, and which figures that gives."""
 
-import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -129,11 +128,9 @@ def memory(extent: Extent, _control: str) -> list[Measure]:
         if not product.pids():
             return {}
         before = pss_mib(product.pids("h"))
-        if product.login is None:
+        if product.members is None:
             return {"hub_mib": before}
-        with contextlib.ExitStack() as stack:
-            for _ in range(extent.members):
-                stack.callback(product.login().close)
+        with product.members(extent.members):
             pause(REST_S)
             after = pss_mib(product.pids("h"))
         return {"hub_mib": before, "session_mib": (after - before) / extent.members}

@@ -3,14 +3,14 @@
 a ---- h ---- b      a member on A, the product's middle on H, a member on B; H does not forward by itself
 """
 
-import itertools
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from lab import fastd, openvpn, peers, tinc
+from lab.crowd import Crowd
 from lab.line import Line, Quality
 from lab.net import CONTROL, Host, Net, run
 from lab.plain import Plain, Seat
@@ -44,13 +44,6 @@ class Place(NamedTuple):
         return found
 
 
-class Member(Protocol):
-    """One more session."""
-
-    def close(self) -> None:
-        """Leave."""
-
-
 @dataclass
 class Product:
     """One product, running."""
@@ -61,8 +54,9 @@ class Product:
     target: str  # B's address inside, as A sees it
     middle: str  # H's own address inside; "" = it has none
     writes: Callable[[], dict[str, int]] | None = None  # where -> TLS writes so far
-    login: Callable[[], Member] | None = None  # one more session at H
+    members: Callable[[int], AbstractContextManager[None]] | None = None  # so many more sessions at H, for the block
     port: int = 0  # of H, where TLS is spoken
+    reference: bool = False  # no peer: need not be measured right behind ours
 
     def pids(self, *letters: str) -> list[int]:
         """The processes of the product, on these hosts or on all."""
@@ -96,7 +90,7 @@ def veth(place: Place) -> Product:
     for number, (letter, interface) in enumerate(ends, start=1):
         hosts[letter].add_address(interface, f"{INSIDE}.{number}/24")
     title = "the line itself, no tunnel" if place.quality else "plain veth and bridge"
-    return Product("veth", title, hosts, f"{INSIDE}.3", f"{INSIDE}.1")
+    return Product("veth", title, hosts, f"{INSIDE}.3", f"{INSIDE}.1", reference=True)
 
 
 def ours(place: Place, *, tls: bool = True, congestion: str = "") -> Product:
@@ -114,20 +108,21 @@ def ours(place: Place, *, tls: bool = True, congestion: str = "") -> Product:
     for (name, card), address in zip(cards.items(), towards(hosts), strict=True):
         card.join(hub.invite(name, address=address), *words)
     target, account = cards["b"].address(4), cards["a"].status()["account"]
-    numbers = itertools.count(1)
 
     def writes() -> dict[str, int]:
         found = {f"hub to {row['user'].upper()}": int(row["tls_writes"]) for row in hub.tell("sessions", hub=HUB)}
         return {"card A": int(cards["a"].tell(account)[0]["tls_writes"]), **found}
 
-    def login() -> Seat:
-        user = f"m{next(numbers)}"
-        hub.tell("user_create", name=user, hub=HUB, anonymous=True)
-        return Seat(Plain(hosts["a"], towards(hosts)[0], hub=HUB, user=user))
+    @contextmanager
+    def members(count: int) -> Iterator[None]:
+        hub.tell("user_create", name="more", hub=HUB, anonymous=True)
+        with Crowd(hosts["a"], towards(hosts)[0], users=["more"], hub=HUB, cards=count, processes=1) as crowd:
+            crowd.join()
+            yield
 
     name, title = ("ours", "ukihashi") if tls else ("ours-without-tls", "ukihashi, its TLS taken out")
     title += f", its option congestion = {congestion}" if congestion else ""
-    return Product(name, title, hosts, target, gateway(target), writes, login, hub.port)
+    return Product(name, title, hosts, target, gateway(target), writes, members, hub.port)
 
 
 def softether(place: Place, connections: int) -> Product:
@@ -150,13 +145,18 @@ def softether(place: Place, connections: int) -> Product:
         pause(SETTLE_S)
     server.create_user(HUB, "more")
 
-    def login() -> Seat:
-        pause(LOGIN_S)
-        return Seat(Plain(hosts["a"], towards(hosts)[0], port=peers.ADMIN_PORT, hub=HUB, user="more"))
+    @contextmanager
+    def members(count: int) -> Iterator[None]:
+        with ExitStack() as stack:
+            for _ in range(count):
+                pause(LOGIN_S)
+                more = Plain(hosts["a"], towards(hosts)[0], port=peers.ADMIN_PORT, hub=HUB, user="more")
+                stack.callback(Seat(more).close)
+            yield
 
     title = f"SoftEther {peers.version().partition('.967')[0]}, {connections} connection{'s' * (connections > 1)}"
     return Product(
-        f"softether-{connections}", title, hosts, f"{INSIDE}.3", f"{INSIDE}.1", None, login, peers.ADMIN_PORT
+        f"softether-{connections}", title, hosts, f"{INSIDE}.3", f"{INSIDE}.1", None, members, peers.ADMIN_PORT
     )
 
 
@@ -170,16 +170,19 @@ def openvpn_tap(place: Place, *, udp: bool) -> Product:
         client = openvpn.Client(hosts[name], server, name, remote=(address, server.port))
         client.start()
         hosts[name].add_address(client.interface, f"{INSIDE}.{number + 2}/24")
-    numbers = itertools.count(1)
 
-    def login() -> openvpn.Client:
-        more = openvpn.Client(hosts["a"], server, f"m{next(numbers)}", remote=(towards(hosts)[0], server.port))
-        more.start()
-        return more
+    @contextmanager
+    def members(count: int) -> Iterator[None]:
+        with ExitStack() as stack:
+            for number in range(count):
+                more = openvpn.Client(hosts["a"], server, f"m{number}", remote=(towards(hosts)[0], server.port))
+                stack.callback(more.stop)
+                more.start()
+            yield
 
     kind = "UDP" if udp else "TCP"
     title = f"OpenVPN {openvpn.version().partition('-')[0]}, TAP over {kind}"
-    return Product(f"openvpn-{kind.lower()}", title, hosts, f"{INSIDE}.3", f"{INSIDE}.1", None, login)
+    return Product(f"openvpn-{kind.lower()}", title, hosts, f"{INSIDE}.3", f"{INSIDE}.1", None, members)
 
 
 def mesh(place: Place, peer: Any, prefix: str, title: str) -> Product:

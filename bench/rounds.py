@@ -49,18 +49,20 @@ class Book:
                 self.ratios.setdefault(name, {}).setdefault(figure, []).append(ours[figure] / theirs[figure])
 
 
-def order(peers: Sequence[Product], turn: int) -> list[Product]:
-    """The peers of a round; nobody is always first."""
+def order(others: Sequence[Product], turn: int) -> list[Product]:
+    """The others of a round: peers, of whom nobody is always first, then what is only there for reference."""
+    peers = [other for other in others if not other.reference]
     shift = turn % len(peers) if peers else 0
-    return [*peers[shift:], *peers[:shift]]
+    return [*peers[shift:], *peers[:shift], *(other for other in others if other.reference)]
 
 
 def run_rounds(
     products: Sequence[Product], measures: Sequence[Measure], rounds: int, book: Book, progress: Progress
 ) -> None:
     """Measure the first product (ours) and each other one in turn, and enter it into the book."""
-    ours, *peers = products
-    task = progress.add_task("", total=rounds * len(measures) * max(1, 2 * len(peers)))
+    ours, *others = products
+    times = max(1, sum(not other.reference for other in others)) + len(others)
+    task = progress.add_task("", total=rounds * len(measures) * times)
     failures: dict[str, int] = {}
 
     def one(product: Product, turn: int, measure: Measure) -> Figures:
@@ -76,13 +78,15 @@ def run_rounds(
 
     for turn in range(rounds):
         for measure in measures:
-            if not peers:
-                book.note(ours.name, one(ours, turn, measure))
-            for peer in order(peers, turn):
-                found, theirs = one(ours, turn, measure), one(peer, turn, measure)
-                book.note(ours.name, found)
-                book.note(peer.name, theirs)
-                book.compare(peer.name, found, theirs)
+            found = one(ours, turn, measure)
+            book.note(ours.name, found)
+            for number, other in enumerate(order(others, turn)):
+                if number and not other.reference:
+                    found = one(ours, turn, measure)
+                    book.note(ours.name, found)
+                theirs = one(other, turn, measure)
+                book.note(other.name, theirs)
+                book.compare(other.name, found, theirs)
     progress.remove_task(task)
 
 

@@ -143,8 +143,6 @@ class Client:
             self.process.stop()
             self.process = None
 
-    close = stop
-
 
 def _spawn(host: Host, config: str, name: str) -> Process:
     path = host.folder / f"{name}.conf"

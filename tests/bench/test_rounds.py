@@ -1,6 +1,7 @@
 """Rounds: who is measured when, what is compared with what, and what happens when something goes wrong."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.progress import Progress
@@ -56,6 +57,23 @@ def test_each_peer_is_measured_right_behind_ours_and_nobody_is_always_first() ->
     assert book.values["two"]["relay_mbit"] == [4.0, 6.0]
     assert book.ratios["one"]["relay_mbit"] == [1 / 2, 7 / 8]
     assert order([], 3) == []
+
+
+def test_what_is_no_peer_has_its_turn_once_at_the_end_of_each_round() -> None:
+    seen: list[str] = []
+
+    def take(what: Product) -> Figures:
+        seen.append(what.name)
+        return {"relay_mbit": float(len(seen))}
+
+    cables = replace(product("veth"), reference=True)
+    book = measured(take, [OURS, cables, ONE, TWO], 2)
+    assert seen[:5] == ["ours", "one", "ours", "two", "veth"]
+    assert seen[5:] == ["ours", "two", "ours", "one", "veth"]
+    assert book.ratios["veth"]["relay_mbit"] == [3 / 5, 8 / 10]
+    seen.clear()
+    measured(take, [OURS, cables], 2)
+    assert seen == ["ours", "veth"] * 2
 
 
 def test_ours_alone_is_measured_once_a_round() -> None:
