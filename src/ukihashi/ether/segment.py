@@ -30,6 +30,7 @@ UDP_LENGTH: Final = 4
 SEQUENCE: Final = 4
 FLAGS: Final = 13
 
+_CHECKSUM: Final = Kind.CHECKSUM.value
 _U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
 _PLAN: Final = struct.Struct("<BBHHHH")
@@ -72,7 +73,7 @@ def finish(frame: bytes, kinds: Kind = NONE) -> list[bytes]:
     if frame.__class__ is not SuperFrame:
         return [frame]
     if frame[-9] == NO_SPLIT:  # most of them
-        return [frame] if kinds._value_ & Kind.CHECKSUM.value else [_completed(frame)]
+        return [frame] if kinds._value_ & _CHECKSUM else [_completed(frame)]
     if fits(frame, kinds):
         return [frame]
     cut = cut_of(frame)
