@@ -144,7 +144,7 @@ class Switch:
         """
         entry = self._ports[port]
         if entry.admit is not None:
-            frames = entry.admit(finish_all(frames, NONE) if entry.kinds else frames, now)
+            frames = entry.admit(finish_all(list(frames)) if entry.kinds else frames, now)
         if self._snoops:
             self._snoop(frames, now)
         out: dict[PortId, list[bytes]] = {}
@@ -347,10 +347,11 @@ class Switch:
             self._changes += 1
         self._addresses.hear(port, addresses)
 
-    def lose(self, port: PortId, keys: Iterable[bytes]) -> None:
-        """The switch behind the trunk `port` has these stations no more."""
+    def lose(self, port: PortId, stations: Iterable[bytes], addresses: Iterable[bytes] = ()) -> None:
+        """Those of them that are behind `port` are there no more."""
         self._changes += 1
-        self._table.lose(port, keys)
+        self._table.lose(port, stations)
+        self._addresses.lose(port, addresses)
 
     def forget_all(self, port: PortId) -> None:
         """What was learned on `port`."""
