@@ -35,7 +35,7 @@ _U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
 _PLAN: Final = struct.Struct("<BBHHHH")
 _PLACE: Final = struct.Struct("<HH")
-_FAST_FROM: Final = 6  # segments; below it the table costs more than the loop
+_FAST_FROM: Final = 10  # segments; below it the table costs more than the loop
 _LONG: Final = 1000  # bytes; from here on a number is cheaper to divide in four parts
 
 
