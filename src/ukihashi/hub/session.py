@@ -279,7 +279,7 @@ class Session:
                 for station in self.hub.switch.stations(self.port)
             ],
             drops=dict(self.hub.switch.drops[self.port]),
-            queue=list(finish_all(self.queue.frames)),
+            queue=finish_all(self.queue.frames),
             queue_drops=dict(self.queue.dropped),
             udp=self.udp.save() if self.udp is not None else None,
             told=self._told,
