@@ -46,6 +46,8 @@ FIGURES: Final[dict[str, Figure]] = {
     "session_mib": Figure("each further session", 2, less=True),
     "handshake_cpu_ms": Figure("CPU ms each", 2, less=True),
     "handshakes_per_s": Figure("a second", 0),
+    "crowd_mbit": Figure("A to B among them, Mbit/s", 0),
+    "crowd_keep_ratio": Figure("share of the speed without them", 2),
     "tls_relay_mbit": Figure("A to B, Mbit/s", 0),
     "tls_relay_cpu_s_per_gb": Figure("CPU s/GB", 2, less=True),
     "tls_single_mbit": Figure("A to H, Mbit/s", 0),

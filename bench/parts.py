@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
-from bench.machine import Watch, pss_mib
+from bench.machine import Median, Watch, pss_mib
 from bench.products import Product
 from bench.rounds import Figures, Measure
 from bench.streams import ROOT, best_rate, blast, percentile, ping, stream
@@ -32,10 +32,11 @@ class Extent(NamedTuple):
     lossy_s: float
     members: int  # more sessions, for their memory
     handshakes_s: float
+    crowd: int  # idle sessions beside two busy ones
 
 
-FULL: Final = Extent(5, 4.0, 2.5, 1.5, 400, 4.0, 8.0, 40, 6.0)
-QUICK: Final = Extent(2, 1.0, 0.0, 0.5, 50, 2.0, 3.0, 5, 2.0)
+FULL: Final = Extent(5, 4.0, 2.5, 1.5, 400, 4.0, 8.0, 40, 6.0, 998)
+QUICK: Final = Extent(2, 1.0, 0.0, 0.5, 50, 2.0, 3.0, 5, 2.0, 50)
 
 
 def through(to: str, prefix: str, extent: Extent, control: str) -> list[Measure]:
@@ -168,6 +169,30 @@ def _shake(product: Product, seconds: float, per_s: float) -> int:
     return int(json.loads(said)["done"])
 
 
+def crowd(extent: Extent, control: str) -> list[Measure]:
+    """How much two busy sessions of ours keep of their speed beside many idle ones: before them, with them, after."""
+
+    def take(product: Product) -> Figures:
+        if product.name != "ours" or product.members is None:
+            return {}
+
+        def streams() -> list[float]:
+            return [stream(product, "b", extent.long_s, control=control).mbit for _ in range(extent.rounds)]
+
+        before = streams()
+        with product.members(extent.crowd):
+            pause(REST_S)
+            beside = streams()
+        pause(REST_S)
+        after = streams()
+        kept = Median(
+            2 * with_them / (one + other) for one, with_them, other in zip(before, beside, after, strict=True)
+        )
+        return {"crowd_mbit": Median(beside).middle, "crowd_keep_ratio": kept.middle}
+
+    return [Measure(f"{extent.crowd} idle sessions beside", take)]
+
+
 def tls(extent: Extent, control: str) -> list[Measure]:
     """The same streams with TLS and without."""
 
@@ -187,6 +212,7 @@ class Part(NamedTuple):
     measures: Callable[[Extent, str], list[Measure]]
     rounds: Callable[[int], int] = int  # of those asked for
     twice: bool = True  # for each congestion control
+    paired: bool = True  # each peer right behind ours: where the machine's mood matters
 
 
 PARTS: Final[dict[str, Part]] = {
@@ -194,8 +220,9 @@ PARTS: Final[dict[str, Part]] = {
     "single": Part(lambda extent, control: through("h", "single", extent, control)),
     "packets": Part(packets, twice=False),
     "latency": Part(latency),
-    "memory": Part(memory, lambda _: 1, twice=False),
-    "handshakes": Part(handshakes, lambda rounds: min(rounds, 3), twice=False),
+    "memory": Part(memory, lambda _: 1, twice=False, paired=False),
+    "handshakes": Part(handshakes, lambda rounds: min(rounds, 3), twice=False, paired=False),
+    "crowd": Part(crowd, lambda _: 1, twice=False, paired=False),
     "lossy": Part(lossy),
     "tls": Part(tls, twice=False),
 }

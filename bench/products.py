@@ -107,6 +107,7 @@ def ours(place: Place, *, tls: bool = True, congestion: str = "") -> Product:
     words = ("--congestion", congestion) if congestion else ()
     for (name, card), address in zip(cards.items(), towards(hosts), strict=True):
         card.join(hub.invite(name, address=address), *words)
+    hub.tell("user_create", name="more", hub=HUB, anonymous=True)
     target, account = cards["b"].address(4), cards["a"].status()["account"]
 
     def writes() -> dict[str, int]:
@@ -115,7 +116,6 @@ def ours(place: Place, *, tls: bool = True, congestion: str = "") -> Product:
 
     @contextmanager
     def members(count: int) -> Iterator[None]:
-        hub.tell("user_create", name="more", hub=HUB, anonymous=True)
         with Crowd(hosts["a"], towards(hosts)[0], users=["more"], hub=HUB, cards=count, processes=1) as crowd:
             crowd.join()
             yield

@@ -2,8 +2,9 @@
 
     a ---- h ---- b      a card on A, the hub on H, a card on B; H does not forward by itself
 
-Parts: relay (A to B), single (A to H's own address), packets, latency, memory, handshakes, lossy (a slow line between A
-and H), tls (ours with and without). What is done: bench/rounds.py, bench/parts.py; to what: bench/products.py.
+Parts: relay (A to B), single (A to H's own address), packets, latency, memory, handshakes, crowd (ours among a thousand
+idle sessions), lossy (a slow line between A and H), tls (ours with and without). What is done: bench/rounds.py and
+bench/parts.py; to what: bench/products.py.
 """
 
 import argparse
@@ -173,7 +174,8 @@ def _stage(
         progress.remove_task(task)
         for name in parts:
             part = PARTS[name]
-            run_rounds(products, part.measures(extent, control), part.rounds(extent.rounds), book, progress)
+            measures, rounds = part.measures(extent, control), part.rounds(extent.rounds)
+            run_rounds(products, measures, rounds, book, progress, paired=part.paired)
 
 
 def _about() -> dict[str, str]:

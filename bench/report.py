@@ -33,6 +33,7 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "Memory (PSS of all processes on the hub's machine) and TLS handshakes there": (
         "hub_mib", "session_mib", "handshake_cpu_ms", "handshakes_per_s",
     ),
+    "Two busy sessions among many idle ones": ("crowd_mbit", "crowd_keep_ratio"),
     "Ours with TLS, and with TLS taken out behind its handshake": (
         "tls_relay_mbit", "tls_relay_cpu_s_per_gb", "tls_single_mbit", "tls_single_cpu_s_per_gb",
     ),

@@ -57,11 +57,20 @@ def order(others: Sequence[Product], turn: int) -> list[Product]:
 
 
 def run_rounds(
-    products: Sequence[Product], measures: Sequence[Measure], rounds: int, book: Book, progress: Progress
+    products: Sequence[Product],
+    measures: Sequence[Measure],
+    rounds: int,
+    book: Book,
+    progress: Progress,
+    *,
+    paired: bool = True,
 ) -> None:
-    """Measure the first product (ours) and each other one in turn, and enter it into the book."""
+    """Measure the first product (ours) and each other one in turn, and enter it into the book.
+
+    `paired`: each peer right behind ours; else ours has one turn a round, as all have.
+    """
     ours, *others = products
-    times = max(1, sum(not other.reference for other in others)) + len(others)
+    times = max(1, sum(paired and not other.reference for other in others)) + len(others)
     task = progress.add_task("", total=rounds * len(measures) * times)
     failures: dict[str, int] = {}
 
@@ -81,7 +90,7 @@ def run_rounds(
             found = one(ours, turn, measure)
             book.note(ours.name, found)
             for number, other in enumerate(order(others, turn)):
-                if number and not other.reference:
+                if paired and number and not other.reference:
                     found = one(ours, turn, measure)
                     book.note(ours.name, found)
                 theirs = one(other, turn, measure)

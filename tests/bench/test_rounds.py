@@ -76,6 +76,18 @@ def test_what_is_no_peer_has_its_turn_once_at_the_end_of_each_round() -> None:
     assert seen == ["ours", "veth"] * 2
 
 
+def test_where_pairs_do_not_matter_each_has_one_turn_a_round() -> None:
+    seen: list[str] = []
+
+    def take(what: Product) -> Figures:
+        seen.append(what.name)
+        return {}
+
+    with Progress(disable=True) as progress:
+        run_rounds([OURS, ONE, TWO], [Measure("it", take)], 1, Book(), progress, paired=False)
+    assert seen == ["ours", "one", "two"]
+
+
 def test_ours_alone_is_measured_once_a_round() -> None:
     assert measured(lambda _: {"relay_mbit": 1.0}, [OURS], 3).values == {"ours": {"relay_mbit": [1.0] * 3}}
 
