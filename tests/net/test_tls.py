@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ukihashi.errors import EnvironmentLacks, NotTrusted, PeerViolation
 from ukihashi.net.suites import MODERN, check_pick
-from ukihashi.net.tls import TlsChannel, TlsState, client_context, server_context, spki_pin
+from ukihashi.net.tls import PIECE, RECORD, TlsChannel, TlsState, client_context, server_context, spki_pin
 
 
 class Files(Protocol):
@@ -98,11 +98,60 @@ def test_everything_sent_arrives_in_order_whatever_the_pieces(pair: Pair, sizes:
     assert bytes(pair.at_client) == up
 
 
+def all_of(channel: TlsChannel) -> bytes:
+    """Everything that waits for the network."""
+    sealed = b""
+    while piece := channel.outgoing():
+        sealed += piece
+        channel.sent(len(piece))
+    return sealed
+
+
 def test_one_receive_drains_many_records(pair: Pair) -> None:
     pair.client.send(b"x" * 1_000_000)
-    sealed = bytes(pair.client.outgoing())
-    assert len(sealed) > 1_000_000
+    waiting, sealed = pair.client.backlog, all_of(pair.client)
+    assert waiting == len(sealed) > 1_000_000
+    assert pair.client.backlog == 0
     assert len(pair.server.receive(sealed)) == 1_000_000
+
+
+def test_what_goes_into_the_library_at_once_is_bounded_because_it_keeps_what_it_grew_to(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown: list[int] = []
+
+    class Bio:
+        def __init__(self, real: ssl.MemoryBIO) -> None:
+            self._real = real
+
+        def write(self, data: bytes | memoryview) -> int:
+            written = self._real.write(data)
+            grown.append(self._real.pending)
+            return written
+
+        def read(self) -> bytes:
+            grown.append(self._real.pending)
+            return self._real.read()
+
+        @property
+        def pending(self) -> int:
+            return self._real.pending
+
+    monkeypatch.setattr(pair.client, "_encrypted", Bio(pair.client._encrypted))
+    monkeypatch.setattr(pair.server, "_incoming", Bio(pair.server._incoming))
+    pair.client.send(b"x" * 400_000)
+    assert len(pair.server.receive(all_of(pair.client))) == 400_000
+    assert len(grown) >= 2 * 400_000 // PIECE
+    assert max(grown) <= PIECE + 2 * RECORD
+
+
+def test_a_small_send_stays_behind_a_long_one(pair: Pair) -> None:
+    pair.client.send(b"a" * (2 * PIECE))
+    pair.client.send(b"b")
+    pair.client.outgoing()
+    pair.client.send(b"c" * (PIECE + 1))
+    pair.carry()
+    assert bytes(pair.at_server) == b"a" * (2 * PIECE) + b"b" + b"c" * (PIECE + 1)
 
 
 def test_a_partial_write_leaves_the_rest(pair: Pair) -> None:

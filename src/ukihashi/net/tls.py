@@ -9,6 +9,7 @@ import hashlib
 import os
 import ssl
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from ukihashi.net.openssl import make_context
 from ukihashi.net.suites import MODERN, NO_PICK, Pick, default_tls13, security_level
 
 RECORD: Final = 16384  # bytes; the most plaintext of one TLS record, and all that one SSL_read gives
+PIECE: Final = 65536  # bytes that go into the library at once: a memory BIO never gives back what it once grew to
 
 # The group ffdhe3072 (RFC 7919, appendix A.2) for suites with DHE.
 DH_GROUP: Final = b"""-----BEGIN DH PARAMETERS-----
@@ -64,6 +66,8 @@ class TlsChannel:
         )
         self._picked = context.picked if isinstance(context, Context) else frozenset[str]()
         self._unsent = memoryview(b"")  # ciphertext taken out of the BIO and not yet written to the network
+        self._later = deque[bytes]()  # more of it, behind that
+        self._later_bytes = 0
         self._closing = False
         self.state = TlsState.HANDSHAKING
 
@@ -79,6 +83,9 @@ class TlsChannel:
             PeerViolation: this isn't TLS we can speak. Write `outgoing()` (an alert), then close.
             NotTrusted: the context verifies certificates, and this one doesn't pass.
         """
+        if len(data) > PIECE:
+            view = memoryview(data)
+            return b"".join([self.receive(view[at : at + PIECE]) for at in range(0, len(data), PIECE)])
         self._incoming.write(data)
         if self.state is TlsState.HANDSHAKING:
             self._handshake()
@@ -101,14 +108,25 @@ class TlsChannel:
         if not data:
             return
         try:
-            self._tls.write(data)
+            if len(data) <= PIECE:
+                self._tls.write(data)
+                return
+            view = memoryview(data)
+            for at in range(0, len(data), PIECE):
+                self._tls.write(view[at : at + PIECE])
+                self._later.append(self._encrypted.read())
+                self._later_bytes += len(self._later[-1])
         except ssl.SSLError as error:
             raise self._failed(error) from error
 
     def outgoing(self) -> memoryview:
         """Ciphertext to write to the network now; empty if there is none. Tell `sent` how much of it went."""
-        if not self._unsent and self._encrypted.pending:
-            self._unsent = memoryview(self._encrypted.read())
+        if not self._unsent:
+            if self._later:
+                self._unsent = memoryview(self._later.popleft())
+                self._later_bytes -= len(self._unsent)
+            elif self._encrypted.pending:
+                self._unsent = memoryview(self._encrypted.read())
         return self._unsent
 
     def sent(self, count: int) -> None:
@@ -118,7 +136,7 @@ class TlsChannel:
     @property
     def backlog(self) -> int:
         """Bytes of ciphertext that wait for the network."""
-        return len(self._unsent) + self._encrypted.pending
+        return len(self._unsent) + self._later_bytes + self._encrypted.pending
 
     def close(self) -> None:
         """Queue close_notify (trap T1), once; nothing before the handshake ended. Its answer needn't be waited for."""
