@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import ssl
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         try:
             result = _measure(words, console)
-        except (LabError, TimeOver) as error:
+        except (LabError, TimeOver, subprocess.TimeoutExpired) as error:
             console.print(f"could not be measured: {error}", style="red", markup=False)
             return 1
         except KeyboardInterrupt:
@@ -166,8 +167,14 @@ def _stage(
         products = []
         task = progress.add_task("starting", total=len(starts))
         for start in starts:
-            product = start(net)
-            product.settle()
+            try:
+                product = start(net)
+                product.settle()
+            except (LabError, TimeOver, subprocess.TimeoutExpired) as error:
+                if not products:  # ours
+                    raise
+                book.failed.append(f"a product did not start: {str(error).splitlines()[0]}")
+                continue
             titles.setdefault(product.name, product.title)
             products.append(product)
             progress.update(task, advance=1, description=f"started {product.title}")

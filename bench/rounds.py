@@ -4,6 +4,7 @@ Two runs at different times on a shared machine can't be compared, and two halve
 measured right behind ours, and what counts is the ratio of the two, round by round. What was disturbed is repeated.
 """
 
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -78,7 +79,7 @@ def run_rounds(
         progress.update(task, description=f"{measure.what}, round {turn + 1}: {product.title}")
         try:
             return {} if failures.get(product.name, 0) >= GIVE_UP else _undisturbed(measure, product, book)
-        except (LabError, TimeOver) as error:
+        except (LabError, TimeOver, subprocess.TimeoutExpired) as error:
             failures[product.name] = failures.get(product.name, 0) + 1
             book.failed.append(f"{measure.what}: {product.title}: {str(error).splitlines()[0]}")
             return {}
