@@ -19,9 +19,10 @@ from ukihashi.card.link import fingerprint
 from ukihashi.config import places
 from ukihashi.config.card import CardConfig, Connection, Route, Times, Trust
 from ukihashi.errors import DialError, EnvironmentLacks, NotTrusted, Refused, UsageError
+from ukihashi.ether.offload import ALL, Kind
 from ukihashi.net import congestion
 from ukihashi.pki import ca
-from ukihashi.tap import netlink
+from ukihashi.tap import device, netlink
 from ukihashi.wire.constants import Code
 from ukihashi.wire.messages import ErrorAnswer
 
@@ -72,6 +73,41 @@ def test_the_congestion_control_of_the_account_is_used_and_shown_and_one_that_is
         assert "“nosuch” now; it has" in row["congestion_lacks"]["text"]
 
     assert run(config, scenario) == [None]
+
+
+def test_super_frames_are_offered_and_an_account_without_them_logs_in_afresh(hub: FakeHub) -> None:
+    hub.grace_s, hub.super_frames = 300, Kind.CHECKSUM | Kind.TSO4
+
+    async def scenario(card: Card) -> None:
+        row = await until(online, card)
+        assert (row["offload"], row["super_frames_out"], row["super_frames_in"]) == ("checksum, TSO4", 0, 0)
+        assert row["ledger"]["dropped"]["offload_header"] == 0
+        account.edit("lan", {("interface", "offload"): False})
+        assert (await card.reload())[0]["effect"] == "next connection"
+        assert (await card.status())[0]["offload"] == "checksum, TSO4"
+        await asyncio.to_thread(hub.cut)
+        row = await until(lambda row: online(row) and row["logins"] == 2, card)
+        assert row["offload"] == "off: option"
+
+    assert run(config_for(hub), scenario) == [None]
+    offered = [login.super_frames for login in hub.logins]
+    assert offered[0] & (Kind.CHECKSUM | Kind.TSO4 | Kind.TSO6) == Kind.CHECKSUM | Kind.TSO4 | Kind.TSO6
+    assert offered[1:] == [0]
+
+
+def test_a_kernel_that_can_give_no_super_frames_is_named(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.grace_s, hub.super_frames = 300, ALL
+    monkeypatch.setattr(device, "_has_offload", lambda _fd: False)
+
+    async def scenario(card: Card) -> None:
+        row = await until(online, card)
+        assert row["offload"] == "off: kernel"
+        async with kernel_side("uklan") as raw:
+            raw.send(FRAME)
+            assert await arrived(hub) == FRAME
+
+    assert run(config_for(hub), scenario) == [None]
+    assert hub.logins[-1].super_frames == 0
 
 
 def test_the_data_process_has_no_rights(hub: FakeHub) -> None:

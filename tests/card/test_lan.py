@@ -235,6 +235,22 @@ def test_only_differences_are_touched(tap: Tap, before: dict[str, str]) -> None:
     assert everything() == before
 
 
+def test_the_queue_is_short_while_it_holds_super_frames(tap: Tap) -> None:
+    lan = Lan("lan", config())
+    lan.carry(super_frames=True)  # before there is an interface
+    lan.set_up("uklan")
+    assert "qlen 64" in ip("link show uklan")
+    assert "gso_max_segs 128" in ip("-d link show uklan")
+    assert asyncio.run(lan.apply(config(queue=77))) == Applied(["queue"], redial=False)
+    assert "qlen 64" in ip("link show uklan")
+    lan.carry(super_frames=False)
+    assert "qlen 77" in ip("link show uklan")
+    asyncio.run(lan.apply(config(queue=7)))
+    lan.carry(super_frames=True)
+    assert ip("link show uklan").split()[:-4][-1] == "7"
+    assert lan.undo() == []
+
+
 def test_addresses_of_one_subnet_survive_the_first_ones_going(tap: Tap) -> None:
     addresses = ["10.9.0.2/24", "10.9.0.3/24", "10.9.0.4/24"]
     route = [Route(to="10.10.0.0/16", via="10.9.0.1")]

@@ -162,14 +162,14 @@ def test_accounts_by_hand(person: Person, hub: FakeHub) -> None:
     assert "user “alice”" in refused.stderr
     assert person.card("create", "lan", *words, stdin="wonderland\n").returncode == 2
     assert person.card("create", "two", *words, "--address", "10.9.0.7/24", "--route", "10.8.0.0/16,10.9.0.1",
-                       stdin="wonderland\n").returncode == 0  # fmt: skip
+                       "--no-offload", stdin="wonderland\n").returncode == 0  # fmt: skip
     up = person.card("up", "two")
     assert up.returncode == 0
     assert hub.pin.hex(":").upper() in up.stdout  # trusted on first use, and shown
     assert (
         "10.8.0.0/16 via 10.9.0.1" in subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
     )
-    assert person.status("two")["hub"] == "LAN"
+    assert (person.status("two")["hub"], person.status("two")["offload"]) == ("LAN", "off: option")
 
 
 def test_an_account_with_a_certificate(person: Person, hub: FakeHub, tmp_path: Path) -> None:

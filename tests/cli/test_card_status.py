@@ -101,6 +101,25 @@ def test_the_congestion_control_in_use_is_shown_and_one_that_is_not_there_is_war
     assert "warning: no “nosuch” here" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("checksum, TSO4, TSO6", "checksum, TSO4, TSO6"),
+        ("off: option", "off, as the account says (interface.offload)"),
+        ("off: kernel", "off: this kernel's TAP driver can't"),
+        ("off: hub", "off: the hub takes none"),
+        ("off: of_tomorrow", "off: of_tomorrow"),
+    ],
+)
+def test_super_frames_are_shown_or_who_does_without(capsys: pytest.CaptureFixture[str], told: str, words: str) -> None:
+    assert said(capsys, offload=told)["Super-frames"] == words
+    assert "Super-frames" not in said(capsys, offload="")
+
+
+def test_frames_with_an_unfit_header_are_among_the_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "2 with an unfit offload header" in said(capsys, dropped_offload_header=2)["Dropped"]
+
+
 def test_the_hubs_word_is_shown_without_what_would_move_the_cursor() -> None:
     assert card_status.remarks({**ROW, "banner": "Hello\n\x1b[2Jyou"}) == [
         "the hub says: Hello",
