@@ -145,3 +145,18 @@ def test_numpy_is_not_imported_before_there_is_something_to_split() -> None:
         "assert 'numpy' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], input=small + large, check=True)
+
+
+def test_what_was_preloaded_needs_no_file_any_more() -> None:
+    """A hub's worker may reach none."""
+    code = (
+        "import sys\n"
+        "from ukihashi.ether.segment import finish, preload\n"
+        "from ukihashi.ether.offload import SuperFrame\n"
+        "assert preload()\n"
+        "sys.meta_path.clear()\n"
+        "sys.stdout.buffer.write(b''.join(finish(SuperFrame(sys.stdin.buffer.read()))))"
+    )
+    for packet in (LARGE, LARGE._replace(protocol=UDP, version=6)):
+        ran = subprocess.run([sys.executable, "-c", code], input=packet.unfinished(), capture_output=True, check=True)
+        assert ran.stdout == b"".join(packet.finished())

@@ -8,6 +8,7 @@ import asyncio
 import codecs
 import datetime as dt
 import importlib
+import os
 import socket
 import stat
 import sys
@@ -22,6 +23,7 @@ from ukihashi.cli.output import moment, say_aside, write
 from ukihashi.config import places
 from ukihashi.config.hub import Endpoint, HubConfig, load_hub, parse_listen
 from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.ether import segment
 from ukihashi.hub import control, supervisor
 from ukihashi.hub.backstage import Facts
 from ukihashi.hub.events import EVENTS
@@ -112,6 +114,9 @@ def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
     check_key(pick, identity_.kind)
     server_context(identity_.certificate, identity_.key, pick=pick)  # what is wrong is said here, before anything opens
     _warm_up()
+    if config.super_frames:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads, for what nobody here asks of it
+        segment.preload()
     options = LiveOptions(places.hub_config(), config, identity_, lambda: _key(config, state))
     return _Ready(options, endpoints, state, pick)
 
