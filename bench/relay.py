@@ -22,7 +22,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.figures import column
+from bench.figures import WITHOUT_TLS, column
 from bench.parts import FULL, LINE, PARTS, QUICK, Extent
 from bench.products import KINDS, PEERS, Place, Product, kinds_of, ours, processor
 from bench.report import show, write_docs
@@ -126,7 +126,7 @@ def _measure(words: argparse.Namespace, console: Console) -> dict[str, Any]:
     return result
 
 
-Start = Callable[[Net], Product]
+Start = tuple[str, Callable[[Net], Product]]
 
 
 def _stages(
@@ -142,7 +142,7 @@ def _stages(
                 return ours(place, congestion=OWN_CONTROL)
             return KINDS[kind].start(place)
 
-        return start
+        return kind, start
 
     stages: list[tuple[list[Start], list[str]]] = []
     if usual := [part for part in parts if part not in ("lossy", "tls")]:
@@ -150,7 +150,7 @@ def _stages(
     if "lossy" in parts:
         stages.append(([at(kind, slow=True) for kind in kinds], ["lossy"]))
     if "tls" in parts:
-        stages.append(([at("ours"), lambda net: ours(Place(net, control), tls=False)], ["tls"]))
+        stages.append(([at("ours"), (WITHOUT_TLS, lambda net: ours(Place(net, control), tls=False))], ["tls"]))
     return stages
 
 
@@ -164,23 +164,22 @@ def _stage(
     progress: Progress,
 ) -> None:
     with Net() as net:
-        products = []
+        products: list[Product] = []
         task = progress.add_task("starting", total=len(starts))
-        for start in starts:
+        for name, start in starts:
             try:
                 product = start(net)
                 product.settle()
             except (LabError, TimeOver, subprocess.TimeoutExpired) as error:
                 if not products:  # ours
                     raise
-                book.failed.append(f"a product did not start: {str(error).splitlines()[0]}")
+                book.failed.append(f"{name} did not start: {str(error).splitlines()[0]}")
                 continue
             titles.setdefault(product.name, product.title)
             products.append(product)
             progress.update(task, advance=1, description=f"started {product.title}")
         progress.remove_task(task)
-        for name in parts:
-            part = PARTS[name]
+        for part in (PARTS[chosen] for chosen in parts):
             measures, rounds = part.measures(extent, control), part.rounds(extent.rounds)
             run_rounds(products, measures, rounds, book, progress, paired=part.paired)
 
