@@ -14,7 +14,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from ukihashi.ether.frame import IPV4
-from ukihashi.ether.offload import NO_SPLIT, NONE, TRAILER, UDP_SPLIT, Kind, SuperFrame, fits, network
+from ukihashi.ether.offload import NO_SPLIT, NONE, OFFLOAD, TRAILER, UDP_SPLIT, Kind, SuperFrame, fits, network
 
 FIN: Final = 0x01
 PSH: Final = 0x08
@@ -33,8 +33,7 @@ FLAGS: Final = 13
 _CHECKSUM: Final = Kind.CHECKSUM.value
 _U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
-_PLAN: Final = struct.Struct("<BBHHHH")
-_PLACE: Final = struct.Struct("<HH")
+_PLACE: Final = struct.Struct("<HH")  # the end of the trailer: csum_start, csum_offset
 _FAST_FROM: Final = 10  # segments; below it the table costs more than the loop
 _LONG: Final = 1000  # bytes; from here on a number is cheaper to divide in four parts
 
@@ -54,7 +53,7 @@ class Cut(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What the headers of segments of one size share. What differs is 0 in it: identification, sequence, checksums."""
+    """What the headers of segments of one size share; what differs between segments counts as 0 in the sums."""
 
     template: bytearray
     ip_sum: int
@@ -108,7 +107,7 @@ def preload() -> bool:
 def cut_of(frame: SuperFrame) -> Cut:
     """Where a frame that is to be split, and has no flaw, is cut."""
     end = len(frame) - TRAILER
-    _, split_as, _, each, start, offset = _PLAN.unpack_from(frame, end)
+    _, split_as, _, each, start, offset = OFFLOAD.unpack_from(frame, end)
     kind, at = network(frame)
     is_udp = split_as == UDP_SPLIT
     begin = start + (8 if is_udp else (frame[start + 12] >> 4) * 4)
