@@ -23,6 +23,8 @@ from lab.net import Net, unfit
 hypothesis.settings.register_profile("here", deadline=None)  # a shared machine's pauses say nothing about the code
 hypothesis.settings.load_profile("here")
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Python 3.12 warns of a fork beside threads, and numpy starts some
+
 # A caller may ignore these (`nohup`, a job in the background), and every program that a test starts would inherit that.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
