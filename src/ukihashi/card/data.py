@@ -110,7 +110,9 @@ class DataProcess:
             raise gone
 
     def _turn(self) -> None:
-        for fd, mask in self._poll.poll(self._patience(clock())):
+        now = clock()
+        due = self._due_at(now)
+        for fd, mask in self._poll.poll(max(0.0, due - now)):
             now = clock()
             if fd == self._tap.fd:
                 self._from_tap(now)
@@ -125,18 +127,21 @@ class DataProcess:
             elif self._tunnel is not None and self._tunnel.path is not None and fd == self._tunnel.path.fd:
                 self._from_path(self._tunnel.path, now)
         now = clock()
-        self._tick(now)
+        if now >= due:  # what has become due since is looked after in the next turn
+            self._tick(now)
         self._watch()
-        self._goodbyes.tick(now)
 
-    def _patience(self, now: float) -> float:
-        due = min(now + FOREVER, self._goodbyes.due_at)
+    def _due_at(self, now: float) -> float:
+        """When `_tick` is wanted."""
+        due = now + FOREVER
+        if self._goodbyes:
+            due = min(due, self._goodbyes.due_at)
         if self._tunnel is not None:
             due = min(due, self._tunnel.due_at)
         for link in self._links.values():
             if link.outcome is None:
                 due = min(due, link.late_at)
-        return max(0.0, due - now)
+        return due
 
     # -- frames ---------------------------------------------------------------------------------------------------
 
@@ -201,6 +206,7 @@ class DataProcess:
             self._lose(link, error)
 
     def _tick(self, now: float) -> None:
+        self._goodbyes.tick(now)
         for opening in [link for link in self._links.values() if link.outcome is None and now >= link.late_at]:
             try:
                 opening.check_opening(now)
