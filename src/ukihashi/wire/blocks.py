@@ -23,7 +23,12 @@ from ukihashi.wire.constants import KEEPALIVE_MARK, MAX_BLOCK, MAX_CONTROL, MAX_
 from ukihashi.wire.extension import CONTROL, HAVE_LENGTH, SUPER_FRAME, ControlRecord, read_control, read_number
 
 _U32: Final = struct.Struct("!I")
-_LENGTHS: Final = tuple(_U32.pack(length) for length in range(MAX_BLOCK + 1))
+# sizes as a batch says them, for all frames but long super-frames
+_SIZES: Final = {
+    bytes: tuple(_U32.pack(length) for length in range(MAX_BLOCK + 1)),
+    SuperFrame: tuple(_U32.pack(length | SUPER_FRAME) for length in range(MAX_BLOCK + 1)),
+}
+_LENGTH: Final = SUPER_FRAME - 1  # bits of a size
 _LEAST_SUPER_FRAME: Final = HEADER + TRAILER
 
 _SUPER_SIZES: Final = (SUPER_FRAME | _LEAST_SUPER_FRAME, SUPER_FRAME | MAX_SUPER_FRAME)
@@ -34,7 +39,7 @@ _GROUP: Final = 8  # a full TLS record holds ten frames of full size
 @lru_cache(maxsize=256)
 def _group_of(size: int) -> tuple[struct.Struct, tuple[int, ...]]:
     """What cuts `_GROUP` blocks of one `size` at once, and the sizes it must find."""
-    return struct.Struct("!" + f"I{size & ~SUPER_FRAME}s" * _GROUP), (size,) * _GROUP
+    return struct.Struct("!" + f"I{size & _LENGTH}s" * _GROUP), (size,) * _GROUP
 
 
 class BlockDecoder:
@@ -167,7 +172,7 @@ class BlockDecoder:
         unpack, append = _U32.unpack_from, frames.append
         while left and end - at >= 4:
             size = unpack(data, at)[0]
-            length = size & ~SUPER_FRAME
+            length = size & _LENGTH
             span = _GROUP * (4 + length)
             if left >= _GROUP and end - at >= span and 0 < length <= limit:
                 last = at + span - length - 4
@@ -255,31 +260,29 @@ def encode_frames(frames: Sequence[bytes]) -> bytes:
         return b""
     parts: list[bytes] = [b""] * (2 * len(frames) + 1)
     parts[0] = _U32.pack(len(frames))
+    sizes = _SIZES
     try:
-        if SuperFrame in set(map(type, frames)):
-            parts[1::2] = [_size_of(frame) for frame in frames]
-        else:
-            parts[1::2] = [_LENGTHS[len(frame)] for frame in frames]
+        parts[1::2] = [sizes[frame.__class__][len(frame)] for frame in frames]
     except IndexError:
-        raise ValueError(f"a frame is longer than {MAX_BLOCK} bytes, or a super-frame than it may be") from None
+        parts[1::2] = [_size_of(frame) for frame in frames]
     parts[2::2] = frames
     return b"".join(parts)
 
 
 def _size_of(frame: bytes) -> bytes:
-    """As a batch says it. Raises: IndexError: too long."""
-    if type(frame) is not SuperFrame:
-        return _LENGTHS[len(frame)]
-    if len(frame) > MAX_SUPER_FRAME:
-        raise IndexError
-    return _U32.pack(SUPER_FRAME | len(frame))
+    """As a batch says it."""
+    is_super = frame.__class__ is SuperFrame
+    most = MAX_SUPER_FRAME if is_super else MAX_BLOCK
+    if len(frame) > most:
+        raise ValueError(f"a frame is longer than {most} bytes")
+    return _U32.pack(len(frame) | SUPER_FRAME * is_super)
 
 
 def encode_keepalive(body: bytes) -> bytes:
     """A keep-alive with `body`, at most MAX_KEEPALIVE bytes of anything."""
     if len(body) > MAX_KEEPALIVE:
         raise ValueError(f"a keep-alive's body is at most {MAX_KEEPALIVE} bytes")
-    return b"\xff\xff\xff\xff" + _LENGTHS[len(body)] + body
+    return _U32.pack(KEEPALIVE_MARK) + _U32.pack(len(body)) + body
 
 
 def compress(frame: bytes) -> bytes:
