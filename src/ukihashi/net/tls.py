@@ -83,15 +83,14 @@ class TlsChannel:
             PeerViolation: this isn't TLS we can speak. Write `outgoing()` (an alert), then close.
             NotTrusted: the context verifies certificates, and this one doesn't pass.
         """
-        if len(data) > PIECE:
+        pieces: list[bytes] = []
+        if len(data) <= PIECE:
+            self._take(data, pieces)
+        else:
             view = memoryview(data)
-            return b"".join([self.receive(view[at : at + PIECE]) for at in range(0, len(data), PIECE)])
-        self._incoming.write(data)
-        if self.state is TlsState.HANDSHAKING:
-            self._handshake()
-        if self.state is not TlsState.OPEN:
-            return b""
-        return self._drain()
+            for at in range(0, len(data), PIECE):
+                self._take(view[at : at + PIECE], pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def receive_end(self) -> None:
         """Note that the network stream ended, with or without close_notify before it."""
@@ -183,8 +182,13 @@ class TlsChannel:
             )
         self.state = TlsState.OPEN
 
-    def _drain(self) -> bytes:
-        pieces: list[bytes] = []
+    def _take(self, data: bytes | bytearray | memoryview, pieces: list[bytes]) -> None:
+        """At most PIECE bytes from the network, and the plaintext behind what there is."""
+        self._incoming.write(data)
+        if self.state is TlsState.HANDSHAKING:
+            self._handshake()
+        if self.state is not TlsState.OPEN:
+            return
         read = self._tls.read
         try:
             while piece := read(RECORD):
@@ -196,7 +200,6 @@ class TlsChannel:
             self.state = TlsState.PEER_CLOSED
         except ssl.SSLError as error:
             raise self._failed(error) from error
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _failed(self, error: ssl.SSLError) -> PeerViolation | NotTrusted:
         self.state = TlsState.FAILED
