@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.card.whole import FRAME, arrived, config_for, kernel_side, online, received, run, until
+from tests.ether.super_frames import Packet
 
 from lab.fake_hub import FakeHub
 from ukihashi.auth.password import hash_password
@@ -19,7 +21,7 @@ from ukihashi.card.link import fingerprint
 from ukihashi.config import places
 from ukihashi.config.card import CardConfig, Connection, Route, Times, Trust
 from ukihashi.errors import DialError, EnvironmentLacks, NotTrusted, Refused, UsageError
-from ukihashi.ether.offload import ALL, Kind
+from ukihashi.ether.offload import ALL, Kind, SuperFrame, flaw
 from ukihashi.net import congestion
 from ukihashi.pki import ca
 from ukihashi.tap import device, netlink
@@ -93,6 +95,30 @@ def test_super_frames_are_offered_and_an_account_without_them_logs_in_afresh(hub
     offered = [login.super_frames for login in hub.logins]
     assert offered[0] & (Kind.CHECKSUM | Kind.TSO4 | Kind.TSO6) == Kind.CHECKSUM | Kind.TSO4 | Kind.TSO6
     assert offered[1:] == [0]
+
+
+def test_a_hubs_unfit_offload_headers_never_reach_the_kernel(hub: FakeHub) -> None:
+    hub.grace_s, hub.super_frames = 300, ALL
+    rng = random.Random(1)
+    long, short = Packet(data=bytes(30_000), each=1000).unfinished(), Packet().unfinished()
+    unfit = []
+    while len(unfit) < 300:
+        frame = bytearray(rng.choice((long, short)))
+        for _ in range(rng.randint(1, 4)):
+            frame[-rng.randint(1, 10)] = rng.randrange(256)
+        if flaw(SuperFrame(frame), ALL):
+            unfit.append(SuperFrame(frame))
+
+    async def scenario(card: Card) -> None:
+        await until(online, card)
+        async with kernel_side("uklan") as raw:
+            await asyncio.to_thread(hub.send, [*unfit, FRAME, *unfit])
+            assert await received(raw) == FRAME
+            row = await until(lambda row: row["dropped_offload_header"] == 2 * len(unfit), card)
+        assert row["ledger"]["dropped"]["offload_header"] == 2 * len(unfit)
+        assert (row["dropped_toward_kernel"], row["frames_in"], row["state"]) == (0, 1, "online")
+
+    assert run(config_for(hub), scenario) == [None]
 
 
 def test_a_kernel_that_can_give_no_super_frames_is_named(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
