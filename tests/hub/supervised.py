@@ -56,7 +56,7 @@ def say(**event: Any) -> None:
 class Control:
     def __init__(self, start: ControlStart) -> None:
         self.start = start
-        self.pipe = AsyncPipe(start.worker)
+        self.pipe = AsyncPipe(start.workers[0])
         self.answers: dict[int, asyncio.Future[Answered]] = {}
         self.granted: asyncio.Queue[Granted] = asyncio.Queue()
         self.stop = asyncio.Event()
@@ -187,6 +187,7 @@ def main() -> int:
         options=options(folder, certificate, key) if certificate.exists() else None,
         limits=Limits(**given.get("limits", {})),
         congestion=given.get("congestion", ""),
+        workers=given.get("workers", 1),
         tell=lambda sentence: say(told=sentence),
         ready=lambda endpoints: say(ready=endpoints),
     )

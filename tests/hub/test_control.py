@@ -171,7 +171,7 @@ class _Start:
     def __init__(
         self, supervisor: socket.socket, worker: socket.socket, web: socket.socket, admin: socket.socket
     ) -> None:
-        self.supervisor, self.worker, self.web, self.admin = supervisor, worker, web, admin
+        self.supervisor, self.workers, self.web, self.admin = supervisor, {0: worker}, web, admin
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -45,11 +45,13 @@ from ukihashi.hub.messages import (
     SessionCut,
     SessionOpened,
     SessionResumed,
+    SessionsHere,
     Traffic,
     Upgraded,
 )
 from ukihashi.hub.people import People
 from ukihashi.hub.pipes import PipeBroken, send_with_fd
+from ukihashi.hub.registry import Registry
 from ukihashi.hub.rpc.access import Access
 from ukihashi.hub.rpc.calls import Calls
 from ukihashi.hub.rpc.method import Backing
@@ -78,8 +80,8 @@ class Start(Protocol):
         """SEQPACKET to the supervisor."""
 
     @property
-    def worker(self) -> socket.socket:
-        """Stream to the worker."""
+    def workers(self) -> Mapping[int, socket.socket]:
+        """A stream to each worker, by its number."""
 
     @property
     def web(self) -> socket.socket:
@@ -169,11 +171,12 @@ class _Control:
         self._hasher = hasher
         self._deciding = 0
         self._calling = 0
+        self._registry = Registry()
 
     async def run(self, web: Web | None, announce: Announce | None, *, first: bool) -> int:
         loop = asyncio.get_running_loop()
         self._storage = storage = Storage(Database(self._database))
-        self._links = links = Links(self._start.supervisor, self._start.worker)
+        self._links = links = Links(self._start.supervisor, self._start.workers)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, links.stopping.set)
         self._logins = Logins(storage, self._hasher)
@@ -203,7 +206,7 @@ class _Control:
         self._calls = Calls(Backing(self._facts, storage, links, verbs, access))
         tasks = [
             asyncio.create_task(links.follow_supervisor(self._heed), name="supervisor"),
-            asyncio.create_task(self._follow_worker(), name="worker"),
+            asyncio.create_task(self._follow_workers(), name="worker"),
             asyncio.create_task(self._accounting.run(), name="accounting"),
         ]
         if web is not None:
@@ -249,38 +252,44 @@ class _Control:
         except Exception as error:  # noqa: BLE001 - the page is a guest here: its end must not end the hub
             await _log.aexception("web_ended", reason=str(error))
 
-    async def _follow_worker(self) -> None:
+    async def _follow_workers(self) -> None:
+        registry = self._registry
         async with asyncio.TaskGroup() as group:
 
-            def handle(message: AnyMessage) -> None:
+            def handle(worker: int, message: AnyMessage) -> None:
                 if isinstance(message, LoginAsked | PasswordAsked | AdminAsked):
                     if self._deciding >= MAX_LOGINS:
                         busy = LoginAnswered(message.ask, error=int(Code.HUB_IS_BUSY))
-                        group.create_task(self._links.tell_worker(busy))
+                        group.create_task(self._links.tell_worker(busy, worker))
                         return
                     self._deciding += 1
-                    group.create_task(self._decide(message))
+                    group.create_task(self._decide(worker, message))
                 elif isinstance(message, RpcAsked):
                     if self._calling >= MAX_CALLS:
-                        group.create_task(self._links.tell_worker(RpcAnswered(message.ask, b"")))
+                        group.create_task(self._links.tell_worker(RpcAnswered(message.ask, b""), worker))
                         return
                     self._calling += 1
-                    group.create_task(self._call(message))
+                    group.create_task(self._call(worker, message))
                 elif isinstance(message, SessionOpened):
+                    registry.opened(worker, message)
                     _log.info("session_opened", **_fields(message))
                     group.create_task(self._accounting.opened(message))
                 elif isinstance(message, Traffic):
                     self._accounting.add(message)
                 elif isinstance(message, SessionClosed):
+                    registry.closed(worker, message)
                     _log.info("session_closed", **_fields(message))
                 elif isinstance(message, SessionCut):
                     _log.info("session_cut", **_fields(message))
                 elif isinstance(message, SessionResumed):
                     _log.info("session_resumed", **_fields(message))
+                elif isinstance(message, SessionsHere):
+                    registry.here(worker, message)
                 elif isinstance(message, LoginRefused):
+                    registry.refused(worker, message)
                     _log.warning("login_refused", **_fields(message))
 
-            await self._links.follow_worker(handle, self._worker_is_new)
+            await self._links.follow_workers(handle, self._worker_is_new, registry.gone)
 
     async def _heed(self, message: OptionsPut | Upgraded) -> None:
         """The supervisor's news."""
@@ -304,17 +313,19 @@ class _Control:
         await self._desk.announce_all(worker_only=True)
         await self._cascades.tell_worker()
 
-    async def _call(self, asked: RpcAsked) -> None:
+    async def _call(self, worker: int, asked: RpcAsked) -> None:
         try:
             answer = await self._calls.call(asked.hub, asked.request, asked.peer)
         finally:
             self._calling -= 1
-        await self._links.tell_worker(RpcAnswered(asked.ask, answer))
+        await self._links.tell_worker(RpcAnswered(asked.ask, answer), worker)
 
-    async def _decide(self, asked: LoginAsked | PasswordAsked | AdminAsked) -> None:
+    async def _decide(self, worker: int, asked: LoginAsked | PasswordAsked | AdminAsked) -> None:
         try:
             if isinstance(asked, LoginAsked):
                 answer = await self._logins.answer(asked)
+                if not answer.error:
+                    answer = self._judge(worker, asked, answer)
             elif isinstance(asked, AdminAsked):
                 answer = await self._calls.access.admin_login(asked)
             else:
@@ -324,7 +335,15 @@ class _Control:
             answer = LoginAnswered(asked.ask, error=int(Code.INTERNAL_ERROR))
         finally:
             self._deciding -= 1
-        await self._links.tell_worker(answer)
+        await self._links.tell_worker(answer, worker)
+
+    def _judge(self, worker: int, asked: LoginAsked, answer: LoginAnswered) -> LoginAnswered:
+        """Over all workers."""
+        judged = self._registry.judge(worker, asked, answer)
+        if judged.error:
+            told = LoginRefused(asked.hub, asked.user, asked.peer, asked.client, judged.error)
+            _log.warning("login_refused", **_fields(told))
+        return judged
 
 
 async def _first_end(tasks: list[asyncio.Task[None]], stopping: asyncio.Event) -> None:
@@ -342,4 +361,4 @@ async def _first_end(tasks: list[asyncio.Task[None]], stopping: asyncio.Event) -
 
 
 def _fields(message: SessionOpened | SessionClosed | SessionCut | SessionResumed | LoginRefused) -> Row:
-    return {name: getattr(message, name) for name in message.__struct_fields__ if name != "at"}
+    return {name: getattr(message, name) for name in message.__struct_fields__ if name not in ("at", "unique_id")}

@@ -55,6 +55,7 @@ EVENTS: Final = {
     "option_set": N_("an option was set by the administrator"),
     "hub_upgrades": N_("the hub is being upgraded"),
     "hub_upgraded": N_("the hub was upgraded"),
+    "mesh_broken": N_("a worker sent another one what can't be read; they talk no more"),
     "state_lost": N_("the saved sessions could not be restored"),
     "internal_error": N_("internal error"),
     "internal error": N_("internal error"),  # the worker's loop

@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ class ControlStart:
     """What the control process is given, already open. Its working folder is the state folder."""
 
     supervisor: socket.socket  # SEQPACKET
-    worker: socket.socket  # stream; a new one comes as `PeerLink` when the worker was started anew
+    workers: Mapping[int, socket.socket]  # streams, by number; a new worker's comes as `PeerLink`
     web: socket.socket  # listening, Unix: page requests from the worker
     admin: socket.socket  # listening, Unix: commands
     state_dir: Path
@@ -50,6 +50,7 @@ class Supervisor:
     cascade_user: str = "ukihashi-card"
     cascade: Callable[[CascadeStart], int] | None = None  # a cascade's life, in a process of its own; its exit status
     limits: Limits = field(default_factory=Limits)
+    workers: int = 1
     congestion: str = ""  # TCP congestion control of the connections accepted; "" = the machine's own
     pick: Pick = NO_PICK  # cipher suites
     tell: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,7 +1,7 @@
 """The root part of the hub: opens what needs rights, starts the two unprivileged processes, ends them in good order.
 
     supervisor --- fork ---> control (asyncio: logins, database, pages)      listens: admin socket, page socket
-               --- fork ---> worker  (epoll: TLS, sessions, frames)          listens: the TCP ports
+               --- fork ---> workers (epoll: TLS, sessions, frames)          listen: the TCP ports
                --- fork ---> one for each cascade                            (`cascade_children`)
 
 It reads nothing from the network and keeps no secret. A child that ends is started anew: a control process while
@@ -15,18 +15,33 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Final, Self
 
 from ukihashi import __version__
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.hub.cascade_children import CascadeChildren
 from ukihashi.hub.children import Child, Starts, fork
-from ukihashi.hub.doors import WEB_SOCKET, Doors, make_folder
+from ukihashi.hub.crew import (
+    CONTROL,
+    HEIR,
+    WORKER,
+    Crew,
+    Ends,
+    control_start,
+    is_heir,
+    is_worker,
+    live_as_worker,
+    name_of,
+    number_of,
+    role,
+)
+from ukihashi.hub.doors import Doors, make_folder
 from ukihashi.hub.hostports import HostPorts
+from ukihashi.hub.mesh import mesh_pair
 from ukihashi.hub.messages import (
     STOP_DEADLINE,
     CascadeGone,
@@ -35,6 +50,7 @@ from ukihashi.hub.messages import (
     HandedOver,
     HostPortGone,
     HostPortWanted,
+    MeshLink,
     Message,
     PeerLink,
     Ready,
@@ -47,11 +63,9 @@ from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.hub.succession import Succession
 from ukihashi.hub.upgrade import HEEDED, Inherited, InheritedChild, become, inherited
 from ukihashi.hub.wishes import Wishes
-from ukihashi.hub.worker import WorkerStart, run_worker
 from ukihashi.locale import say
-from ukihashi.net.privileges import die_with, drop, identity, is_root, raise_descriptor_limit
+from ukihashi.net.privileges import identity, is_root
 from ukihashi.net.terminal import Terminal
-from ukihashi.net.tls import server_context
 
 KILL_AFTER_S: Final = STOP_DEADLINE + 1.0  # a child that has not ended by then is killed
 STATUS_LACKS: Final = EnvironmentLacks.exit_status
@@ -75,9 +89,8 @@ class _Hub:
         self._control = control
         self._owned: set[socket.socket] = set()  # what a child must not inherit unless it is handed to it
         self._doors = Doors()
-        self._children: dict[str, Child] = {}
-        self._retired: list[Child] = []  # old workers that only say goodbye
-        self._starts = {"control": Starts(), "worker": Starts()}
+        self.crew = Crew()
+        self._starts: defaultdict[str, Starts] = defaultdict(Starts)
         self._status = 0
         self._stopping_since: float | None = None
         self._announced = False
@@ -86,7 +99,7 @@ class _Hub:
         self._control_identity = identity(settings.control_user)
         self._worker_identity = identity(settings.worker_user)
         self._terminal = Terminal()
-        self._heirs_link: socket.socket | None = None  # control's end of the stream to the heir
+        self._heirs_links: dict[int, socket.socket] = {}  # control's ends of the streams to the heirs
         self._succession: Succession | None = None
         self._wishes = Wishes(self, settings.options, settings.program, self._poll)
         self._cascades = CascadeChildren(self, settings.cascade, self._poll, settings.cascade_user)
@@ -137,10 +150,7 @@ class _Hub:
             link.setblocking(False)
             self._own(link)
             child = Child(one.name, one.pid, os.pidfd_open(one.pid), link, is_ready=True, is_old=True)
-            if one.name in self._starts:
-                self._children[one.name] = child
-            else:
-                self._retired.append(child)
+            self.crew.adopt(child)
             self._watch(child)
         self._succession = Succession(self, left)
         self._announced = True
@@ -149,7 +159,6 @@ class _Hub:
     def become_new(self) -> None:
         """For `Wishes`: only a failure returns."""
         listeners, fronts = self._doors.leave()
-        children = [*self._children.values(), *self._retired]
         self._cascades.pause()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -164,7 +173,7 @@ class _Hub:
                 listeners=listeners,
                 fronts=fronts,
                 host_ports=self._host_ports.leave(),
-                children=[InheritedChild(one.name, one.pid, one.link.fileno()) for one in children],
+                children=[InheritedChild(one.name, one.pid, one.link.fileno()) for one in self.crew.all],
             ),
         )
 
@@ -180,7 +189,7 @@ class _Hub:
         self._owned.update(socks)
 
     def _close(self) -> None:
-        for child in [*self._children.values(), *self._retired]:  # only after an error of ours: `run` waits for them
+        for child in self.crew.all:  # only after an error of ours: `run` waits for them
             self.kill(child)
             self._reap(child)
         self._wishes.stop()
@@ -193,60 +202,50 @@ class _Hub:
 
     # -- children -------------------------------------------------------------------------------------------------
 
-    def _start(self, name: str, peer: socket.socket) -> None:
-        """Fork `name`; `peer` is its end of the stream to the other child."""
+    def _start(self, name: str, peers: Mapping[int, socket.socket]) -> None:
+        """Fork `name`; `peers` are its ends of the streams to control, or of control to the workers."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        self._own(ours, theirs, peer)
-        life = self._live_as_control if name == "control" else partial(self._live_as_worker, name)
-        child = fork(name, ours, theirs, partial(life, os.getpid(), theirs, peer))
-        self._disown(theirs)
-        self._disown(peer)
-        self._children[name] = child
-        self._starts[_role(name)].note(time.monotonic())
+        ends = Ends(theirs, peers, self._meet(name))
+        self._own(ours, *ends.all)
+        child = fork(name, ours, theirs, partial(self._live, name, os.getpid(), ends))
+        for sock in ends.all:
+            self._disown(sock)
+        self.crew[name] = child
+        self._starts[role(name)].note(time.monotonic())
         self._watch(child)
+
+    def _meet(self, name: str) -> list[tuple[int, socket.socket]]:
+        """For a new worker: a stream to each other one of its kind, which is told of it."""
+        met = []
+        for other in list(self.crew.values()) if name != CONTROL else []:
+            if other.name not in (CONTROL, name) and not other.is_old and is_heir(other.name) == is_heir(name):
+                its, others = mesh_pair()
+                self.send(other.name, MeshLink(number_of(name)), [others.fileno()])
+                others.close()
+                met.append((number_of(other.name), its))
+        return met
+
+    def _live(self, name: str, parent: int, ends: Ends) -> int:
+        """In the child."""
+        doors, settings = self._doors, self._settings
+        if name == CONTROL:
+            endpoints = doors.endpoints
+            self.keep_only(*ends.all, *doors.fronts)
+            start = control_start(settings, doors.fronts, endpoints, self._control_identity, parent, ends)
+            return self._control(start)
+        self.keep_only(*ends.all, *doors.listeners)
+        return live_as_worker(name, settings, self.limits, doors.listeners, self._worker_identity, parent, ends)
 
     def _watch(self, child: Child) -> None:
         self._poll.register(child.link.fileno(), select.POLLIN)
         self._poll.register(child.pidfd, select.POLLIN)
 
-    def _live_as_worker(self, name: str, parent: int, link: socket.socket, peer: socket.socket) -> int:
-        settings = self._settings
-        self.keep_only(link, peer, *self._doors.listeners)
-        raise_descriptor_limit()
-        context = server_context(settings.certificate, settings.key, pick=settings.pick)
-        # A relative path needs no right to the folders above; and there is nothing else to find in there.
-        os.chdir(settings.runtime_dir)
-        drop(self._worker_identity)
-        die_with(parent, signal.SIGTERM)
-        return run_worker(
-            WorkerStart(
-                link,
-                peer,
-                self._doors.listeners,
-                context,
-                Path(WEB_SOCKET),
-                self.limits,
-                pick=settings.pick,
-                waits=name == "heir",
-            )
-        )
-
-    def _live_as_control(self, parent: int, link: socket.socket, peer: socket.socket) -> int:
-        settings = self._settings
-        endpoints, may_make_ports = self._doors.endpoints, is_root()
-        self.keep_only(link, peer, *self._doors.fronts)
-        os.chdir(settings.state_dir)
-        drop(self._control_identity)
-        die_with(parent, signal.SIGKILL)
-        web, admin = self._doors.fronts
-        return self._control(ControlStart(link, peer, web, admin, settings.state_dir, endpoints, may_make_ports))
-
     def keep_only(self, *kept: socket.socket) -> None:
         """Close, in a child, what belongs to the supervisor and the other children."""
         self._host_ports.forget()
         self._cascades.forget()
-        for child in [*self._children.values(), *self._retired]:
+        for child in self.crew.all:
             os.close(child.pidfd)
         for sock in {*self._owned, *self._doors.sockets} - set(kept):
             sock.close()
@@ -261,10 +260,7 @@ class _Hub:
         with suppress(KeyError):
             self._poll.unregister(child.link.fileno())
         self._disown(child.link)
-        if child in self._retired:
-            self._retired.remove(child)
-        else:
-            del self._children[child.name]
+        self.crew.forget(child)
         return child.reap()
 
     # -- the supervisor's life ------------------------------------------------------------------------------------
@@ -275,11 +271,12 @@ class _Hub:
             if self._succession is not None:
                 self._succession.begin()
             else:
-                control_end, worker_end = socket.socketpair()
-                self._own(worker_end)
-                self._start("control", control_end)
-                self._start("worker", worker_end)
-            while self._children or self._retired or self._cascades:
+                pairs = {number: socket.socketpair() for number in range(self._settings.workers)}
+                self._own(*(worker_end for _control, worker_end in pairs.values()))
+                self._start(CONTROL, {number: control_end for number, (control_end, _worker) in pairs.items()})
+                for number, (_control, worker_end) in pairs.items():
+                    self._start(name_of(WORKER, number), {0: worker_end})
+            while self.crew.all or self._cascades:
                 self._turn()
         return self._status
 
@@ -287,10 +284,10 @@ class _Hub:
         ready = {fd for fd, _ in self._poll.poll(self._patience_ms())}
         if self._signals.fileno() in ready:
             self._signalled()
-        for child in [*self._children.values(), *self._retired]:
+        for child in self.crew.all:
             if child.link.fileno() in ready:
                 self._listen_to(child)
-        for child in [*self._children.values(), *self._retired]:
+        for child in self.crew.all:
             if child.pidfd in ready:
                 self._ended(child)
         self._cascades.look(ready)
@@ -299,7 +296,7 @@ class _Hub:
             if self._succession is not None:
                 self._succession.look()
         elif time.monotonic() - self._stopping_since > KILL_AFTER_S:
-            for child in [*self._children.values(), *self._retired]:
+            for child in self.crew.all:
                 self.kill(child)
 
     def _signalled(self) -> None:
@@ -323,39 +320,51 @@ class _Hub:
         self._stopping_since = time.monotonic()
         self._status = status
         self._wishes.stop()
-        self._succession = None
+        if self._succession is not None:
+            self._succession.stop()
+            self._succession = None
         self._doors.close_ports()
         self._cascades.stop()
-        for name in list(self._children):
+        for name in list(self.crew):
             self.send(name, Stop())
 
     # -- for `Wishes` and `Succession` ----------------------------------------------------------------------------
-
-    def child(self, name: str) -> Child | None:
-        """The process of that name."""
-        return self._children.get(name)
 
     def kill(self, child: Child) -> None:
         """End it now; its end is noticed as any other."""
         os.kill(child.pid, signal.SIGKILL)
 
-    def start_heir(self) -> None:
-        """Start a worker that waits for `TakeOver`."""
-        self._heirs_link, its_end = socket.socketpair()
-        self._own(self._heirs_link)
-        self._start("heir", its_end)
+    @property
+    def workers(self) -> list[str]:
+        """For `Wishes`."""
+        return self.crew.workers
 
-    def promote_heir(self) -> None:
-        """The heir is the worker from now on."""
-        old = self._children.pop("worker", None)
-        if old is not None:
-            self._retired.append(old)
-        heir = self._children["worker"] = self._children.pop("heir")
-        heir.name = "worker"
-        assert self._heirs_link is not None
-        self.send("control", PeerLink("worker"), [self._heirs_link.fileno()])
-        self._disown(self._heirs_link)
+    def has_all_heirs(self) -> bool:
+        """As many as workers are wanted."""
+        return len(self.crew.heirs) == self._settings.workers
+
+    def start_heirs(self) -> None:
+        """Start the workers that wait for `TakeOver`, those that are not there."""
+        for number in range(self._settings.workers):
+            name = name_of(HEIR, number)
+            if name not in self.crew:
+                self._forget_heirs_link(number)
+                self._heirs_links[number], its_end = socket.socketpair()
+                self._own(self._heirs_links[number])
+                self._start(name, {0: its_end})
+
+    def promote_heirs(self) -> None:
+        """The heirs are the workers from now on."""
+        for heir in self.crew.promote_heirs():
+            number = number_of(heir.name)
+            self.send(CONTROL, PeerLink(WORKER, number), [self._heirs_links[number].fileno()])
+            self._forget_heirs_link(number)
         self._give_ports()
+
+    def _forget_heirs_link(self, number: int) -> None:
+        link = self._heirs_links.pop(number, None)
+        if link is not None:
+            self._disown(link)
 
     def succeeded(self) -> None:
         """The upgrade is finished."""
@@ -363,7 +372,7 @@ class _Hub:
 
     def send(self, name: str, message: Message, fds: Sequence[int] = ()) -> None:
         """To a process; nothing if there is none."""
-        child = self._children.get(name)
+        child = self.crew.get(name)
         if child is not None:
             with suppress(PipeBroken):  # it has ended; we learn that by its pidfd
                 send_with_fd(child.link, message, fds)
@@ -383,15 +392,15 @@ class _Hub:
                     self._poll.unregister(child.link.fileno())
                 return
             message, fds = received
-            if isinstance(message, HandedOver) and child is self._children.get("worker") and self._succession:
-                self._succession.handed_over(message, fds)
+            if isinstance(message, HandedOver) and child.is_old and self._succession is not None:
+                self._succession.handed_over(child.name, message, fds)
             for fd in fds:
                 os.close(fd)
             if isinstance(message, Ready):
                 child.is_ready = True
                 self._announce()
-                if self._succession is not None and child is self._children.get("worker"):
-                    self._succession.serves(message)
+                if self._succession is not None and is_worker(child.name):
+                    self._succession.serves(child.name, message)
             elif isinstance(message, Failed):
                 child.last_words = True
                 self._settings.tell(message.sentence)
@@ -421,13 +430,14 @@ class _Hub:
             self.tell(error)
 
     def _announce(self) -> None:
-        if not self._announced and len(self._children) == 2 and all(c.is_ready for c in self._children.values()):
+        children = self.crew.values()
+        if not self._announced and len(children) == 1 + self._settings.workers and all(c.is_ready for c in children):
             self._announced = True
             self._settings.ready(self._doors.endpoints)
 
     def _ended(self, child: Child) -> None:
         self._listen_to(child)  # its last words may have come in the same turn
-        goodbye = child in self._retired
+        goodbye = child in self.crew.retired
         status = self._reap(child)
         if self._stopping_since is not None or goodbye or self._was_expected(child):
             return
@@ -438,7 +448,7 @@ class _Hub:
         how = UkihashiError(
             N_("killed by signal {number}") if killed else N_("exit status {number}"), number=abs(status)
         )
-        if child.last_words or self._starts[_role(child.name)].too_many(time.monotonic()):
+        if child.last_words or self._starts[role(child.name)].too_many(time.monotonic()):
             self.tell(
                 EnvironmentLacks(
                     N_("the hub's {name} process keeps ending ({how}), so the hub stops; the log says why"),
@@ -453,29 +463,30 @@ class _Hub:
                 N_("the hub's {name} process ended ({how}); it is started again"), name=child.name, how=how
             )
         )
-        if child.name != "heir":
-            self._restart(child.name)
-        elif self._succession is not None:
-            self._succession.heir_ended()
+        if not is_heir(child.name):
+            self._restart(child.name)  # a missing heir is started by the succession
 
     def _was_expected(self, child: Child) -> bool:
-        """In an upgrade the old control makes room, and for an old worker that dies the heir stands ready."""
+        """In an upgrade the old control makes room, and in the place of old workers come the heirs."""
         if self._succession is None or not child.is_old:
             return False
-        if child.name == "control":
-            self._restart("control")
-            return True
-        return self._succession.worker_ended()
+        if child.name == CONTROL:
+            self._restart(CONTROL)
+        else:
+            self._succession.worker_ended(child.name)
+        return True
 
     def _restart(self, name: str) -> None:
-        """A new `name`, linked to the other child; a new worker gets host ports and cascades again."""
-        other = "control" if name == "worker" else "worker"
-        its_end, others_end = socket.socketpair()
-        self._own(others_end)
-        self._start(name, its_end)
-        self.send(other, PeerLink(name), [others_end.fileno()])
-        self._disown(others_end)
-        if name == "worker":
+        """A new `name`, linked to the others; a new first worker gets host ports and cascades again."""
+        others = [CONTROL] if name != CONTROL else [one for one in self.crew.workers if is_worker(one)]
+        pairs = {other: socket.socketpair() for other in others}
+        self._own(*(others_end for _its, others_end in pairs.values()))
+        self._start(name, {number_of(other): its_end for other, (its_end, _others) in pairs.items()})
+        told = PeerLink(CONTROL) if name == CONTROL else PeerLink(WORKER, number_of(name))
+        for other, (_its, others_end) in pairs.items():
+            self.send(other, told, [others_end.fileno()])
+            self._disown(others_end)
+        if name == WORKER:
             self._give_ports()
 
     def _give_ports(self) -> None:
@@ -486,7 +497,3 @@ class _Hub:
     def tell(self, error: UkihashiError) -> None:
         """A sentence for the log."""
         self._settings.tell(say(error))
-
-
-def _role(name: str) -> str:
-    return "control" if name == "control" else "worker"

@@ -8,7 +8,7 @@ import os
 import select
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ukihashi import __version__
 from ukihashi.config.option_texts import Effect
@@ -20,14 +20,16 @@ from ukihashi.hub.messages import CertificatePut, Granted, LimitsPut, Message, O
 from ukihashi.hub.upgrade import Check, Checked, agree
 from ukihashi.pki.ca import Identity, pin_text
 
-WORKERS: Final = ("worker", "heir")
-
 
 class House(Protocol):
     """What wishes may do in the supervisor."""
 
     number: int  # of upgrades since the hub's first start
     limits: Limits  # for workers that are started from now on
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """The names of all, heirs included."""
 
     def send(self, name: str, message: Message, fds: Sequence[int] = ()) -> None:
         """To a process; nothing if there is none."""
@@ -103,7 +105,7 @@ class Wishes:
         values = {name: value for name, value in values.items() if value != getattr(old, name)}
         if values:
             self._house.limits = dataclasses.replace(self._house.limits, **values)
-            for name in WORKERS:
+            for name in self._house.workers:
                 self._house.send(name, LimitsPut(values))
         if live.config.congestion != before.congestion:
             self._house.set_congestion(live.config.congestion)
@@ -122,7 +124,7 @@ class Wishes:
     def _renew(self, old: Identity, new: Identity) -> dict[str, Any]:
         """The workers have no right to any file, so they get key and certificate open."""
         fds = [_in_memory(new.certificate), _in_memory(new.key)]
-        for name in WORKERS:
+        for name in self._house.workers:
             self._house.send(name, CertificatePut(), fds)
         for fd in fds:
             os.close(fd)
