@@ -21,7 +21,7 @@ from ukihashi.cli.upgrade import upgrade
 from ukihashi.cli.user import client, json_option, user
 from ukihashi.cli.values import policies
 from ukihashi.config import places
-from ukihashi.config.hub import LOG_FORMATS
+from ukihashi.config.hub import LOG_FORMATS, MAX_WORKERS
 from ukihashi.errors import N_, UsageError
 from ukihashi.locale import _
 from ukihashi.web.status import span
@@ -72,6 +72,12 @@ for _command in (
 )
 @click.option("--state-dir", type=_folder, metavar="DIR", help=_("Where the hub keeps its keys and database."))
 @click.option("--runtime-dir", type=_folder, metavar="DIR", help=_("Where the control socket is."))
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MAX_WORKERS),
+    metavar="NUMBER",
+    help=_("How many processes carry frames [workers of hub.toml]."),
+)
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help=_("Form of the log on standard error [text]."))
 @click.option("--check", is_flag=True, help=_("Only read configuration, key and certificate, and say what is wrong."))
 @json_option
@@ -80,6 +86,7 @@ def serve(
     first: bool,
     state_dir: Path | None,
     runtime_dir: Path | None,
+    workers: int | None,
     log_format: str | None,
     check: bool,
     as_json: bool,
@@ -96,7 +103,7 @@ def serve(
             found = _("version {version} could serve on {listen}")
             write(found.format(version=row["version"], listen=", ".join(row["listen"])))
         return 0
-    return serve_hub(listen=listen, first=first, log_format=log_format or "")
+    return serve_hub(listen=listen, first=first, log_format=log_format or "", workers=workers or 0)
 
 
 # -- looking ------------------------------------------------------------------------------------------------------
@@ -122,6 +129,10 @@ def status(as_json: bool) -> None:
     }
     for name, value in lines.items():
         write(f"{name}: {value}")
+    several = worker.get("workers") or []
+    for one in several if len(several) > 1 else []:
+        told = _("Worker {number}: process {pid}, {sessions} sessions")
+        write(told.format(number=one["worker"], pid=one["pid"], sessions=one["sessions"]))
     if done := row.get("upgrade"):
         write(_("Upgraded: {number} times, last from version {old}").format(number=done["number"], old=done["from"]))
     if problem := worker.get("error"):

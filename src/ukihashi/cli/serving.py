@@ -56,9 +56,11 @@ LATE_CODECS: Final = ("ascii", "latin-1", "utf-8", "idna", "punycode", "unicode-
 DATABASE: Final = "hub.db"  # in the control process's own folder, which is its working folder
 
 
-def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
+def serve_hub(*, listen: Sequence[str], first: bool, log_format: str, workers: int = 0) -> int:
     """Run a hub until it is told to end; the exit status.
 
+    Args:
+        workers: processes that carry frames; 0 = as hub.toml says.
     Raises:
         UkihashiError: it can't start. The sentence says why; nothing is left running.
     """
@@ -73,6 +75,7 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str) -> int:
         program=(sys.executable, *sys.orig_argv[1:]),
         options=ready.options,
         limits=Limits.of(ready.options.config),
+        workers=workers or ready.options.config.workers,
         congestion=ready.options.config.congestion,
         pick=ready.pick,
         cascade=cascade.live,

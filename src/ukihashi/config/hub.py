@@ -17,6 +17,7 @@ from ukihashi.wire.constants import MAX_CONNECTIONS
 
 DEFAULT_PORT: Final = 443
 DEFAULT_LISTEN: Final = ("443",)
+MAX_WORKERS: Final = 16
 
 LogFormat = Literal["text", "json"]
 LOG_FORMATS: Final[tuple[str, ...]] = get_args(LogFormat)
@@ -97,6 +98,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     log_format: LogFormat = "text"
     session_timeout_s: Annotated[float, msgspec.Meta(ge=5, le=60)] = 20.0  # protocol section 9.2
     mac_ageing_s: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 600.0
+    workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 1  # processes that carry frames
     super_frames: bool = True  # for cards of ours that offer them
     congestion: Congestion = ""  # of the connections that cards and clients open; "" = the machine's own
     tls: Tls = Tls()

@@ -209,6 +209,13 @@ HUB: Final[Mapping[str, About]] = {
         unit="s",
     ),
     "mac_ageing_s": About(N_("The switch forgets a station so long after its last frame."), NOW, unit="s"),
+    "workers": About(
+        N_(
+            "How many processes carry frames, 1 to 16; at most one for each processor. With several, an official client"
+            " gets one connection, no half duplex and no monitor mode."
+        ),
+        NEXT_START,
+    ),
     "super_frames": About(
         N_(
             "Super-frames with ukihashi cards that offer them: up to 64 KiB at once, which makes bulk traffic several"

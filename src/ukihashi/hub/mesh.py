@@ -25,7 +25,6 @@ import structlog
 from ukihashi.ether.offload import SuperFrame
 from ukihashi.hub.loop import READ, WRITE, Loop
 
-MAX_WORKERS: Final = 16
 NOTE: Final = 0
 FRAMES: Final = 1
 MOVED: Final = 2

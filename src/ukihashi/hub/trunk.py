@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from ukihashi.config.hub import MAX_WORKERS
 from ukihashi.ether.offload import ALL
 from ukihashi.hub.mesh import Crowded, Link
 from ukihashi.hub.messages import HubPut
@@ -28,7 +29,7 @@ BATCH: Final = 256 * 1024  # bytes of frames in one piece
 CROWD_S: Final = 0.02  # how often it is said, or looked, whether a queue over there is crowded still
 
 OWN: Final = -1  # in place of a worker's number: this one
-KEYS: Final = 16  # a row's number in the tables of all workers is its own times this, and the worker's number
+KEYS: Final = MAX_WORKERS  # a row's number in the tables of all workers is its own times this, and the worker's number
 
 _TRUNK: Final = PortRules(is_trunk=True)
 _PRIVATE: Final = Policy(privacy_filter=True)
