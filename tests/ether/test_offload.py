@@ -22,6 +22,7 @@ from ukihashi.ether.offload import (
     fits,
     flaw,
     kind_of,
+    names,
 )
 
 TSO4 = Packet(data=bytes(5000), each=1400)
@@ -199,3 +200,9 @@ def test_what_is_remembered_is_bounded() -> None:
         assert flaw(with_plan(Packet(data=bytes(1500)).unfinished(), start=start, offset=0), ALL) == ""
     assert len(offload._LEAST) <= 1024
     offload._LEAST.clear()
+
+
+def test_kinds_have_names() -> None:
+    assert names(ALL) == "checksum, TSO4, TSO6, TSO_ECN, USO4, USO6"
+    assert names(Kind.CHECKSUM | Kind.TSO6) == "checksum, TSO6"
+    assert names(0) == ""

@@ -12,7 +12,7 @@ from ukihashi.card.clock import clock
 from ukihashi.card.messages import Counters, Opened, Terms, Trouble
 from ukihashi.config.card import CardConfig
 from ukihashi.errors import EnvironmentLacks, UkihashiError
-from ukihashi.ether.offload import Kind
+from ukihashi.ether.offload import names
 from ukihashi.net.congestion import check_congestion
 from ukihashi.net.dial import direct
 from ukihashi.tap import netlink
@@ -174,8 +174,7 @@ def offload(config: CardConfig, standing: Standing) -> str:
     """What this machine's kernel leaves undone now, or who doesn't want it: `checksum, TSO4`, `off: hub`."""
     session = standing.session
     if session and session.super_frames:
-        kinds = [str(kind.name) for kind in Kind if kind & session.super_frames]
-        return ", ".join(name.lower() if name == "CHECKSUM" else name for name in kinds)
+        return names(session.super_frames)
     if not config.interface.offload:
         return "off: option"
     if not standing.takes:

@@ -12,7 +12,12 @@ from ukihashi.switch import reasons
 from ukihashi.web.status import size, span
 
 MODES: Final = {"bridge": N_("bridge mode"), "monitor": N_("monitor mode")}
-VARIANTS: Final = {"half_duplex": N_("half duplex"), "compression": N_("compression"), "udp": N_("over UDP")}
+VARIANTS: Final = {
+    "half_duplex": N_("half duplex"),
+    "compression": N_("compression"),
+    "udp": N_("over UDP"),
+    "offload": N_("super-frames"),
+}
 STATES: Final = {"online": N_("online"), "cut": N_("cut")}
 DROPS: Final = {  # reasons, as `switch.reasons`, `switch.queue`, `hub.ports` and `hub.resumable` name them
     **reasons.WORDS,

@@ -62,6 +62,11 @@ def common(ours: int, theirs: int) -> Kind:
     return Kind(both)
 
 
+def names(kinds: int) -> str:
+    """For people: `checksum, TSO4, TSO6`."""
+    return ", ".join(str(kind.name) if kind is not Kind.CHECKSUM else "checksum" for kind in Kind if kind & kinds)
+
+
 def kind_of(frame: bytes) -> Kind:
     """What a taker of `frame` must be able to do; NONE for a plain one. Not for a frame with a flaw."""
     if frame.__class__ is not SuperFrame:

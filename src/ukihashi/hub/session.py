@@ -12,7 +12,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from ukihashi.errors import PeerViolation
-from ukihashi.ether.offload import Kind
+from ukihashi.ether.offload import Kind, names
 from ukihashi.ether.segment import finish_all
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.limits import Limits
@@ -359,7 +359,7 @@ class Session:
             **(self.udp.row() if self.udp is not None else NO_UDP),
             "connections": len(self.tunnels),
             "max_connections": member.max_connections,
-            "offload": ", ".join(str(kind.name) for kind in Kind(member.super_frames)),
+            "offload": names(member.super_frames),
             "since": member.since,
             "last_heard": round(time.time() - (now - self.heard), 3),
             "node": {
