@@ -179,6 +179,19 @@ def test_what_may_wait_is_done_a_little_a_turn_in_its_order_behind_what_is_ready
     loop.forget(pair[0].fileno())
 
 
+def test_who_brings_much_that_may_wait_waits_for_himself(loop: Loop) -> None:
+    done: list[str] = []
+    lane = loop.lane(1)
+    for name in ("a1", "a2", "a3", "b1", "c1", "b2"):
+        lane.put(lambda name=name: done.append(name), name[0])  # type: ignore[misc]
+    loop.turn(0)
+    for left in (4, 3, 2, 1, 0):
+        loop.turn(3600)  # never waits: there is more to do
+        assert len(lane) == left
+    assert done == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert not lane
+
+
 def test_a_fault_in_what_may_wait_costs_nothing_else(loop: Loop) -> None:
     done: list[int] = []
     lane = loop.lane(2)

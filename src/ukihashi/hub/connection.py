@@ -18,11 +18,12 @@ from ukihashi.hub.loop import GONE, READ, WRITE, Deadlines, Lane, Loop
 from ukihashi.net.clear import ClearChannel, cut_records
 from ukihashi.net.congestion import congestion_of
 from ukihashi.net.link import is_stalled
+from ukihashi.net.listen import site_of
 from ukihashi.net.tls import TlsChannel, TlsState
 from ukihashi.session.udp_path import Where
 
 READ_SIZE: Final = 256 * 1024  # bytes of one read; the buffer is shared, for a thousand of them would cost 256 MB
-OPENINGS_A_TURN: Final = 2  # reads of connections that carry no session: a TLS handshake, a request, a page
+OPENINGS_A_TURN: Final = 1  # reads of connections that carry no session: a TLS handshake, a request, a page
 TLS_HANDSHAKE: Final = 0x16  # RFC 8446, 5.1: first byte of a ClientHello's record
 PEER_WATCH_S: Final = (60, 15, 4)  # silence before the kernel asks whether the peer is there, again after, how often
 PLAIN_HINT: Final = b"This port speaks HTTPS. Use https:// in the address.\n"
@@ -231,7 +232,7 @@ class Connection:
         if not self._waits:
             self._waits = True
             self._arm()
-            self._wiring.openings.put(self._take_turn)
+            self._wiring.openings.put(self._take_turn, site_of(self.peer))
 
     def _take_turn(self) -> None:
         """The lane of openings has come to us; meanwhile anything may have happened."""

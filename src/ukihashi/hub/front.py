@@ -10,7 +10,6 @@ stood still longest goes. So a thousand silent connections cost a thousand descr
 logins that wait for control one address may have only a part: who floods us with them takes no place from others.
 """
 
-import ipaddress
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from ukihashi.hub.messages import (
 )
 from ukihashi.hub.rpc_caller import RpcCaller
 from ukihashi.hub.sessions import Sessions
-from ukihashi.net.listen import address_text
+from ukihashi.net.listen import address_text, site_of
 from ukihashi.wire.constants import Code
 from ukihashi.wire.http import Request
 
@@ -141,7 +140,7 @@ class FrontDoor:
         of_one = min(limits.asking_of_one, max(1, most // 2))
         return (
             len(self._asking) < most
-            and self._asking_of[_site(caller.connection.peer)] < of_one
+            and self._asking_of[site_of(caller.connection.peer)] < of_one
             and not self.control.is_crowded
         )
 
@@ -149,7 +148,7 @@ class FrontDoor:
         """`caller` waits for control; the number of the question."""
         self.left(caller)
         self._asking.restart(caller, self._now)
-        self._asking_of[_site(caller.connection.peer)] += 1
+        self._asking_of[site_of(caller.connection.peer)] += 1
         caller.ask = self.next_ask()
         self._asks[caller.ask] = caller
         return caller.ask
@@ -169,7 +168,7 @@ class FrontDoor:
     def _asks_no_more(self, ask: int) -> Caller | None:
         caller = self._asks.pop(ask, None)
         if caller is not None:
-            site = _site(caller.connection.peer)
+            site = site_of(caller.connection.peer)
             self._asking_of[site] -= 1
             if not self._asking_of[site]:
                 del self._asking_of[site]
@@ -251,14 +250,3 @@ class FrontDoor:
         for connection in self.wiring.lingering.pop_expired(now):
             connection.abort("closed")
         self.wiring.loop.at(now + self._tick_s, self._tick)
-
-
-def _site(peer: str) -> str:
-    """Whose a connection is: an IPv4 address, or the /64 of an IPv6 one: a machine has as many of those as it likes."""
-    host = peer.rpartition(":")[0].strip("[]")
-    if ":" not in host:
-        return host
-    try:
-        return ipaddress.IPv6Address(host).packed[:8].hex()
-    except ValueError:
-        return host

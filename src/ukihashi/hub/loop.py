@@ -5,7 +5,7 @@ destination is therefore written in one piece (docs/performance.md: cost is per 
 everything that is ready has been handled: one that judges by silence never overlooks what is already here.
 
 Last, a little of what may wait (`Lane`): a TLS handshake costs as much as a thousand frames, so a flood of strangers
-delays each turn, and with it the data of sessions, by a few handshakes and no more.
+delays each turn, and with it the data of sessions, by one handshake and no more.
 """
 
 import heapq
@@ -48,24 +48,36 @@ class Timer:
 
 
 class Lane:
-    """Work that can wait while data can't: done in its order, so many pieces in a turn of the loop and no more."""
+    """Work that can wait while data can't: so many pieces in a turn of the loop and no more.
 
-    __slots__ = ("_a_turn", "_calls")
+    Everybody's is done in its order, one piece of each in turn: who brings much waits for himself.
+    """
+
+    __slots__ = ("_a_turn", "_of")
 
     def __init__(self, a_turn: int) -> None:
         self._a_turn = a_turn
-        self._calls: deque[Callable[[], None]] = deque()
+        self._of: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()  # by whose it is; nobody has none
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return sum(map(len, self._of.values()))
 
-    def put(self, call: Callable[[], None]) -> None:
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
+    def put(self, call: Callable[[], None], whose: str = "") -> None:
         """Call at the end of this turn or of one that follows."""
-        self._calls.append(call)
+        self._of.setdefault(whose, deque()).append(call)
 
     def take(self) -> list[Callable[[], None]]:
         """What one turn does of it."""
-        return [self._calls.popleft() for _ in range(min(self._a_turn, len(self._calls)))]
+        calls: list[Callable[[], None]] = []
+        while self._of and len(calls) < self._a_turn:
+            whose, theirs = self._of.popitem(last=False)
+            calls.append(theirs.popleft())
+            if theirs:
+                self._of[whose] = theirs
+        return calls
 
 
 class Loop:

@@ -4,6 +4,7 @@ An accepted TCP socket inherits its listener's options (Linux), so what every co
 """
 
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator
@@ -80,6 +81,17 @@ def address_text(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
     """`192.0.2.7:443` or `[2001:db8::7]:443`; an IPv4 client of an IPv6 socket is shown as IPv4."""
     host = address[0].removeprefix("::ffff:") if "." in address[0] else address[0]
     return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+
+
+def site_of(address: str) -> str:
+    """Whose a connection is, by `address_text`: an IPv4 address, or the /64 of an IPv6 one (who has one has all)."""
+    host = address.rpartition(":")[0].strip("[]")
+    if ":" not in host:
+        return host
+    try:
+        return ipaddress.IPv6Address(host).packed[:8].hex()
+    except ValueError:
+        return host
 
 
 def _is_served(path: Path) -> bool:
