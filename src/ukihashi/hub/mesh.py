@@ -75,6 +75,10 @@ class TellMe(Note, frozen=True):
     hub: str
 
 
+class Last(Note, frozen=True):
+    """The writer hands over to the next program: no frame comes behind this."""
+
+
 class Crowded(Note, frozen=True):
     """A queue of the writer's, into which the reader sends, has much in it, or no more."""
 
@@ -141,7 +145,7 @@ class Marked(Note, frozen=True):
 
 
 AnyNote = (
-    Load | Stations | StationsGone | TellMe | Crowded | Want | NotHere | Refused | Given | Moved | Mark | Marked
+    Load | Stations | StationsGone | TellMe | Last | Crowded | Want | NotHere | Refused | Given | Moved | Mark | Marked
 )  # fmt: skip
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -19,6 +19,7 @@ from ukihashi.hub.mesh import (
     AnyNote,
     Crowded,
     Given,
+    Last,
     Link,
     Load,
     Mark,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 NEWS_S: Final = 3.0  # well below the time for which an address in use is not taken over (`switch.ip_table`)
 LOAD_S: Final = 0.02  # between two words about how much there is
 ROWS: Final = 4096  # of a table, in one note
+LAST_S: Final = 2.0  # for the others to stop sending frames, before sessions are handed over
+EARLY: Final = 8 << 20  # bytes of frames that are kept for sessions which are not handed over yet
 HEADS: Final = 1024  # kinds of entry that are remembered
 
 _log = structlog.get_logger()
@@ -71,6 +74,11 @@ class Neighbours:
         self._told_at = self._loop.now
         self._load_told: int | None = None
         self._load_waits = False
+        self._waits = waits
+        self._early: list[tuple[Link, bytes, list[bytes]]] = []  # came before the sessions did
+        self._early_bytes = 0
+        self._gone_silent: set[int] = set()  # workers whose `Last` has come
+        self._then: Callable[[], None] | None = None  # what waits for all of them
         sessions.make_hub = self._make_hub
         self._loop.at_turn_end(self._at_turn_end)
         self._loop.at(self._loop.now + NEWS_S, self._tell_recent)
@@ -97,10 +105,34 @@ class Neighbours:
 
     def begin(self) -> None:
         """All sessions of the program before are here."""
+        self._waits = False
+        early, self._early = self._early, []
+        for link, head, frames in early:
+            self.frames_came(link, head, frames)
         for hub in self._hubs():
             for link in self._links.values():
                 self._tell_whole(link, hub)
         self.moves.begin()
+
+    def part(self, then: Callable[[], None]) -> None:
+        """Nothing comes in here any more: let out what waits for others, and wait for what they have for us."""
+        for hub in self._hubs():
+            for trunk in hub.trunks.values():
+                trunk.push()
+        for link in self._links.values():
+            link.tell(Last())
+        self._then = then
+        self._loop.at(self._loop.now + LAST_S, self._parted)
+        self._look_who_is_silent()
+
+    def _look_who_is_silent(self) -> None:
+        if self._then is not None and self._gone_silent >= set(self._links):
+            self._loop.at(self._loop.now, self._parted)
+
+    def _parted(self) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then()
 
     def tell_control(self) -> None:
         """Which sessions are here, for a new control."""
@@ -140,6 +172,11 @@ class Neighbours:
     # -- the ear of links -----------------------------------------------------------------------------------------
 
     def frames_came(self, link: Link, head: bytes, frames: list[bytes]) -> None:
+        if self._waits:
+            self._early_bytes += sum(map(len, frames))
+            if self._early_bytes <= EARLY:
+                self._early.append((link, head, frames))
+            return
         known = self._heads.get(head)
         if known is None:
             entry = msgspec.msgpack.decode(head, type=Entry)
@@ -167,6 +204,9 @@ class Neighbours:
                 hub = self._hub(note.hub)
                 if hub is not None:
                     self._tell_whole(link, hub)
+            case Last():
+                self._gone_silent.add(link.number)
+                self._look_who_is_silent()
             case Crowded():
                 hub = self._hub(note.hub)
                 if hub is not None:
@@ -204,6 +244,7 @@ class Neighbours:
         self.moves.lost(link.number)
         for hub in self._hubs():
             hub.disconnect(link.number)
+        self._look_who_is_silent()
 
     def _hear_stations(self, link: Link, note: Stations) -> None:
         hub = self._hub(note.hub)

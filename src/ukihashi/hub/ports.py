@@ -241,6 +241,10 @@ class HostPort:
             "drops": dict(self.drops),
         }
 
+    def pause(self) -> None:
+        """What comes from now on waits in the kernel."""
+        self._loop.change(self._tap.fileno(), 0)
+
     def close(self) -> None:
         """Pull the plug. The interface itself belongs to the supervisor."""
         self._loop.forget(self._tap.fileno())

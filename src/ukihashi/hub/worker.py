@@ -116,6 +116,7 @@ class Worker:
         self._neighbours: Neighbours | None = None
         self._pick = start.pick
         self._waits = start.waits
+        self._hands_over = False
         self._let_go_at: float | None = None  # when the first of the old workers let go whose sessions came
         self._leaving_until: float | None = None
         self._cascades = CascadePorts(self.loop, self._sessions)
@@ -245,10 +246,26 @@ class Worker:
 
     def _hand_over(self) -> None:
         """Let go of every link and save the sessions for the next worker; then only goodbyes are left."""
-        if self._leaving_until is not None:
+        if self._leaving_until is not None or self._hands_over:
+            return
+        self._hands_over = True
+        self._close_door()
+        if self._neighbours is None:
+            self._let_go()
+            return
+        for hub in self._sessions.hubs.values():
+            if hub.host is not None:
+                hub.host.pause()
+        for session in self._sessions:
+            for tunnel in session.tunnels:
+                tunnel.connection.pause()
+        self._outbox.flush()
+        self._neighbours.part(self._let_go)
+
+    def _let_go(self) -> None:
+        if self._leaving_until is not None:  # told to stop meanwhile
             return
         self._leaving_until = self.loop.now + LEAVING_S
-        self._close_door()
         self._outbox.flush()  # what this turn brought for a host port is acknowledged to its card and nowhere else
         for hub in self._sessions.hubs.values():
             if hub.host is not None:
