@@ -25,8 +25,8 @@ from lab.net import Host, LabError, Net
 from lab.ukihashi import HUB, Hub
 from lab.wait import TimeOver
 
-ROUNDS, SECONDS = 7, 6.0
-QUICK_ROUNDS, QUICK_SECONDS = 3, 3.0
+ROUNDS, SECONDS = 7, 6
+QUICK_ROUNDS, QUICK_SECONDS = 3, 3
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./run bench clients", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--quick", action="store_true",
-        help=f"{QUICK_ROUNDS} rounds of {QUICK_SECONDS:g} s instead of {ROUNDS} rounds of {SECONDS:g} s",
+        help=f"{QUICK_ROUNDS} rounds of {QUICK_SECONDS} s instead of {ROUNDS} rounds of {SECONDS} s",
     )  # fmt: skip
     parser.add_argument("--connections", type=int, default=1, help="TCP connections of each client, 1..32 [1]")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")

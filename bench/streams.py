@@ -49,7 +49,7 @@ class Stream(NamedTuple):
 def stream(
     product: Product,
     to: str,
-    seconds: float,
+    seconds: int,
     *,
     count: int = 1,
     back: bool = False,
@@ -64,7 +64,7 @@ def stream(
     a, far = product.hosts["a"], product.hosts[to]
     address = product.target if to == "b" else product.middle
     carriers = {letter: product.pids(letter) for letter in product.hosts}
-    argv = ["iperf3", "-c", address, "-p", str(IPERF_PORT), "-t", f"{seconds:g}", "-P", str(count), "-C", control]
+    argv = ["iperf3", "-c", address, "-p", str(IPERF_PORT), "-t", str(seconds), "-P", str(count), "-C", control]
     argv += ["-J", "--connect-timeout", "5000", *(["-R"] if back else [])]
     with _listening(far), _pinging(a, address, seconds if ping else 0.0) as pings:
         watch = Watch(carriers)
