@@ -36,14 +36,14 @@ class Orders:
         self._orders: Mapping[str, Order] = {
             "sessions": self._session_rows,
             "connections": self._connection_rows,
-            "mac_table": lambda asked: self._rows_of_hubs(asked, VirtualHub.mac_rows),
-            "ip_table": lambda asked: self._rows_of_hubs(asked, VirtualHub.ip_rows),
+            "mac_table": lambda asked: self._rows_of_hubs(asked, lambda hub, now: hub.mac_rows(now)),
+            "ip_table": lambda asked: self._rows_of_hubs(asked, lambda hub, now: hub.ip_rows(now)),
             "status": self._status_rows,
             "cascades": lambda _asked: cascades.rows(),
             "disconnect": self._disconnect,
             "end_connection": self._end_connection,
-            "forget_mac": lambda asked: self._forget(asked, VirtualHub.forget_station),
-            "forget_ip": lambda asked: self._forget(asked, VirtualHub.forget_address),
+            "forget_mac": lambda asked: self._forget(asked, lambda hub, key: hub.forget_station(key)),
+            "forget_ip": lambda asked: self._forget(asked, lambda hub, key: hub.forget_address(key)),
         }
 
     def answer(self, asked: Asked) -> Answered:
