@@ -101,7 +101,7 @@ def test_a_hubs_unfit_offload_headers_never_reach_the_kernel(hub: FakeHub) -> No
     hub.grace_s, hub.super_frames = 300, ALL
     rng = random.Random(1)
     long, short = Packet(data=bytes(30_000), each=1000).unfinished(), Packet().unfinished()
-    unfit = []
+    unfit: list[bytes] = []
     while len(unfit) < 300:
         frame = bytearray(rng.choice((long, short)))
         for _ in range(rng.randint(1, 4)):
