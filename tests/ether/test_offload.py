@@ -23,6 +23,7 @@ from ukihashi.ether.offload import (
     flaw,
     kind_of,
     names,
+    sound,
 )
 
 TSO4 = Packet(data=bytes(5000), each=1400)
@@ -99,6 +100,7 @@ def test_what_two_ends_share(ours: int, theirs: int, both: Kind) -> None:
 
 
 TSO6 = TSO4._replace(version=6)
+BEHIND = TSO6._replace(ip_options=bytes(8))  # behind an extension header
 FLAWS = [
     (CHECKED, {"flags": 0}, "flags"),
     (CHECKED, {"flags": 2}, "flags"),
@@ -126,6 +128,12 @@ FLAWS = [
     (TSO4, {"split": 4}, "IP version"),
     (TSO6, {"split": 1}, "IP version"),
     (TSO6, {"start": 53}, "checksum start"),
+    (TSO6, {"start": 55}, "checksum start"),
+    (TSO6, {"start": 62}, "checksum start"),
+    (BEHIND, {"start": 54}, "checksum start"),
+    (BEHIND, {"start": 63}, "checksum start"),  # odd: no header is
+    (BEHIND, {"start": 70}, "checksum start"),
+    (BEHIND, {"split": 5, "offset": 6}, "protocol"),
     (UDP_TRAIN, {"split": 1, "offset": 16}, "protocol"),
     (TSO4, {"split": 5, "offset": 6}, "protocol"),
     (TSO6, {"split": 5, "offset": 6}, "protocol"),
@@ -147,6 +155,9 @@ def test_a_wrong_field_is_a_flaw(packet: Packet, new: dict[str, int], reason: st
         (TSO4, 46, 0x40, "TCP header"),
         (TSO4._replace(data=bytes(5), each=2), 46, 0x70, "TCP header"),  # beyond the end
         (TSO6, 14, 0x40, "IP version"),
+        (TSO6, 20, 44, "protocol"),
+        (BEHIND, 55, 255, "checksum start"),  # its length
+        (BEHIND, 54, 60, "checksum start"),  # one more, which is not there
         (TSO4, 13, 6, "IP version"),  # ARP
         (UDP_TRAIN, 13, 6, "IP version"),
         (TSO4._replace(tag=b"\x81\0\0\1"), 17, 1, "IP version"),
@@ -206,3 +217,19 @@ def test_kinds_have_names() -> None:
     assert names(ALL) == "checksum, TSO4, TSO6, TSO_ECN, USO4, USO6"
     assert names(Kind.CHECKSUM | Kind.TSO6) == "checksum, TSO6"
     assert names(0) == ""
+
+
+@given(st.lists(st.one_of(st.binary(min_size=24, max_size=90), packets().map(Packet.unfinished)), max_size=8))
+def test_the_sound_ones_of_a_run_are_those_without_a_flaw(run: list[bytes]) -> None:
+    frames = [frame for one in run for frame in (SuperFrame(one), bytes(one))]
+    for granted in (ALL, Kind.CHECKSUM | Kind.TSO4, NONE):
+        for _ in range(2):  # the second time some are known
+            wanted = [frame for frame in frames if not isinstance(frame, SuperFrame) or not flaw(frame, granted)]
+            assert sound(frames, granted) == wanted
+
+
+@pytest.mark.parametrize("size", [MAX_FRAME + TRAILER - 1, MAX_FRAME + TRAILER, MAX_FRAME + TRAILER + 1])
+def test_an_unknown_trailer_is_judged_whatever_the_length(size: int) -> None:
+    odd = SuperFrame(bytes(size - TRAILER) + OFFLOAD.pack(2, 0, 0, 0, size % 251, 16))
+    assert flaw(odd, ALL)
+    assert sound([odd, b"plain"], ALL) == [b"plain"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from ukihashi.card.messages import Counters
-from ukihashi.ether.offload import ALL, TRAILER, Kind, SuperFrame, flaw
+from ukihashi.ether.offload import ALL, TRAILER, Kind, SuperFrame, sound
 from ukihashi.tap.device import Batch
 from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME
 
@@ -65,9 +65,9 @@ class Tally:
 
     def checked(self, frames: list[bytes], granted: Kind) -> list[bytes]:
         """Frames from the hub, super-frames among them; those that the kernel must not see are counted and left out."""
-        sound = [frame for frame in frames if frame.__class__ is not SuperFrame or not flaw(frame, granted)]
-        self.offload_header += len(frames) - len(sound)
-        return sound
+        left = sound(frames, granted)
+        self.offload_header += len(frames) - len(left)
+        return left
 
     def written(self, frames: int) -> None:
         """Count one TLS write that carries frames."""

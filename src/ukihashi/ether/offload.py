@@ -10,6 +10,7 @@ Strangers fill in these fields: `flaw` must have found nothing before the kernel
 """
 
 import struct
+from collections.abc import Sequence
 from enum import IntFlag
 from typing import Final
 
@@ -103,6 +104,20 @@ def flaw(frame: SuperFrame, granted: Kind) -> str:
     return ""
 
 
+def sound(frames: Sequence[bytes], granted: Kind) -> list[bytes]:
+    """`frames` without those that have a flaw; a run of short ones costs less so."""
+    least, trailer = _LEAST.get, _AT_END
+    longest = _LONGEST_WHOLE if granted._value_ & _CHECKSUM else 0
+    unknown = longest + 1
+    return [
+        frame
+        for frame in frames
+        if frame.__class__ is not SuperFrame
+        or least(frame[trailer], unknown) <= len(frame) <= longest
+        or not flaw(frame, granted)
+    ]
+
+
 _CHECKSUM: Final = Kind.CHECKSUM.value
 _USO4: Final = Kind.CHECKSUM | Kind.USO4
 _USO6: Final = Kind.CHECKSUM | Kind.USO6
@@ -114,7 +129,9 @@ _KINDS: Final = {
     TCP_IPV6 | ECN: Kind.CHECKSUM | Kind.TSO6 | Kind.TSO_ECN,
 }
 _LONGEST_WHOLE: Final = MAX_FRAME + TRAILER  # of a frame that is not to be split
+_AT_END: Final = slice(-TRAILER, None)
 _FIRST: Final = HEADER + 20  # bytes of Ethernet and IP headers; no checksum of a super-frame covers them
+_EXTENSIONS: Final = frozenset((0, 43, 60))  # of IPv6, which the kernel's splitter steps over too
 _MEMO_MOST: Final = 1024  # trailers; those of one host are a handful
 _LEAST: Final[dict[bytes, int]] = {}  # trailer that is right for a frame with nothing to split -> its least length
 
@@ -188,6 +205,10 @@ def _ip_flaw(frame: bytes, kind: int, at: int, start: int, protocol: int) -> str
     if kind == IPV6 and start >= at + 40:
         if frame[at] >> 4 != 6:
             return "IP version"
-        # behind extension headers the kernel asks no more than this either
-        return "" if start > at + 40 or frame[at + 6] == protocol else "protocol"
+        following, place = frame[at + 6], at + 40
+        while following in _EXTENSIONS and place < start:
+            following, place = frame[place], place + 8 * (frame[place + 1] + 1)
+        if place != start:
+            return "checksum start"
+        return "" if following == protocol else "protocol"
     return "IP version" if kind not in (IPV4, IPV6) else "checksum start"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from ukihashi.ether.offload import Kind, SuperFrame, flaw
+from ukihashi.ether.offload import Kind, sound
 from ukihashi.hub.connection import READ_SIZE, Connection
 from ukihashi.hub.messages import SessionCut, SessionResumed
 from ukihashi.hub.ports import Encodings, VirtualHub
@@ -190,11 +190,10 @@ class ResumableSession(Session):
 
     def _sound(self, frames: Sequence[bytes]) -> Sequence[bytes]:
         """Without super-frames that nobody must be given."""
-        kinds = self._kinds
-        sound = [frame for frame in frames if frame.__class__ is not SuperFrame or not flaw(frame, kinds)]
-        if len(sound) < len(frames) and self.is_open:
-            self.hub.switch.drops[self.port][OFFLOAD_HEADER] += len(frames) - len(sound)
-        return sound
+        left = sound(frames, self._kinds)
+        if len(left) < len(frames) and self.is_open:
+            self.hub.switch.drops[self.port][OFFLOAD_HEADER] += len(frames) - len(left)
+        return left
 
     def _hold_burst(self, connection: Connection, crowded: PortQueue | None, now: float) -> None:
         """What a card has kept while its link took nothing must not be lost at the other members' ports."""
