@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from ukihashi.card.messages import Counters
-from ukihashi.ether.offload import ALL, TRAILER, Kind, SuperFrame, sound
+from ukihashi.ether.offload import ALL, TRAILER, Kind, SuperFrame, flaw, sound
 from ukihashi.tap.device import Batch
 from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME
 
