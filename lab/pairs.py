@@ -67,15 +67,16 @@ def _relay(hosts: dict[str, Host], port: int, seed: int) -> Iterator[FaultRelay]
 
 
 @contextmanager
-def ours(net: Net, *, buffer_kib: int = 8192, fast: bool = False, seed: int = 0) -> Iterator[Pair]:
+def ours(net: Net, *, buffer_kib: int = 8192, fast: bool = False, seed: int = 0, workers: int = 1) -> Iterator[Pair]:
     """Hub and cards of ours. Nothing but what the caller sends is on the virtual LAN: no IPv6, no echo guard.
 
     Args:
         buffer_kib: what each end keeps over a cut.  fast: keep-alives, deadlines and redials divided by ten.
+        workers: of the hub.
     """
     hosts = _hosts(net, "u")
     hub = Hub(hosts["h"])
-    hub.configure({**(FAST_HUB if fast else {}), "resume": {"buffer_kib": buffer_kib}})
+    hub.configure({**(FAST_HUB if fast else {}), "resume": {"buffer_kib": buffer_kib}, "workers": workers})
     hub.start(first=False)
     hub.run("hub", "create", HUB)  # without a port for the hub's own machine, which would speak up when it likes
     settings = {**(FAST_CARD if fast else {}), "resume": {"buffer_kib": buffer_kib}, "echo_guard": {"enabled": False}}

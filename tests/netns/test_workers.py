@@ -1,0 +1,185 @@
+"""A hub of several workers with real cards: one view of the virtual LAN, resumes that land elsewhere, one that dies."""
+
+import itertools
+import json
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.net import Net
+from lab.numbered import End, Numbered
+from lab.pairs import Pair, ours
+from lab.ukihashi import FAST_CARD, FAST_HUB, Card, Hub, gateway
+from lab.wait import pause, until
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
+
+WORKERS = 4
+RESUMES_MOST = 12  # until one lands at another worker
+UPGRADE_S = 90.0  # many starts of Python beside other people's work
+
+
+def workers(hub: Hub) -> dict[int, dict[str, Any]]:
+    """What each worker says of itself, by its number."""
+    return {int(row["worker"]): row for row in hub.tell("status")[0]["worker"]["workers"]}
+
+
+def places(hub: Hub) -> dict[str, int]:
+    """The worker of each user's session."""
+    return {str(row["user"]): int(row["worker"]) for row in hub.tell("sessions")}
+
+
+class Party:
+    """A hub and cards at different workers of it."""
+
+    def __init__(self, net: Net, *names: str, settings: dict[str, Any] | None = None) -> None:
+        machine, *self.hosts = net.lan("hub", *names)
+        self.hub = Hub(machine)
+        self.hub.configure({**FAST_HUB, "workers": WORKERS})
+        self.hub.start()
+        self.cards = {host.name: Card(host) for host in self.hosts}
+        for host in self.hosts:
+            self.cards[host.name].join_with(self.hub.invite(host.name), settings or FAST_CARD)
+
+    def end(self, name: str) -> End:
+        card = self.cards[name]
+        return End(card.host, card.interface())
+
+
+@pytest.fixture(scope="module")
+def party() -> Iterator[Party]:
+    with Net() as net:
+        yield Party(net, "a", "b", "c", "d")
+
+
+def test_cards_at_different_workers_reach_each_other_and_the_hub(party: Party) -> None:
+    hub, cards = party.hub, party.cards
+    assert sorted(places(hub).values()) == list(range(WORKERS))  # connections go where there are fewest
+    for one, other in itertools.permutations(cards.values(), 2):
+        one.host.pings(other.address(4))
+    for card in cards.values():
+        card.host.pings(gateway(card.address(4)))
+        card.host.pings(gateway(card.address(6)))
+    stations = [row for row in hub.mac_table() if row["session"] != "host"]
+    names = {row["session"] for row in hub.sessions()}
+    assert {row["session"] for row in stations} == names
+    assert len({row["mac"] for row in stations}) == len(stations)
+    each = workers(hub)
+    assert len({row["pid"] for row in each.values()}) == WORKERS
+    assert [row["sessions"] for row in each.values()] == [1] * WORKERS
+    assert all(drops == {} for row in each.values() for drops in (trunk["drops"] for trunk in row["trunks"]))
+    said = hub.run("hub", "status")
+    assert all(f"process {row['pid']}, 1 sessions" in said for row in each.values())
+
+
+def test_a_session_is_ended_by_its_name_wherever_it_is(party: Party) -> None:
+    hub = party.hub
+    before = {row["user"]: row["session"] for row in hub.sessions()}
+    number = int(before["d"].rpartition("-")[2])
+    hub.run("hub", "disconnect", before["d"])
+    until(lambda: {"a", "b", "c"} == set(places(hub)), seconds=30, what="the end of the session")
+    account = next((party.cards["d"].config_dir / "card.d").glob("*.toml")).stem
+    party.cards["d"].leave_all()
+    party.cards["d"].up(account)
+    after = {row["user"]: row["session"] for row in hub.sessions()}
+    assert int(after["d"].rpartition("-")[2]) > max(number, len(before) - 1)
+    assert len(set(after.values())) == WORKERS
+
+
+def test_one_worker_that_is_killed_costs_its_own_cards_a_login_and_others_nothing(party: Party) -> None:
+    hub, cards = party.hub, party.cards
+    where = places(hub)
+    victim = next(name for name in ("d", "c") if where[name] != 0)
+    others = [name for name in "abcd" if name != victim][:2]
+    before = {name: cards[name].status() for name in cards}
+    pids = {number: row["pid"] for number, row in workers(hub).items()}
+    with Numbered(party.end(others[0]), party.end(others[1]), rate=200, seed=3) as frames:
+        pause(0.3)
+        os.kill(pids[where[victim]], signal.SIGKILL)
+        until(
+            lambda: cards[victim].status()["logins"] == before[victim]["logins"] + 1 and victim in places(hub),
+            seconds=30,
+            what="the card of the dead worker being back",
+        )
+        result = frames.finish()
+    assert result.up.exact, result
+    assert result.down.exact, result
+    for name in set(cards) - {victim}:
+        row = cards[name].status()
+        assert (row["logins"], row["resumes"]) == (before[name]["logins"], before[name]["resumes"])
+    after = {number: row["pid"] for number, row in workers(hub).items()}
+    assert {number for number in pids if after[number] != pids[number]} == {where[victim]}
+    for name in set(cards) - {victim}:
+        cards[victim].host.pings(cards[name].address(4))
+        cards[name].host.pings(cards[victim].address(4))
+
+
+def test_an_upgrade_keeps_all_sessions_and_loses_no_frame(party: Party) -> None:
+    hub, cards = party.hub, party.cards
+    before = {name: card.status() for name, card in cards.items()}
+    sessions = {row["user"]: row["session"] for row in hub.sessions()}
+    pids = {row["pid"] for row in workers(hub).values()}
+    with (
+        Numbered(party.end("a"), party.end("b"), rate=200, seed=4) as frames,
+        Numbered(party.end("c"), party.end("d"), rate=200, seed=5) as more,
+    ):
+        pause(0.3)
+        done = json.loads(hub.run("hub", "upgrade", "--json", timeout_s=UPGRADE_S))
+        assert done["sessions"] == len(cards)
+        pause(0.5)
+        results = [frames.finish(), more.finish()]
+    for result in results:
+        assert result.up.exact, result
+        assert result.down.exact, result
+    assert {row["user"]: row["session"] for row in hub.sessions()} == sessions
+    assert {name: card.status()["logins"] for name, card in cards.items()} == {
+        name: row["logins"] for name, row in before.items()
+    }
+    assert not pids & {row["pid"] for row in workers(hub).values()}
+    for one, other in itertools.permutations(cards.values(), 2):
+        one.host.pings(other.address(4))
+
+
+def test_the_number_of_workers_changes_at_an_upgrade(party: Party) -> None:
+    hub, cards = party.hub, party.cards
+    sessions = {row["user"]: row["session"] for row in hub.sessions()}
+    for count in (2, 1, 3):
+        hub.configure({"workers": count})
+        done = json.loads(hub.run("hub", "upgrade", "--json", timeout_s=UPGRADE_S))
+        assert done["sessions"] == len(cards)
+        assert len(workers(hub)) == count
+        cards["a"].host.pings(cards["b"].address(4))
+        assert {row["user"]: row["session"] for row in hub.sessions()} == sessions
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    with Net() as net, ours(net, fast=True, workers=WORKERS) as made:
+        yield made
+
+
+@pytest.mark.peer("nft")
+def test_a_resume_that_lands_at_another_worker_loses_nothing(pair: Pair) -> None:
+    assert pair.programs is not None
+    hub, card = pair.programs
+    before, places_of_c = card.status(), [places(hub)["c"]]
+    with Numbered(pair.one, pair.other, rate=500, seed=6) as frames:
+        for count in range(1, RESUMES_MOST + 1):
+            pause(0.2)
+            pair.relay.reset()
+            until(
+                lambda count=count: card.status()["resumes"] == before["resumes"] + count, seconds=30, what="the resume"
+            )
+            places_of_c.append(places(hub)["c"])
+            if len({*places_of_c}) >= 3:
+                break
+        result = frames.finish()
+    print(places_of_c)
+    assert len({*places_of_c}) > 1
+    assert result.up.exact, result
+    assert result.down.exact, result
+    row = card.status()
+    assert (row["logins"], row["ledger"]["lost"]) == (before["logins"], before["ledger"]["lost"])
