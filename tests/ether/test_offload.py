@@ -130,7 +130,7 @@ FLAWS = [
     (TSO6, {"start": 53}, "checksum start"),
     (TSO6, {"start": 55}, "checksum start"),
     (TSO6, {"start": 62}, "checksum start"),
-    (BEHIND, {"start": 54}, "checksum start"),
+    (BEHIND, {"start": 54}, "protocol"),
     (BEHIND, {"start": 63}, "checksum start"),  # odd: no header is
     (BEHIND, {"start": 70}, "checksum start"),
     (BEHIND, {"split": 5, "offset": 6}, "protocol"),
@@ -157,7 +157,7 @@ def test_a_wrong_field_is_a_flaw(packet: Packet, new: dict[str, int], reason: st
         (TSO6, 14, 0x40, "IP version"),
         (TSO6, 20, 44, "protocol"),
         (BEHIND, 55, 255, "checksum start"),  # its length
-        (BEHIND, 54, 60, "checksum start"),  # one more, which is not there
+        (BEHIND, 54, 60, "protocol"),  # one more, which is not there
         (TSO4, 13, 6, "IP version"),  # ARP
         (UDP_TRAIN, 13, 6, "IP version"),
         (TSO4._replace(tag=b"\x81\0\0\1"), 17, 1, "IP version"),
