@@ -113,21 +113,21 @@ class BlockDecoder:
             if len(held) >= 4:  # only a block is ever held beyond its first number
                 want += self._checked(_U32.unpack_from(held)[0])
             piece = memoryview(data)[at : at + want - len(held)]
-            held += piece
             at += len(piece)
+            if want > 4 + self._max_block and len(held) + len(piece) == want:  # long: copied no more than it must be
+                frames.append(SuperFrame(b"".join((memoryview(held)[4:], piece))))
+                self.super_frames += 1
+                self._left -= 1
+                held.clear()
+                break
+            held += piece
             if len(held) < want:
                 break
             if want == 4 and self._left and self._checked(_U32.unpack(held)[0]):
                 continue  # the number is whole, its block is not
-            if want > 4 + self._max_block:  # a super-frame, too long to be copied once more
-                frames.append(SuperFrame(memoryview(held)[4:]))
-                self.super_frames += 1
-                self._left -= 1
-                held.clear()
-            else:
-                whole = bytes(held)
-                held.clear()
-                self._cut(whole, 0, frames)
+            whole = bytes(held)
+            held.clear()
+            self._cut(whole, 0, frames)
         return at
 
     def _cut(self, data: bytes, at: int, frames: list[bytes]) -> None:
