@@ -119,13 +119,15 @@ def split(cut: Cut, first: int = 0) -> list[bytes]:
     frame, version, at, start, begin, end, each, check, is_udp = cut
     frames: list[bytes] = []
     put_u16, put_u32 = _U16.pack_into, _U32.pack_into
-    shared = head_of(cut, each)
-    for number, place in enumerate(range(begin + first * each, end, each), first):
-        is_last = place + each >= end
-        if is_last and end - place < each:
-            shared = head_of(cut, end - place)
+    begin += first * each
+    common = min(each, end - begin)
+    shared = head_of(cut, common)
+    for number, place in enumerate(range(begin, end, each), first):
+        size = min(each, end - place)
+        if size != common:  # the last
+            shared = head_of(cut, size)
         head = shared.template
-        total = shared.sum + 256 * _sum(frame, place, min(place + each, end))
+        total = shared.sum + 256 * _sum(frame, place, place + size)
         if version == 4:
             identification = (shared.identification + number) & 0xFFFF
             put_u16(head, at + IDENTIFICATION, identification)
@@ -134,11 +136,11 @@ def split(cut: Cut, first: int = 0) -> list[bytes]:
             put_u16(head, check, -total % 65535 or 65535)  # 0 would mean that there is none
         else:
             sequence = (shared.sequence + number * each) & 0xFFFFFFFF
-            flags = flags_of(shared.flags, is_first=number == 0, is_last=is_last)
+            flags = flags_of(shared.flags, is_first=number == 0, is_last=place + size == end)
             put_u32(head, start + SEQUENCE, sequence)
             head[start + FLAGS] = flags
             put_u16(head, check, -(total + sequence + flags) % 65535)
-        frames.append(bytes(head) + frame[place : min(place + each, end)])
+        frames.append(bytes(head) + frame[place : place + size])
     return frames
 
 
