@@ -27,7 +27,8 @@ GONE_S: Final = 40.0
 BACK_S: Final = 75.0  # some refusals are tried again after 60 s
 BY_ITSELF_S: Final = 30.0  # a peer that is not back by then is restarted, and that is noted
 FLAPPED: Final = (
-    "vpnserver dropped and made its link again and again, as a poisoned one does (trap T1), until restarted"
+    "vpnserver dropped and made its link again and again until restarted; it does so towards another vpnserver, too, "
+    "after vpncmd has been at it (trap T1 of the protocol page)"
 )
 POISONED: Final = "after the kill the official program had to be restarted (trap T1 of the protocol page)"
 
