@@ -2,7 +2,7 @@
 
     taker   a connection brings a key that it doesn't know: `Want` to all others
     giver   lets go of the session's connections, sends its value (`Given`), and puts a `Ghost` in its place
-    taker   goes on with it behind a `Gate`
+    taker   goes on with it behind a `Gate`, and sends a `Mark` to the giver
     others  told by the giver (`Moved`), send a `Mark` to both: what they send to the session from then on goes directly
     giver   passes everything that came before a mark on over its link to the taker, then says so (`Marked`)
 
@@ -72,10 +72,10 @@ class _GhostQueue(PortQueue):
         super().__init__(limit_bytes)
         self._ghost = ghost
 
-    def put(self, frames: Sequence[bytes]) -> int:
+    def put(self, frames: Sequence[bytes], source: int = 0) -> int:
         if self._ghost.hub.origin in self._ghost.marked:  # what goes to everybody reaches the session without us
             frames = [frame for frame in frames if not frame[0] & 1]
-        return super().put(frames)
+        return super().put(frames, source)
 
 
 class Ghost:
@@ -93,6 +93,7 @@ class Ghost:
         self.queue: PortQueue = _GhostQueue(session.limits.resume_buffer, self)
         self.port = hub.plug(self, session.member.rules, kinds=Kind(session.member.super_frames))
         hub.switch.put_back(self.port, stations)
+        hub.switch.hold(self.port)
 
     def flush(self, encodings: Encodings) -> bool:  # noqa: ARG002 - a worker takes frames
         """Hand on what waits as far as the link takes it."""
@@ -131,18 +132,18 @@ class _GateQueue(PortQueue):
     def is_crowded(self) -> bool:
         return self._gate.session.queue.is_crowded
 
-    def put(self, frames: Sequence[bytes]) -> int:
+    def put(self, frames: Sequence[bytes], source: int = 0) -> int:
         gate = self._gate
         way = gate.ways.get(gate.hub.origin)
         if way is None:
-            return gate.session.queue.put(frames)
+            return gate.session.queue.put(frames, source)
         if not way.marked:
             frames = [frame for frame in frames if not frame[0] & 1]
         room = self._limit - self.bytes
         for frame in frames:
             room -= len(frame)
             if room < 0:
-                return gate.session.queue.put([frame])  # it has the reason why there is no room
+                return gate.session.queue.put([frame], source)  # it has the reason why there is no room
             way.held.append(frame)
             self.bytes += len(frame)
         return 0
@@ -218,7 +219,6 @@ class Moves:
         self._parts: dict[tuple[int, int], list[bytes]] = {}  # by giver and move
         self._ghosts: dict[int, Ghost] = {}  # by move
         self._gates: dict[tuple[int, int], Gate] = {}  # by giver and move
-        self._marks: dict[tuple[int, int], set[int]] = {}  # came before the session did, by giver and move
         self._gone: OrderedDict[bytes, int] = OrderedDict()  # by digest: the worker it went to
         self._later: list[tuple[int, Want]] = []  # can't be answered yet
         self._waits = waits
@@ -298,8 +298,6 @@ class Moves:
         if link.number in hub.trunks:
             hub.trunks[link.number].push()
         link.tell(Mark(link.number, note.move))
-        for worker in self._marks.pop((link.number, note.move), set()):
-            gate.mark(worker, marked=True)
 
     def _look_at(self, search: _Search) -> None:
         if search.comes and self._sessions.by_digest(search.digest) is not None:
@@ -378,16 +376,14 @@ class Moves:
     def _give(self, link: Link, note: Want, session: Session) -> None:
         hub, move, others = session.hub, next(self._numbers), self._house.links
         assert isinstance(hub, MeshedHub)
+        for trunk in hub.trunks.values():  # what the session has sent must not come behind the news that it has gone
+            trunk.push()
         stations = hub.switch.stations(session.port)
         with hub.moving(session.port):
             saved = session.save()
         ghost = self._ghosts[move] = Ghost(session, stations, hub, link, move)
         ghost.awaited = set(others)
         ghost.timer = self._loop.at(self._loop.now + MOVE_S, lambda: self._end(ghost))
-        told = [(one.key, one.created, one.seen) for one in stations]
-        for worker, other in list(others.items()):
-            if worker != link.number:
-                other.tell(Moved(move, hub.name, link.number, told))
         value, marks = _encode(saved), tuple(worker for worker in others if worker != link.number)
         for at in range(0, len(value), PART):
             link.tell(Given(note.search, value[at : at + PART], at + PART >= len(value), move, marks))
@@ -403,12 +399,14 @@ class Moves:
                 gate.mark(worker, marked=True)
                 if not gate.ways:
                     self._open(gate)
-            elif note.giver in self._house.links:
-                self._marks.setdefault((note.giver, note.move), set()).add(worker)
             return
         ghost = self._ghosts.get(note.move)
         if ghost is not None:
             ghost.marked.add(worker)
+            if worker == ghost.link.number:  # it has the session
+                told = [(one.key, one.created, one.seen) for one in ghost.stations]
+                for other in [one for one in self._house.links.values() if one is not ghost.link]:
+                    other.tell(Moved(ghost.move, ghost.hub.name, worker, told))
             self._pass_mark(ghost, worker)
 
     def _pass_mark(self, ghost: Ghost, worker: int) -> None:
@@ -467,9 +465,8 @@ class Moves:
                 gate.mark(worker, marked=True, passed=True)
                 if not gate.ways:
                     self._open(gate)
-        for waiting in (self._parts, self._marks):
-            for key in [key for key in waiting if key[0] == worker]:
-                del waiting[key]
+        for key in [key for key in self._parts if key[0] == worker]:
+            del self._parts[key]
         for search in list(self._searches.values()):
             search.asked.discard(worker)
             self._look_at(search)

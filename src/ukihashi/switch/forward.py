@@ -76,6 +76,7 @@ class Switch:
         self._snoops = False  # some port may use leased addresses only
         self._changes = 0  # of anything that a decision rests on
         self.drops: dict[PortId, Counter[str]] = {}  # by reason; in by port of entry, out by the port it would leave by
+        self._held: set[PortId] = set()
         self.learned: list[bytes] | None = None  # stations that are new on their port, for who asks and takes them out
 
     @property
@@ -122,6 +123,7 @@ class Switch:
         if self._ports.pop(port, None) is not None:
             self._table.forget_port(port)
             self._addresses.forget_port(port)
+            self._held.discard(port)
             del self.drops[port]
             self._monitors = [monitor for monitor in self._monitors if monitor != port]
             self._prepare([])
@@ -245,6 +247,8 @@ class Switch:
         table = self._table
         before = table.find(station, now)
         if before != entry.number:
+            if before in self._held and entry.is_trunk:
+                return ""
             if before is not None and entry.checks_stations and table.silent_s(station, now) < EXCLUSIVE_S:
                 return STATION_TAKEN
             if entry.max_stations and table.count(entry.number) >= entry.max_stations:
@@ -341,8 +345,15 @@ class Switch:
         """What comes in on this trunk from now on entered the hub by a port with these rules."""
         self._ports[port].rules = rules
 
+    def hold(self, port: PortId) -> None:
+        """What is behind `port` stays there until it is removed, whatever comes from other switches of the hub."""
+        self._held.add(port)
+
     def hear(self, port: PortId, stations: Iterable[Station], addresses: Iterable[AddressRow] = ()) -> None:
         """The switch behind the trunk `port` has heard these on its own ports."""
+        if self._held:
+            held = {station.key for port in self._held for station in self._table.stations(port)}
+            stations = [station for station in stations if station.key not in held]
         if self._table.hear(port, stations):
             self._changes += 1
         self._addresses.hear(port, addresses)
