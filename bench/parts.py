@@ -37,7 +37,7 @@ class Extent(NamedTuple):
 
 
 FULL: Final = Extent(5, 4, 2, 1.5, True, 400, 4, 8, 40, 6.0, 998)
-QUICK: Final = Extent(2, 1, 0, 0.4, False, 40, 2, 3, 5, 2.0, 50)
+QUICK: Final = Extent(1, 1, 0, 0.4, False, 40, 2, 3, 5, 2.0, 50)
 
 
 def through(to: str, prefix: str, extent: Extent, control: str) -> list[Measure]:

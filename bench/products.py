@@ -5,6 +5,7 @@ a ---- h ---- b      a member on A, the product's middle on H, a member on B; H 
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -105,10 +106,15 @@ def ours(place: Place, *, tls: bool = True, congestion: str = "") -> Product:
         hub.configure({"congestion": congestion})
     hub.start()
     words = ("--congestion", congestion) if congestion else ()
-    for (name, card), address in zip(cards.items(), towards(hosts), strict=True):
-        card.join(hub.invite(name, address=address), *words)
+    links = [
+        str(hub.tell("invite", user=name, hub=HUB, host_name=address)[0]["link"])
+        for name, address in zip(cards, towards(hosts), strict=True)
+    ]
+    with ThreadPoolExecutor() as pool:  # each takes its time to start Python
+        list(pool.map(lambda card, link: card.join(link, *words), cards.values(), links))
     hub.tell("user_create", name="more", hub=HUB, anonymous=True)
-    target, account = cards["b"].address(4), cards["a"].status()["account"]
+    target = cards["b"].address(4)
+    account = next((cards["a"].config_dir / "card.d").glob("*.toml")).stem
 
     def writes() -> dict[str, int]:
         found = {f"hub to {row['user'].upper()}": int(row["tls_writes"]) for row in hub.tell("sessions", hub=HUB)}

@@ -46,7 +46,7 @@ def test_the_core_is_measured(repository: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(240)
 def test_the_relay_is_measured_beside_veth_and_softether(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "relay.json"
-    assert relay.main(["--quick", "--json", str(file)]) == 0
+    assert relay.main(["--quick", "--rounds", "2", "--json", str(file)]) == 0
     figures = json.loads(file.read_text())
     promised = ("relay_mbit", "single_mbit", "kpps_64", "loaded_p99_ms")
     for product in ("veth", "ours", "softether"):
