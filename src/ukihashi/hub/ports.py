@@ -140,14 +140,18 @@ class VirtualHub:
 
         Gives a queue in which much waits now, if there is one.
         """
-        ports, mark, crowded = self.ports, self.outbox.mark, None
+        ports, mark, line, crowded = self.ports, self.outbox.mark, self.line(source), None
         for number, run in self.switch.forward(frames, source, now).items():
             port = ports[number]
-            port.queue.put(run)
+            port.queue.put(run, line)
             if port.queue.is_crowded:
                 crowded = port.queue
             mark(port)
         return crowded
+
+    def line(self, source: PortId) -> int:
+        """In which line of a queue (`FairQueue`) frames wait that came in at `source`; 0: in none of their own."""
+        return source
 
     def mac_rows(self, now: float) -> Iterator[dict[str, Any]]:
         """The MAC table as plain rows; seconds are ages. `key` is for `forget_station`."""

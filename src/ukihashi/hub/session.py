@@ -23,7 +23,7 @@ from ukihashi.hub.tunnel import Tunnel
 from ukihashi.hub.udp import NO_UDP, UdpPort
 from ukihashi.switch.ip_table import AddressRow
 from ukihashi.switch.mac_table import Station
-from ukihashi.switch.queue import PortQueue
+from ukihashi.switch.queue import FairQueue, PortQueue
 from ukihashi.wire.blocks import decompress
 from ukihashi.wire.constants import Direction
 from ukihashi.wire.extension import Reason
@@ -48,7 +48,7 @@ class Session:
         self.member = member
         self.name = member.session
         self.peer = member.peer  # of the newest connection
-        self.queue = PortQueue(owner.limits.queue_bytes)
+        self.queue: PortQueue = FairQueue(owner.limits.queue_bytes)
         self.tunnels: list[Tunnel] = []  # the newest last
         self.udp: UdpPort | None = None  # beside them
         self.heard = self._loop.now  # when any connection delivered something

@@ -88,9 +88,9 @@ class TrunkQueue(PortQueue):
     def is_crowded(self) -> bool:
         return super().is_crowded or self._hub.mesh.now() < self.crowded_until
 
-    def put(self, frames: Sequence[bytes]) -> int:
+    def put(self, frames: Sequence[bytes], source: int = 0) -> int:
         before, head = len(self), self._hub.head
-        dropped = super().put(frames)
+        dropped = super().put(frames, source)
         count = len(self) - before
         if count:
             if self._heads and self._heads[-1][0] == head:
@@ -188,6 +188,10 @@ class MeshedHub(VirtualHub):
         if self.switch.learned:
             self.mesh.has_news(self)
         return crowded
+
+    def line(self, source: PortId) -> int:  # noqa: ARG002 - all come in one
+        """A session may move here any time: what it sends then must not pass what it sent before, over a trunk."""
+        return 0
 
     def arrived(self, worker: int, rules: PortRules, frames: list[bytes], now: float) -> None:
         """Frames that entered the hub at another worker, by a port with these rules."""
