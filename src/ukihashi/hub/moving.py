@@ -241,7 +241,7 @@ class Moves:
         if resume is not None:
             want = Want(number, digest(key), resume.attempt, resume.have)
         search = self._searches[number] = _Search(number, want.digest, found, set(links), want)
-        search.timer = self._loop.at(self._loop.now + MOVE_S, lambda: self._finish(search, Code.SESSION_TIMEOUT))
+        search.timer = self._loop.at(self._loop.now + MOVE_S, lambda: self._give_up(search))
         for link in list(links.values()):
             link.tell(want)
         self._look_at(search)
@@ -258,6 +258,10 @@ class Moves:
             search.asked.add(note.gone_to)
             self._house.links[note.gone_to].tell(msgspec.structs.replace(search.want, sure=True))
         self._look_at(search)
+
+    def _give_up(self, search: _Search) -> None:
+        is_here = self._sessions.by_digest(search.digest) is not None
+        self._finish(search, Code.NONE if is_here else Code.SESSION_TIMEOUT)
 
     def refused(self, note: Refused) -> None:
         """Who has it says no."""
@@ -285,9 +289,7 @@ class Moves:
         self._gone.pop(digest(session.member.key), None)
         self._put_gate(session, link, note)
         self._house.took(session)
-        for search in [one for one in self._searches.values() if one.digest == digest(session.member.key)]:
-            if search.comes or search.number == note.search:
-                self._finish(search, Code.NONE)
+        self._look_at_all()
 
     def _put_gate(self, session: Session, link: Link, note: Given) -> None:
         hub = session.hub
@@ -300,10 +302,17 @@ class Moves:
         link.tell(Mark(link.number, note.move))
 
     def _look_at(self, search: _Search) -> None:
-        if search.comes and self._sessions.by_digest(search.digest) is not None:
-            self._finish(search, Code.NONE)
+        """A session that has come goes on when its gate is open: what it sends then comes behind all that it sent."""
+        session = self._sessions.by_digest(search.digest)
+        if session is not None:
+            if not any(gate.session is session for gate in self._gates.values()):
+                self._finish(search, Code.NONE)
         elif not search.asked and not search.comes:
             self._finish(search, Code.SESSION_TIMEOUT)
+
+    def _look_at_all(self) -> None:
+        for search in list(self._searches.values()):
+            self._look_at(search)
 
     def _finish(self, search: _Search, code: int, numbers: Numbers | None = None) -> None:
         if self._searches.pop(search.number, None) is None:
@@ -339,6 +348,7 @@ class Moves:
         gate.open()
         if gate.session.is_open:
             self._house.settled(gate.session)
+        self._look_at_all()
         self._look_again()
 
     # -- the giver ------------------------------------------------------------------------------------------------
@@ -467,9 +477,9 @@ class Moves:
                     self._open(gate)
         for key in [key for key in self._parts if key[0] == worker]:
             del self._parts[key]
-        for search in list(self._searches.values()):
+        for search in self._searches.values():
             search.asked.discard(worker)
-            self._look_at(search)
+        self._look_at_all()
 
     def close(self) -> None:
         """The worker lets go of everything: what was held back goes into the sessions' queues."""
