@@ -15,6 +15,7 @@ from ukihashi.ether.offload import (
     fits,
     flaw,
     kind_of,
+    sound,
 )
 
 ALLOWED = ()
@@ -52,6 +53,7 @@ def run(data: bytes) -> object:
     granted, frame = common(data[0] if data else 0, ALL), SuperFrame(data[1:])
     reason = flaw(frame, granted)
     assert flaw(frame, granted) == reason, "asked again, when it may be remembered"
+    assert sound([frame], granted) == ([] if reason else [frame])
     if reason:
         return reason
     kinds = kind_of(frame)
