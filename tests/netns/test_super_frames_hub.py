@@ -104,6 +104,21 @@ def test_the_hub_s_own_port_and_a_card_exchange_super_frames(site: Site) -> None
     assert after[1]["offload"].startswith("checksum, TSO4, TSO6")
 
 
+@pytest.mark.soak
+def test_an_upgrade_goes_on_with_them(site: Site) -> None:
+    card, machine = site.card, site.hub.host
+    site.hub.run("hub", "upgrade")
+    card.host.pings(gateway(card.address(4)))
+    before = site.status()
+    stream(card.host, machine, gateway(card.address(6)), least=LEAST)
+    stream(machine, card.host, card.address(4), least=LEAST)
+    after = site.status()
+    assert after["logins"] == before["logins"] == 1
+    for name in ("super_frames_out", "super_frames_in"):
+        assert after[name] - before[name] > 50
+    assert [wrong_checksums(host) for host in (machine, card.host)] == [0, 0]
+
+
 @pytest.mark.peer("vpnclient", "vpncmd")
 def test_an_official_client_gets_every_byte_in_ordinary_frames(site: Site, official: str) -> None:
     card = site.card
