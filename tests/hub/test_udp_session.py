@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.ether.super_frames import Packet
 from tests.hub.cards import Field, frame
 from tests.hub.official import Client
 
+from ukihashi.ether.offload import ALL, TRAILER, SuperFrame
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.saved import SavedSession
 from ukihashi.net.tls import server_context
@@ -258,3 +260,21 @@ def test_frames_that_the_socket_has_no_room_for_are_drops_of_the_session(join: C
     assert a.row()["drops"] == {FULL: 5}
     assert not a.session.queue
     lane._socket = real
+
+
+def test_a_super_frame_that_opens_a_connection_is_finished_and_then_told_the_smaller_segment(
+    field: Field, join: Callable[..., Any]
+) -> None:
+    card = field.card("card", super_frames=ALL.value)
+    client = join(user="official")
+    client.send(frame(0, 2))
+    field.until(lambda: card.got, "its hello")
+    packet = Packet(data=b"", flags=2, options=b"\2\4" + (1460).to_bytes(2, "big"))
+    opening = SuperFrame(frame(2, 1)[:12] + packet.unfinished()[12:])
+    card.send(opening)
+    (got,) = client.receive(1)
+    assert len(got) == len(opening) - TRAILER
+    most = int.from_bytes(got[56:58], "big")
+    assert 500 < most < 1460
+    clamped = packet._replace(options=packet.options[:2] + most.to_bytes(2, "big"))
+    assert got[12:] == clamped.finished()[0][12:]
