@@ -106,8 +106,9 @@ def restore(sessions: Sessions, state: int) -> float:
                 N_("the saved sessions have form {form}, this hub reads form {known}"), form=heading.form, known=FORM
             )
         for _ in range(heading.hubs):
-            hub = msgspec.msgpack.decode(next(values, b""), type=SavedHub)
-            sessions.put_hub(hub.settings).sessions_so_far = hub.sessions_so_far
+            saved = msgspec.msgpack.decode(next(values, b""), type=SavedHub)
+            hub = sessions.put_hub(saved.settings)
+            hub.sessions_so_far = max(saved.sessions_so_far, hub.sessions_so_far)  # several workers may have left one
         decode = msgspec.msgpack.Decoder(SavedSession).decode
         for value in values:
             sessions.restore(decode(value))
