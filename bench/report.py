@@ -1,6 +1,7 @@
 """The figures of `./run bench relay` as tables, pages and pictures; all of it out of the JSON it writes."""
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,6 +16,7 @@ from bench.plot import Bar, bars
 Row = Mapping[str, Any]
 Column = Mapping[str, Row]  # product -> its figures
 
+WIDTH: Final = 120  # of a page's lines
 NO_PRODUCTS: Final = ("bbr", "run")  # of the JSON's top level
 MARK: Final = "<!-- from here to the next mark: written by ./run bench relay --docs -->"
 END: Final = "<!-- end of what ./run bench relay --docs writes -->"
@@ -177,13 +179,15 @@ def markdown(result: Mapping[str, Any], names: Sequence[str]) -> str:
     run = result["run"]
     how = f"{run['rounds']} rounds, in each of them ours, a peer, ours, the next peer; streams of {run['seconds']:g} s"
     when = f"{run['date']}, commit {run['commit']}, {run['machine']}."
-    lines = ["## Beside every peer", "", f"{when} `./run bench relay`: {how}; median (least..most).", ""]
+    about = textwrap.fill(f"{when} `./run bench relay`: {how}; median (least..most).", WIDTH)
+    lines = ["## Beside every peer", "", about, ""]
     for name in names:
         lines += [f"![{PICTURES[name][0]}]({name}.svg)", ""]
     for sheet in sheets(result):
         lines += [f"### {sheet.title}", "", _line(sheet.head), _line(["---"] * len(sheet.head))]
         lines += [*map(_line, sheet.rows), ""]
-    return "\n".join([*lines, *(f"- {said}" for said in remarks(result))])
+    said = (textwrap.fill(f"- {remark}", WIDTH, subsequent_indent="  ") for remark in remarks(result))
+    return "\n".join([*lines, *said])
 
 
 def _line(cells: Sequence[str]) -> str:
