@@ -14,6 +14,7 @@ import msgspec
 from ukihashi.card.data import DataProcess, ToldToEnd
 from ukihashi.card.messages import Lost, Trouble, encode
 from ukihashi.errors import EnvironmentLacks
+from ukihashi.net.memory import keep_freed
 from ukihashi.net.privileges import drop, identity
 from ukihashi.tap.device import adopt_tap
 from ukihashi.tap.frame_pipe import Cable
@@ -34,6 +35,7 @@ def live(control: socket.socket, tap: Cable) -> int:
     """Give up all rights, serve. Exit status: 0 told to stop, 1 otherwise."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the dialler says when to stop
     signal.signal(signal.SIGTERM, _end)
+    keep_freed()
     try:
         drop(identity(USER))
         DataProcess(control, tap).run()

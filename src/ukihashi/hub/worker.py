@@ -67,6 +67,7 @@ from ukihashi.hub.ports import HostPort as HostPlug
 from ukihashi.hub.ports import Outbox
 from ukihashi.hub.relay import Relay
 from ukihashi.hub.sessions import Sessions
+from ukihashi.net.memory import keep_freed
 from ukihashi.net.suites import NO_PICK, Pick
 from ukihashi.net.tls import server_context
 from ukihashi.tap.device import adopt_tap
@@ -410,6 +411,7 @@ def _capped(limits: Limits, workers: int) -> Limits:
 
 def run_worker(start: WorkerStart) -> int:
     """The worker process's life, after its privileges are gone. SIGTERM ends it in good order, as `Stop` does."""
+    keep_freed()
     worker = Worker(start)
     with stop_on_signal(worker):
         return worker.run()
