@@ -25,7 +25,7 @@ from ukihashi.net.route_watch import QUIET_S, Notices
 from ukihashi.tap import netlink, reverse_path
 from ukihashi.tap.netlink import Route, Rule
 
-SUPER_QUEUE: Final = 64  # super-frames that the kernel holds at most while the line is full
+SUPER_QUEUE: Final = 32  # super-frames that the kernel holds at most while the line is full (docs/performance.md)
 
 LOG_TEXTS: Final = {
     "address_not_set": N_("an address could not be set"),
