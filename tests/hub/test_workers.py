@@ -317,12 +317,14 @@ def test_two_connections_for_one_session_at_two_workers_end_at_the_later_one(mak
 def test_a_session_that_goes_round_comes_back(make_farm: SetUp) -> None:
     farm = make_farm()
     a, b, _c = three(farm)
-    for count, worker in enumerate([1, 2, 0, 2, 1, 0], 1):
+    sent: list[int] = []
+    for worker in (1, 2, 0, 2, 1, 0):
         a.cut()
         farm.go_to(a, worker)
         a.resume()
-        b.send(frame(1, 2, count))
-        farm.until(lambda count=count: numbers(a.got, 2) == list(range(1, count + 1)))
+        sent.append(len(sent) + 1)
+        b.send(frame(1, 2, sent[-1]))
+        farm.until(lambda: numbers(a.got, 2) == sent)
         farm.quiet()
         assert farm.where(a) == [worker]
 
