@@ -239,10 +239,10 @@ def test_the_queue_is_short_while_it_holds_super_frames(tap: Tap) -> None:
     lan = Lan("lan", config())
     lan.carry(super_frames=True)  # before there is an interface
     lan.set_up("uklan")
-    assert "qlen 64" in ip("link show uklan")
+    assert "qlen 32" in ip("link show uklan")
     assert "gso_max_segs 128" in ip("-d link show uklan")
     assert asyncio.run(lan.apply(config(queue=77))) == Applied(["queue"], redial=False)
-    assert "qlen 64" in ip("link show uklan")
+    assert "qlen 32" in ip("link show uklan")
     lan.carry(super_frames=False)
     assert "qlen 77" in ip("link show uklan")
     asyncio.run(lan.apply(config(queue=7)))
