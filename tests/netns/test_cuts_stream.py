@@ -6,6 +6,7 @@ Drops are expected here, at queues that are full; each of them must stand in a l
 import json
 import random
 import threading
+from operator import sub
 from typing import Any, NamedTuple
 
 import pytest
@@ -35,9 +36,12 @@ def counted(end: End) -> Counted:
     return Counted(stats["tx"]["packets"], stats["tx"]["dropped"], stats["rx"]["packets"])
 
 
-def state(pair: Pair) -> tuple[Ledgers, Counted, Counted]:
+State = tuple[Ledgers, Counted, Counted]  # with the interfaces of c and b
+
+
+def state(pair: Pair) -> State:
     """Ledgers and interfaces when all is acknowledged and nothing more comes."""
-    last: list[tuple[Ledgers, Counted, Counted]] = []
+    last: list[State] = []
 
     def look() -> bool:
         ledgers = pair.ledgers()
@@ -93,7 +97,7 @@ def cuts_under_a_stream(net: Net, *, cuts: int, ways: str, seed: int) -> None:
     balanced(before, after)
 
 
-def balanced(before: tuple[Ledgers, Counted, Counted], after: tuple[Ledgers, Counted, Counted]) -> None:
+def balanced(before: State, after: State) -> None:
     """Each frame of each step of the way arrived at the next one or was counted as dropped, in both directions."""
 
     def moved(where: str, name: str) -> int:
@@ -106,8 +110,8 @@ def balanced(before: tuple[Ledgers, Counted, Counted], after: tuple[Ledgers, Cou
         return sum(new[reason] - old.get(reason, 0) for reason in reasons or new)
 
     ends = {
-        name: Counted(*(new - old for new, old in zip(after[place], before[place], strict=True)))
-        for place, name in ((1, "card c"), (2, "card b"))
+        name: Counted(*map(sub, new, old))
+        for name, new, old in (("card c", after[1], before[1]), ("card b", after[2], before[2]))
     }
     for near, into, out, far in (
         ("card c", "hub to c", "hub to b", "card b"),
