@@ -116,7 +116,7 @@ def test_a_hub_may_grant_none_and_grant_them_later(net: Net) -> None:
 
 @pytest.mark.peer("nft")
 def test_cuts_in_a_stream_lose_nothing_of_it(net: Net) -> None:
-    with ours(net, fast=True) as pair:
+    with ours(net) as pair:
         assert pair.programs is not None
         card = pair.programs[1]
         before = card.status()
@@ -124,21 +124,22 @@ def test_cuts_in_a_stream_lose_nothing_of_it(net: Net) -> None:
 
         def count(size: int) -> None:
             moved[0] += size
-            if moved[0] > LEAST:
+            if moved[0] > LEAST // 2:
                 moved[0] = 0
                 pieces.release()
 
         cutter = threading.Thread(target=cut, args=(pair, pieces, 4), daemon=True)
         cutter.start()
         for sender, receiver, address in (("c", "b", pair.addresses[1]), ("b", "c", pair.addresses[0])):
-            stream(pair.hosts[sender], pair.hosts[receiver], address, seconds=0.1, least=4 * LEAST, moved=count)
+            stream(pair.hosts[sender], pair.hosts[receiver], address, seconds=0.1, least=2 * LEAST, moved=count)
         cutter.join(60)
         row = until(lambda: online(card), seconds=30, what="the card being online")
         sent = rose(card, before)
         assert sent["super_frames_out"] > 50
         assert sent["super_frames_in"] > 50
         ledger = row["ledger"]
-        assert (row["logins"], ledger["resumes"], ledger["lost"]) == (1, 4, 0)
+        assert (row["logins"], ledger["lost"]) == (1, 0)
+        assert ledger["resumes"] >= 4
         assert [wrong_checksums(pair.hosts[letter]) for letter in "cb"] == [0, 0]
 
 
