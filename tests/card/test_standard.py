@@ -381,9 +381,11 @@ class Line:
         self.frames += self.decoder.feed(data)
 
 
-def tunnel(*directions: int, timeout_ms: int = 20_000, **terms: Any) -> tuple[StandardTunnel, list[Line], Tally]:
+def tunnel(
+    *directions: int, timeout_ms: int = 20_000, extension: int = 0, **terms: Any
+) -> tuple[StandardTunnel, list[Line], Tally]:
     tally = Tally()
-    outcome = Outcome("SID", bytes(20), timeout_ms, 0, "", "", b"", terms=Terms(**terms))
+    outcome = Outcome("SID", bytes(20), timeout_ms, extension, "", "", b"", terms=Terms(**terms))
     made, lines = StandardTunnel(outcome, tally, Settings()), [Line() for _ in directions]
     for line, direction in zip(lines, directions, strict=True):
         made.add(cast(Link, line), direction, 0.0)
@@ -441,6 +443,19 @@ def test_one_silent_connection_ends_alone() -> None:
     lane(made, lines[0]).tick(20.0)
     assert made.silent_at == 35.0
     assert made.directions == [BOTH]
+
+
+def test_other_times_hold_at_once_with_a_hub_of_ours_and_never_with_a_standard_one() -> None:
+    made, lines, _ = tunnel(BOTH, extension=1)
+    assert made.silent_at == 15.0
+    lane(made, lines[0]).heard(4.0)
+    made.apply(Settings(dead=120.0), 10.0)
+    assert made.silent_at == 124.0
+    lane(made, lines[0]).heard(20.0)
+    assert made.silent_at == 140.0
+    made, _, _ = tunnel(BOTH)
+    made.apply(Settings(dead=120.0), 10.0)
+    assert made.silent_at == 20.0
 
 
 def test_a_session_that_nobody_answers_ends_though_it_may_only_send() -> None:

@@ -101,6 +101,11 @@ class StandardLane:
     def obey(self, now: float) -> None:
         """Nothing comes beside frames."""
 
+    def apply(self, settings: Settings, now: float) -> None:
+        """Other times than so far, with a hub of ours."""
+        self._keepalive = KeepAlive(now, interval=settings.keepalive)
+        self._liveness = self._session = Liveness(now - self._liveness.silent_for(now), dead=settings.dead)
+
     def looks_silent(self, now: float) -> bool:
         return self._liveness.is_dead(now)
 
@@ -186,7 +191,11 @@ class StandardTunnel:
         return lane.link
 
     def apply(self, settings: Settings, now: float) -> None:
-        """With the next link."""
+        """A standard hub's own times rule whatever is set here."""
+        if self._settings is not None:  # a hub of ours that doesn't resume; its only link carries both directions
+            self._settings = settings
+            for lane in self._lanes.values():
+                lane.apply(settings, now)
 
     def counted(self) -> dict[str, Any]:
         udp = {} if self.path is None else self.path.counted()
