@@ -99,6 +99,7 @@ def test_a_card_may_do_without(net: Net) -> None:
     assert [wrong_checksums(card.host) for card in (one, other)] == [0, 0]
 
 
+@pytest.mark.soak
 def test_a_hub_may_grant_none_and_grant_them_later(net: Net) -> None:
     hub, one, other = joined(net, settings={"super_frames": False})
     assert [card.status()["offload"] for card in (one, other)] == ["off: hub", "off: hub"]
@@ -115,6 +116,7 @@ def test_a_hub_may_grant_none_and_grant_them_later(net: Net) -> None:
     assert [wrong_checksums(card.host) for card in (one, other)] == [0, 0]
 
 
+@pytest.mark.soak
 @pytest.mark.peer("nft")
 def test_cuts_in_a_stream_lose_nothing_of_it(net: Net) -> None:
     with ours(net) as pair:
