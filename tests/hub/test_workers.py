@@ -314,6 +314,23 @@ def test_two_connections_for_one_session_at_two_workers_end_at_the_later_one(mak
     farm.until(lambda: numbers(a.got, 2) == [9])
 
 
+def test_an_answer_to_the_first_question_is_none_to_the_second(make_farm: SetUp) -> None:
+    """A worker that has it not says so, and is asked again because the session has gone to it meanwhile."""
+    farm = make_farm(2)
+    others = {number: dead_end(farm, 0, number) for number in (8, 9)}
+    moves, refused = farm.neighbours[0].moves, list[int]()
+    moves.seek(b"k" * 20, None, lambda code, _numbers: refused.append(code))
+    links = farm.neighbours[0].links
+    moves.not_here(links[1], mesh.NotHere(1))
+    moves.not_here(links[8], mesh.NotHere(1, gone_to=9))
+    moves.not_here(links[9], mesh.NotHere(1))
+    assert not refused
+    moves.not_here(links[9], mesh.NotHere(1))
+    assert refused == [Code.SESSION_TIMEOUT]
+    for sock in others.values():
+        sock.close()
+
+
 def test_a_session_that_goes_round_comes_back(make_farm: SetUp) -> None:
     farm = make_farm()
     a, b, _c = three(farm)

@@ -12,7 +12,7 @@ is not waited for.
 """
 
 import itertools
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -200,7 +200,7 @@ class _Search:
     number: int
     digest: bytes
     found: Found
-    asked: set[int]  # workers that have not answered
+    asked: Counter[int]  # questions that a worker has not answered
     want: Want
     comes: bool = False  # it has been given to us, for another search
     timer: Timer | None = None
@@ -240,7 +240,7 @@ class Moves:
         want = Want(number, digest(key))
         if resume is not None:
             want = Want(number, digest(key), resume.attempt, resume.have)
-        search = self._searches[number] = _Search(number, want.digest, found, set(links), want)
+        search = self._searches[number] = _Search(number, want.digest, found, Counter(links.keys()), want)
         search.timer = self._loop.at(self._loop.now + MOVE_S, lambda: self._give_up(search))
         for link in list(links.values()):
             link.tell(want)
@@ -251,11 +251,11 @@ class Moves:
         search = self._searches.get(note.search)
         if search is None:
             return
-        search.asked.discard(link.number)
+        search.asked[link.number] -= 1
         if note.gone_to == self._house.number:
             search.comes = True
         elif note.gone_to in self._house.links:
-            search.asked.add(note.gone_to)
+            search.asked[note.gone_to] += 1
             self._house.links[note.gone_to].tell(msgspec.structs.replace(search.want, sure=True))
         self._look_at(search)
 
@@ -307,7 +307,7 @@ class Moves:
         if session is not None:
             if not any(gate.session is session for gate in self._gates.values()):
                 self._finish(search, Code.NONE)
-        elif not search.asked and not search.comes:
+        elif not +search.asked and not search.comes:
             self._finish(search, Code.SESSION_TIMEOUT)
 
     def _look_at_all(self) -> None:
@@ -478,7 +478,7 @@ class Moves:
         for key in [key for key in self._parts if key[0] == worker]:
             del self._parts[key]
         for search in self._searches.values():
-            search.asked.discard(worker)
+            search.asked.pop(worker, None)
         self._look_at_all()
 
     def close(self) -> None:
