@@ -325,7 +325,6 @@ class Card:
         else:
             standing.logins += 1
             self._ends_at = clock() + opened.auto_disconnect_s if opened.auto_disconnect_s else None
-            await asyncio.to_thread(self._lan.carry, super_frames=bool(opened.super_frames))
         standing.session = opened
         self._is_standard = not opened.extension
         if self._set_up:

@@ -25,8 +25,6 @@ from ukihashi.net.route_watch import QUIET_S, Notices
 from ukihashi.tap import netlink, reverse_path
 from ukihashi.tap.netlink import Route, Rule
 
-SUPER_QUEUE: Final = 32  # super-frames that the kernel holds at most while the line is full (docs/performance.md)
-
 LOG_TEXTS: Final = {
     "address_not_set": N_("an address could not be set"),
     "route_not_set": N_("a route could not be set"),
@@ -68,7 +66,6 @@ class Lan:
         self._addresses: list[str] = []  # that we set
         self._kept: dict[Route | Rule, _Kept] = {}  # in the order they were set
         self._journal = journal.Journal()
-        self._super_frames = False
         self._slot = -1  # number of our table and rules; -1: none
         self._warnings: dict[str, UkihashiError] = {}  # by what they are about
         self._seen: list[str] = []  # addresses of the interface, whoever set them
@@ -96,13 +93,6 @@ class Lan:
             self._set_addresses()
             self._set_routes()
 
-    def carry(self, *, super_frames: bool) -> None:
-        """Another session: does the interface give super-frames now?"""
-        with self._lock:
-            changed, self._super_frames = super_frames != self._super_frames, super_frames
-            if changed and self._interface:
-                self._set_link()
-
     def undo(self) -> list[UkihashiError]:
         """Take everything back, the newest first; what could not be undone is given back, the rest is done anyway."""
         failures: list[UkihashiError] = []
@@ -117,10 +107,8 @@ class Lan:
         return failures
 
     def _set_link(self) -> None:
-        """The queue counts a super-frame as one, so then it is kept short: what waits in it waits long (D12)."""
         settings = self._config.interface
-        queue = min(settings.queue, SUPER_QUEUE) if self._super_frames else settings.queue
-        netlink.set_up(self._interface, settings.mtu, queue, MAX_SEGMENTS)
+        netlink.set_up(self._interface, settings.mtu, settings.queue, MAX_SEGMENTS)
 
     def _set_addresses(self) -> None:
         for address in self._config.interface.addresses:

@@ -24,7 +24,6 @@ NAME: Final = re.compile(r"uk[A-Za-z0-9_-]{1,13}")
 MAX_HOST_PORTS: Final = 256
 MAX_ADDRESSES: Final = 8
 RING: Final = 500  # frames that wait in the kernel for us; more would only be delay (D12)
-SUPER_RING: Final = 64  # the same of super-frames
 CONF: Final = Path("/proc/sys/net/ipv6/conf")
 
 
@@ -79,7 +78,7 @@ class HostPorts:
             netlink.set_mac(wish.interface, _mac_for(wish))
             for address in addresses:
                 netlink.add_address(wish.interface, address)
-            netlink.set_up(wish.interface, 1500, SUPER_RING if tap.offload else RING, MAX_SEGMENTS)
+            netlink.set_up(wish.interface, 1500, RING, MAX_SEGMENTS)
         except BaseException:
             tap.close()
             raise
