@@ -100,7 +100,7 @@ def test_the_hub_s_own_port_and_a_card_exchange_super_frames(site: Site) -> None
     assert after[1]["drops"].get("offload_header", 0) == after[0]["dropped_offload_header"] == 0
     assert [wrong_checksums(host) for host in (machine, card.host)] == [0, 0]
     words = machine.run(["ip", "-d", "link", "show", "dev", own_port(site.hub)]).split()
-    assert [words[words.index(name) + 1] for name in ("qlen", "gso_max_segs")] == ["64", "128"]
+    assert [words[words.index(name) + 1] for name in ("qlen", "gso_max_segs")] == ["500", "128"]
     assert after[1]["offload"].startswith("checksum, TSO4, TSO6")
 
 
