@@ -111,7 +111,7 @@ CARD: Final[Mapping[str, About]] = {
     "interface.routes": About(N_("Networks that are reached through the card."), NOW),
     "interface.mtu": About(N_("Largest packet."), NOW, unit="B"),
     "interface.queue": About(
-        N_("What the kernel holds while the line is full; the rest it drops. Of super-frames it holds 32 at most."),
+        N_("What the kernel holds while the line is full; the rest it drops. A super-frame counts as one."),
         NOW,
         unit="frames",
     ),
