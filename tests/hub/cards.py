@@ -77,6 +77,9 @@ class Clock:
         return self.now
 
 
+QUICK = Limits(linger_s=0.2)
+
+
 class Field:
     """See the module. Lets everybody in."""
 

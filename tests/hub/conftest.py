@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import pytest
 import trustme
+from tests.hub.cards import QUICK as QUICK_FIELD
+from tests.hub.cards import Field
 from tests.hub.processes import DEADLINE as PATIENCE
 from tests.hub.processes import Supervised
 
@@ -401,3 +403,22 @@ def launch(
     yield make
     for hub in made:
         hub.close()
+
+
+@pytest.fixture
+def make_field(certificate: tuple[Path, Path]) -> Iterator[Callable[..., Field]]:
+    """Sets up workers without a process, on a clock of the test's own."""
+    made: list[Field] = []
+
+    def make(limits: Limits = QUICK_FIELD) -> Field:
+        made.append(Field(server_context(*certificate), limits))
+        return made[-1]
+
+    yield make
+    for field in made:
+        field.close()
+
+
+@pytest.fixture
+def field(make_field: Callable[..., Field]) -> Field:
+    return make_field()

@@ -4,18 +4,15 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from tests.hub.cards import Field, frame
+from tests.hub.cards import QUICK, Field, frame
 from tests.hub.official import Client, Refused
 
-from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import HubPut, LoginAsked, LoginRefused, SessionClosed, Traffic
 from ukihashi.hub.saved import SavedSession
-from ukihashi.net.tls import server_context
 from ukihashi.switch.rules import HubRules
 from ukihashi.wire.blocks import compress, encode_frames, encode_keepalive
 from ukihashi.wire.constants import Direction
@@ -23,7 +20,6 @@ from ukihashi.wire.http import pack_request
 from ukihashi.wire.messages import Login, Node
 from ukihashi.wire.policy import ADMINISTRATOR, Policy
 
-QUICK = Limits(linger_s=0.2)
 PLAIN = replace(QUICK, allow_plaintext=True)
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -33,24 +29,6 @@ VARIANTS: list[dict[str, Any]] = [
     {"use_encrypt": False},
     {"half_connection": True, "max_connection": 4, "use_compress": True, "use_encrypt": False},
 ]
-
-
-@pytest.fixture
-def make_field(certificate: tuple[Path, Path]) -> Iterator[Callable[..., Field]]:
-    made: list[Field] = []
-
-    def make(limits: Limits = QUICK) -> Field:
-        made.append(Field(server_context(*certificate), limits))
-        return made[-1]
-
-    yield make
-    for field in made:
-        field.close()
-
-
-@pytest.fixture
-def field(make_field: Callable[..., Field]) -> Field:
-    return make_field()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.hub.cards import Card, Field, Refused, frame, number_of
+from tests.hub.cards import QUICK, Card, Field, Refused, frame, number_of
 
 from ukihashi.config.hub import HubConfig, Times
 from ukihashi.config.hub import Resume as ResumeOptions
@@ -20,7 +20,6 @@ from ukihashi.ether import arp
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import HubPut, SessionClosed, SessionCut, SessionResumed
 from ukihashi.hub.saved import SavedSession
-from ukihashi.net.tls import server_context
 from ukihashi.wire.blocks import encode_frames, encode_keepalive
 from ukihashi.wire.extension import (
     Bye,
@@ -36,25 +35,6 @@ from ukihashi.wire.http import pack_request
 from ukihashi.wire.messages import AdditionalConnect, ErrorAnswer, Login
 
 KIB = 1024
-QUICK = Limits(linger_s=0.2)
-
-
-@pytest.fixture
-def make_field(certificate: tuple[Path, Path]) -> Iterator[Callable[..., Field]]:
-    made: list[Field] = []
-
-    def make(limits: Limits = QUICK) -> Field:
-        made.append(Field(server_context(*certificate), limits))
-        return made[-1]
-
-    yield make
-    for field in made:
-        field.close()
-
-
-@pytest.fixture
-def field(make_field: Callable[..., Field]) -> Field:
-    return make_field()
 
 
 def pair(field: Field, **login: Any) -> tuple[Card, Card]:

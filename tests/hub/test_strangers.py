@@ -12,38 +12,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.hub.cards import Field, frame
+from tests.hub.cards import QUICK, Field, frame
 from tests.hub.official import Client, Lane
 
 from ukihashi.errors import Refused
-from ukihashi.hub.limits import Limits
-from ukihashi.net.tls import server_context
 from ukihashi.wire.constants import PACK_TARGET, PACK_TYPE, SESSION_KEY_LENGTH
 from ukihashi.wire.http import pack_request, signature_request
 from ukihashi.wire.messages import AdditionalConnect, Login
 from ukihashi.wire.pack import Pack
 
-QUICK = Limits(linger_s=0.2)
 VECTORS = json.loads((Path(__file__).parent.parent / "wire" / "softether-vectors.json").read_text())["vectors"]
 REAL = [bytes.fromhex(one["pack_hex"]) for one in VECTORS if one["id"].startswith(("pack-login", "pack-additional"))]
-
-
-@pytest.fixture
-def make_field(certificate: tuple[Path, Path]) -> Iterator[Callable[..., Field]]:
-    made: list[Field] = []
-
-    def make(limits: Limits = QUICK) -> Field:
-        made.append(Field(server_context(*certificate), limits))
-        return made[-1]
-
-    yield make
-    for field in made:
-        field.close()
-
-
-@pytest.fixture
-def field(make_field: Callable[..., Field]) -> Field:
-    return make_field()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Super-frames at the hub: who gets them and in what form, what a hostile one costs whom, and what a cut costs."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,35 +17,15 @@ from ukihashi.ether.segment import finish
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import HubPut
 from ukihashi.hub.saved import SavedSession
-from ukihashi.net.tls import server_context
 from ukihashi.switch.access import Rule
 from ukihashi.wire.blocks import encode_frames
 from ukihashi.wire.extension import SUPER_FRAME
 from ukihashi.wire.policy import Policy
 
-QUICK: Final = Limits(linger_s=0.2)
 BULK: Final = Packet(data=bytes(range(250)) * 200, each=1448)
 TRAIN: Final = Packet(protocol=UDP, version=6, data=bytes(9000), each=1200)
 SHORT: Final = Packet(data=b"short")
 VECTORS: Final = json.loads((Path(__file__).parents[1] / "wire" / "extension-vectors.json").read_text())["vectors"]
-
-
-@pytest.fixture
-def make_field(certificate: tuple[Path, Path]) -> Iterator[Callable[..., Field]]:
-    made: list[Field] = []
-
-    def make(limits: Limits = QUICK) -> Field:
-        made.append(Field(server_context(*certificate), limits))
-        return made[-1]
-
-    yield make
-    for field in made:
-        field.close()
-
-
-@pytest.fixture
-def field(make_field: Callable[..., Field]) -> Field:
-    return make_field()
 
 
 def sent(packet: Packet, to: int, by: int) -> SuperFrame:
