@@ -76,7 +76,12 @@ class TellMe(Note, frozen=True):
 
 
 class Last(Note, frozen=True):
-    """The writer hands over to the next program: no frame comes behind this."""
+    """The writer hands over to the next program: none of its own frames comes behind this.
+
+    Said again (`passed`) when it has heard that of all others: now it has passed on what had to be, too.
+    """
+
+    passed: bool = False
 
 
 class Crowded(Note, frozen=True):
@@ -178,9 +183,13 @@ class Ear(Protocol):
 class Link:
     """The stream to one other worker. Owns the socket."""
 
-    def __init__(self, number: int, sock: socket.socket, loop: Loop, ear: Ear) -> None:
+    def __init__(
+        self, number: int, sock: socket.socket, loop: Loop, ear: Ear, *, is_read: bool = True, is_new: bool = False
+    ) -> None:
+        """`is_read`: else what comes waits, until `read_on`. `is_new`: the other worker has just been started."""
         sock.setblocking(False)
         self.number = number  # the other worker's
+        self.is_new = is_new  # and it has said nothing yet: it has no session
         self.waiting = 0  # bytes to be written
         self.left_out = 0  # notes that it was too full for, since it was empty
         self._socket = sock
@@ -189,7 +198,14 @@ class Link:
         self._pieces: deque[bytes | memoryview] = deque()
         self._rest = bytearray()  # the start of a piece
         self._is_open = True
-        loop.watch(sock.fileno(), READ, self._on_events)
+        self._is_read = is_read
+        self._watch()
+
+    def read_on(self) -> None:
+        """What comes is read from now on."""
+        if self._is_open and not self._is_read:
+            self._is_read = True
+            self._watch()
 
     @property
     def is_full(self) -> bool:
@@ -232,7 +248,14 @@ class Link:
         if not writes_later:
             self._write()
             if self._pieces and self._is_open:
-                self._loop.change(self._socket.fileno(), READ | WRITE)
+                self._watch()
+
+    def _watch(self) -> None:
+        """Who isn't read isn't watched but for room: its end would wake us all the time."""
+        events = (READ if self._is_read else 0) | (WRITE if self._pieces else 0)
+        self._loop.forget(self._socket.fileno())
+        if events:
+            self._loop.watch(self._socket.fileno(), events, self._on_events)
 
     def _write(self) -> None:
         pieces = self._pieces
@@ -260,10 +283,10 @@ class Link:
             was_full = self.is_full
             self._write()
             if not self._pieces:
-                self._loop.change(self._socket.fileno(), READ)
+                self._watch()
             if was_full and not self.is_full:
                 self._ear.drained(self)
-        if self._is_open and events & ~select.EPOLLOUT:
+        if self._is_open and self._is_read and events & ~select.EPOLLOUT:
             self._read()
 
     def _read(self) -> None:
@@ -276,6 +299,7 @@ class Link:
         if not data:
             self._end()
             return
+        self.is_new = False
         if self._rest:
             self._rest += data
             data = bytes(self._rest)

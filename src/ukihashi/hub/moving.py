@@ -6,9 +6,10 @@
     others  told by the giver (`Moved`), send a `Mark` to both: what they send to the session from then on goes directly
     giver   passes everything that came before a mark on over its link to the taker, then says so (`Marked`)
 
-So for each worker there is one moment at which its frames change ways. What comes directly before that moment is held
-back at the gate, or, if it went to everybody and so by the ghost too, dropped there. Who doesn't answer within MOVE_S
-is not waited for.
+So for each worker there is one moment at which its frames change ways: its mark. What it sent before that goes by the
+ghost and by the ghost only, what it sends later directly and directly only; of a flood, which takes both ways, the gate
+drops the one copy and the ghost the other. What comes directly is held back at the gate until the giver has passed on
+what came before. The member is answered when all that is done, or after MOVE_S; the rest is waited for longer.
 """
 
 import itertools
@@ -35,7 +36,8 @@ from ukihashi.switch.queue import PortQueue
 from ukihashi.wire.constants import Code
 from ukihashi.wire.extension import Numbers, Resume
 
-MOVE_S: Final = 3.0
+MOVE_S: Final = 3.0  # until the member is answered, whoever hasn't said a word
+GHOST_S: Final = 30.0  # until nobody is waited for; a process that has no time for so long is as good as dead
 PART: Final = 256 * 1024  # bytes of a session's value in one piece
 GONE_MOST: Final = 4096  # sessions of which it is remembered where they went
 
@@ -73,8 +75,9 @@ class _GhostQueue(PortQueue):
         self._ghost = ghost
 
     def put(self, frames: Sequence[bytes], source: int = 0) -> int:
-        if self._ghost.hub.origin in self._ghost.marked:  # what goes to everybody reaches the session without us
-            frames = [frame for frame in frames if not frame[0] & 1]
+        origin = self._ghost.hub.origin
+        if origin != OWN and origin not in self._ghost.awaited:  # a flood, which reaches the session without us
+            return 0
         return super().put(frames, source)
 
 
@@ -87,11 +90,11 @@ class Ghost:
         self.link = link
         self.move = move
         self.stations = stations
-        self.marked: set[int] = set()  # workers whose mark has come
-        self.awaited: set[int] = set()
+        self.awaited: set[int] = set()  # workers whose mark has not come
         self.timer: Timer | None = None
         self.queue: PortQueue = _GhostQueue(session.limits.resume_buffer, self)
         self.port = hub.plug(self, session.member.rules, kinds=Kind(session.member.super_frames))
+        hub.untold.add(self.port)
         hub.switch.put_back(self.port, stations)
         hub.switch.hold(self.port)
 
@@ -137,8 +140,8 @@ class _GateQueue(PortQueue):
         way = gate.ways.get(gate.hub.origin)
         if way is None:
             return gate.session.queue.put(frames, source)
-        if not way.marked:
-            frames = [frame for frame in frames if not frame[0] & 1]
+        if not way.marked:  # a flood, that comes by the ghost, too; nobody sends to the session only, before it talks
+            frames = [frame for frame in frames if not frame[0] & 1] if gate.is_answered else []
         room = self._limit - self.bytes
         for frame in frames:
             room -= len(frame)
@@ -161,6 +164,8 @@ class Gate:
         self.ways = {giver: _Way(marked=False), OWN: _Way(marked=True), **{worker: _Way() for worker in marks}}
         self.queue: PortQueue = _GateQueue(self)
         self.timer: Timer | None = None
+        self.is_answered = False  # the member goes on, though not everybody is known to know it
+        hub.untold.add(session.port)
         hub.ports[session.port] = self
 
     def flush(self, encodings: Encodings) -> bool:
@@ -189,6 +194,7 @@ class Gate:
         for worker in list(self.ways):
             self.mark(worker, marked=True, passed=True)
         if self.hub.ports.get(self.session.port) is self:
+            self.hub.untold.discard(self.session.port)
             self.hub.ports[self.session.port] = self.session
 
 
@@ -222,11 +228,21 @@ class Moves:
         self._gone: OrderedDict[bytes, int] = OrderedDict()  # by digest: the worker it went to
         self._later: list[tuple[int, Want]] = []  # can't be answered yet
         self._waits = waits
+        self._parts_with_all = False  # sessions that are here are left to the program after this
 
     def begin(self) -> None:
         """All sessions that there are, are here."""
         self._waits = False
         self._look_again()
+
+    def part(self) -> None:
+        """From here on no session leaves."""
+        self._parts_with_all = True
+
+    def push(self) -> None:
+        """Hand on what waits for sessions that have gone."""
+        for ghost in self._ghosts.values():
+            ghost.push()
 
     def ghosts(self, link: Link) -> list[Ghost]:
         """Those that pass on over this link."""
@@ -236,13 +252,14 @@ class Moves:
 
     def seek(self, key: bytes, resume: Resume | None, found: Found) -> None:
         """Bring the session with this key here, if another worker has it; `found` is called within MOVE_S."""
-        number, links = next(self._numbers), self._house.links
+        number = next(self._numbers)
+        links = {worker: link for worker, link in self._house.links.items() if not link.is_new}
         want = Want(number, digest(key))
         if resume is not None:
             want = Want(number, digest(key), resume.attempt, resume.have)
         search = self._searches[number] = _Search(number, want.digest, found, Counter(links.keys()), want)
         search.timer = self._loop.at(self._loop.now + MOVE_S, lambda: self._give_up(search))
-        for link in list(links.values()):
+        for link in links.values():
             link.tell(want)
         self._look_at(search)
 
@@ -296,7 +313,7 @@ class Moves:
         assert isinstance(hub, MeshedHub)
         marks = [worker for worker in note.marks if worker in self._house.links]
         gate = self._gates[link.number, note.move] = Gate(session, hub, link.number, note.move, marks)
-        gate.timer = self._loop.at(self._loop.now + MOVE_S, lambda: self._open(gate))
+        gate.timer = self._loop.at(self._loop.now + MOVE_S, lambda: self._answer_early(gate))
         if link.number in hub.trunks:
             hub.trunks[link.number].push()
         link.tell(Mark(link.number, note.move))
@@ -305,7 +322,7 @@ class Moves:
         """A session that has come goes on when its gate is open: what it sends then comes behind all that it sent."""
         session = self._sessions.by_digest(search.digest)
         if session is not None:
-            if not any(gate.session is session for gate in self._gates.values()):
+            if not any(gate.session is session and not gate.is_answered for gate in self._gates.values()):
                 self._finish(search, Code.NONE)
         elif not +search.asked and not search.comes:
             self._finish(search, Code.SESSION_TIMEOUT)
@@ -340,6 +357,11 @@ class Moves:
         if not gate.ways:
             self._open(gate)
 
+    def _answer_early(self, gate: Gate) -> None:
+        gate.is_answered = True
+        gate.timer = self._loop.at(self._loop.now + 2 * GHOST_S, lambda: self._open(gate))
+        self._look_at_all()
+
     def _open(self, gate: Gate) -> None:
         if self._gates.pop((gate.giver, gate.move), None) is None:
             return
@@ -358,11 +380,11 @@ class Moves:
         session = self._sessions.by_digest(note.digest)
         if session is None:
             coming = any(search.digest == note.digest for search in self._searches.values())
-            if self._waits or (note.sure and coming):
+            if self._waits or (note.sure and coming and not self._parts_with_all):
                 self._later.append((link.number, note))
             else:
                 link.tell(NotHere(note.search, self._gone.get(note.digest, -1)))
-        elif any(gate.session is session for gate in self._gates.values()):
+        elif self._parts_with_all or any(gate.session is session for gate in self._gates.values()):
             self._later.append((link.number, note))
         else:
             self._answer(link, note, session)
@@ -393,7 +415,7 @@ class Moves:
             saved = session.save()
         ghost = self._ghosts[move] = Ghost(session, stations, hub, link, move)
         ghost.awaited = set(others)
-        ghost.timer = self._loop.at(self._loop.now + MOVE_S, lambda: self._end(ghost))
+        ghost.timer = self._loop.at(self._loop.now + GHOST_S, lambda: self._end(ghost))
         value, marks = _encode(saved), tuple(worker for worker in others if worker != link.number)
         for at in range(0, len(value), PART):
             link.tell(Given(note.search, value[at : at + PART], at + PART >= len(value), move, marks))
@@ -412,7 +434,6 @@ class Moves:
             return
         ghost = self._ghosts.get(note.move)
         if ghost is not None:
-            ghost.marked.add(worker)
             if worker == ghost.link.number:  # it has the session
                 told = [(one.key, one.created, one.seen) for one in ghost.stations]
                 for other in [one for one in self._house.links.values() if one is not ghost.link]:

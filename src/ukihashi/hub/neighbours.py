@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 NEWS_S: Final = 3.0  # well below the time for which an address in use is not taken over (`switch.ip_table`)
 LOAD_S: Final = 0.02  # between two words about how much there is
 ROWS: Final = 4096  # of a table, in one note
-LAST_S: Final = 2.0  # for the others to stop sending frames, before sessions are handed over
-EARLY: Final = 8 << 20  # bytes of frames that are kept for sessions which are not handed over yet
+WRITTEN_S: Final = 0.002  # between two looks whether others have taken all
+LAST_S: Final = 5.0  # for the others to stop sending frames, before sessions are handed over
 HEADS: Final = 1024  # kinds of entry that are remembered
 
 _log = structlog.get_logger()
@@ -75,9 +75,8 @@ class Neighbours:
         self._load_told: int | None = None
         self._load_waits = False
         self._waits = waits
-        self._early: list[tuple[Link, bytes, list[bytes]]] = []  # came before the sessions did
-        self._early_bytes = 0
-        self._gone_silent: set[int] = set()  # workers whose `Last` has come
+        self._silent: tuple[set[int], set[int]] = set(), set()  # workers whose first, whose second `Last` has come
+        self._passed = False  # we have said the second one
         self._then: Callable[[], None] | None = None  # what waits for all of them
         sessions.make_hub = self._make_hub
         self._loop.at_turn_end(self._at_turn_end)
@@ -87,13 +86,14 @@ class Neighbours:
     def links(self) -> dict[int, Link]:
         return self._links
 
-    def add(self, number: int, sock: socket.socket) -> None:
-        """A stream to another worker, in place of any before."""
+    def add(self, number: int, sock: socket.socket, *, is_new: bool = False) -> None:
+        """A stream to another worker, in place of any before. `is_new`: it has just been started, with no session."""
         old = self._links.get(number)
         if old is not None:
             old.close()
             self.lost(old)
-        link = self._links[number] = Link(number, sock, self._loop, self)
+        link = Link(number, sock, self._loop, self, is_read=not self._waits, is_new=is_new and not self._waits)
+        self._links[number] = link
         self._load_told = None
         for hub in self._hubs():
             hub.connect(link)
@@ -104,32 +104,52 @@ class Neighbours:
         self.moves.seek(key, resume, found)
 
     def begin(self) -> None:
-        """All sessions of the program before are here."""
+        """All sessions of the program before are here. What others have sent meanwhile has waited in the streams."""
         self._waits = False
-        early, self._early = self._early, []
-        for link, head, frames in early:
-            self.frames_came(link, head, frames)
+        for link in self._links.values():
+            link.read_on()
         for hub in self._hubs():
             for link in self._links.values():
                 self._tell_whole(link, hub)
         self.moves.begin()
 
     def part(self, then: Callable[[], None]) -> None:
-        """Nothing comes in here any more: let out what waits for others, and wait for what they have for us."""
+        """Nothing comes in here any more: let out what waits for others, and wait for what they have for us.
+
+        When all have said so, each has what the others sent to sessions that have moved, and passes that on, too.
+        """
+        self.moves.part()
+        self._say_last(passed=False)
+        self._then = then
+        self._loop.at(self._loop.now + LAST_S, self._part_anyway)
+        self._look_who_is_silent()
+
+    def _say_last(self, *, passed: bool) -> None:
+        self.moves.push()
         for hub in self._hubs():
             for trunk in hub.trunks.values():
                 trunk.push()
         for link in self._links.values():
-            link.tell(Last())
-        self._then = then
-        self._loop.at(self._loop.now + LAST_S, self._parted)
-        self._look_who_is_silent()
+            link.tell(Last(passed))
 
     def _look_who_is_silent(self) -> None:
-        if self._then is not None and self._gone_silent >= set(self._links):
-            self._loop.at(self._loop.now, self._parted)
+        if self._then is None:
+            return
+        first, second = self._silent
+        if not self._passed and first >= set(self._links):
+            self._passed = True
+            self._say_last(passed=True)
+        if self._passed and second >= set(self._links):
+            self._loop.at(self._loop.now, self._part_when_written)
 
-    def _parted(self) -> None:
+    def _part_when_written(self) -> None:
+        """What others have not taken yet would go with the link."""
+        if any(link.waiting for link in self._links.values()):
+            self._loop.at(self._loop.now + WRITTEN_S, self._part_when_written)
+        else:
+            self._part_anyway()
+
+    def _part_anyway(self) -> None:
         then, self._then = self._then, None
         if then is not None:
             then()
@@ -172,11 +192,6 @@ class Neighbours:
     # -- the ear of links -----------------------------------------------------------------------------------------
 
     def frames_came(self, link: Link, head: bytes, frames: list[bytes]) -> None:
-        if self._waits:
-            self._early_bytes += sum(map(len, frames))
-            if self._early_bytes <= EARLY:
-                self._early.append((link, head, frames))
-            return
         known = self._heads.get(head)
         if known is None:
             entry = msgspec.msgpack.decode(head, type=Entry)
@@ -205,7 +220,7 @@ class Neighbours:
                 if hub is not None:
                     self._tell_whole(link, hub)
             case Last():
-                self._gone_silent.add(link.number)
+                self._silent[note.passed].add(link.number)
                 self._look_who_is_silent()
             case Crowded():
                 hub = self._hub(note.hub)
@@ -299,8 +314,8 @@ class Neighbours:
         since, self._told_at = self._told_at, self._loop.now
         for hub in self._hubs():
             recent, addresses = hub.switch.recent(since)
-            stations = [station for port, station in recent if not hub.is_trunk(port)]
-            addresses = [row for row in addresses if not hub.is_trunk(row.port)]
+            stations = [station for port, station in recent if hub.is_told(port)]
+            addresses = [row for row in addresses if hub.is_told(row.port)]
             for link in self._links.values():
                 self._send(link, hub.name, stations, addresses)
         self._loop.at(self._loop.now + NEWS_S, self._tell_recent)

@@ -153,6 +153,7 @@ class MeshedHub(VirtualHub):
         self._heads: dict[PortId, bytes] = {}
         self._heads_of = settings  # that they were made by
         self._moves: PortId | None = None  # the port whose stations go along with a session
+        self.untold: set[PortId] = set()  # ports whose stations are on their way: the move itself tells of them
         super().__init__(settings, outbox)
         self.switch.learned = []
         for link in mesh.links.values():
@@ -238,10 +239,12 @@ class MeshedHub(VirtualHub):
         if number in self.ports and number != self._moves:
             self.forget_stations(number)
         self._heads.pop(number, None)
+        self.untold.discard(number)
         super().unplug(number)
 
     def unplug_silently(self, number: PortId) -> None:
         """Its stations go on somewhere else, and the others hear of that."""
+        self.untold.discard(number)
         super().unplug(number)
 
     @contextmanager
@@ -257,13 +260,17 @@ class MeshedHub(VirtualHub):
         """Behind that port is another worker."""
         return number in self._workers
 
+    def is_told(self, number: PortId) -> bool:
+        """The others hear what is behind that port: it is our own, and stays."""
+        return number not in self._workers and number not in self.untold
+
     def own_stations(self) -> list[Station]:
         """What its own ports have learned."""
-        return [station for port in self.ports if port not in self._workers for station in self.switch.stations(port)]
+        return [station for port in self.ports if self.is_told(port) for station in self.switch.stations(port)]
 
     def own_addresses(self) -> list[AddressRow]:
         """The same of IP addresses."""
-        return [row for port in self.ports if port not in self._workers for row in self.switch.addresses(port)]
+        return [row for port in self.ports if self.is_told(port) for row in self.switch.addresses(port)]
 
     def forget_stations(self, number: PortId) -> None:
         """What was learned on one of its own ports, here and at the others."""

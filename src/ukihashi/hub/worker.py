@@ -207,7 +207,7 @@ class Worker:
         elif isinstance(message, PeerLink) and fds:
             self._set_control(socket.socket(fileno=fds.pop()))
         elif isinstance(message, MeshLink) and fds and self._neighbours is not None:
-            self._neighbours.add(message.worker, socket.socket(fileno=fds.pop()))
+            self._neighbours.add(message.worker, socket.socket(fileno=fds.pop()), is_new=True)
         elif isinstance(message, LimitsPut):
             self._set_limits(message.values)
         elif isinstance(message, CertificatePut) and len(fds) == 2:
