@@ -31,6 +31,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, cast
 
+from lab import ready
 from lab.wait import TimeOver, until
 
 ROOM: Final = Path("/run/ukihashi-lab")  # a folder for each Net: logs, state of the daemons, the owner's lock
@@ -87,7 +88,7 @@ def run(argv: Sequence[str], *, timeout_s: float = COMMAND_S, stdin: str | None 
 class Process:
     """A program that runs on while the test does other things; its output goes into a log file."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], log: Path, begin: int) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes] | ready.Forked, log: Path, begin: int) -> None:
         self.popen: Final = popen
         self.log: Final = log
         self._begin: Final = begin  # where in the log this process begins
@@ -193,13 +194,16 @@ class Host:
 
         Its processes are ended when `timeout_s` has passed (`subprocess.TimeoutExpired`).
         """
+        words, environment = list(map(str, argv)), {**os.environ, **(env or {})}
+        if ready.can(words, environment):
+            return ready.ask(words, env=environment, namespace=self.namespace, stdin=stdin, timeout_s=timeout_s)
         return subprocess.run(
-            self.inside_argv(argv),
+            self.inside_argv(words),
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
-            env={**os.environ, **(env or {})},
+            env=environment,
             # no terminal: a program that asks gets the end of the input at once instead of hanging
             **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
         )
@@ -215,16 +219,24 @@ class Host:
         """Start a program here that runs on; it is ended with the `Net` at the latest."""
         path = self.folder / f"{log or Path(str(argv[0])).name}.log"
         begin = path.stat().st_size if path.exists() else 0
-        with path.open("ab") as file:
-            popen = subprocess.Popen(
-                self.inside_argv(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
-                cwd=cwd,
-                start_new_session=True,  # Ctrl-C reaches us alone; we end it in order
-            )
+        words, environment = list(map(str, argv)), {**os.environ, **(env or {})}
+        popen: subprocess.Popen[bytes] | ready.Forked
+        with path.open("ab") as file, open(os.devnull, "rb") as empty:  # noqa: PTH123 - no file of ours
+            if cwd is None and ready.can(words, environment):
+                out = file.fileno()
+                popen = ready.Forked(
+                    words, env=environment, namespace=self.namespace, stdin=empty.fileno(), stdout=out, stderr=out
+                )
+            else:
+                popen = subprocess.Popen(
+                    self.inside_argv(words),
+                    stdin=empty,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=cwd,
+                    start_new_session=True,  # Ctrl-C reaches us alone; we end it in order
+                )
         process = Process(popen, path, begin)
         self.net.processes.append(process)
         return process

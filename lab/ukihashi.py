@@ -10,9 +10,11 @@ with Net() as net:
     one.pings(second.address(4))
 """
 
+import datetime as dt
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -21,8 +23,10 @@ from typing import Any, Final
 
 import tomlkit
 
+from lab import ready
 from lab.net import Ended, Host, LabError, Process
 from ukihashi.net.control_socket import Client as ControlClient
+from ukihashi.pki import ca
 
 HUB: Final = "LAN"  # the virtual hub that `hub serve --first` makes
 LINK: Final = re.compile(r"ukihashi://\S+")
@@ -38,6 +42,7 @@ class _Installation:
         self.folder: Final = host.folder / name
         self.folder.mkdir(mode=0o755)
         self.python = sys.executable
+        self.own_interpreter = False  # never a fork of `lab.ready`
         self.state_dir: Final = self.folder / "state"
         self.runtime_dir: Final = self.folder / "run"
         self.config_dir: Final = self.folder / "etc"
@@ -51,7 +56,8 @@ class _Installation:
 
     def argv(self, *words: str | Path) -> list[str]:
         """The command line of `ukihashi WORDS`."""
-        return [self.python, "-m", "ukihashi.cli.main", *map(str, words)]
+        own = ["-P"] if self.own_interpreter else []
+        return [self.python, *own, "-m", "ukihashi.cli.main", *map(str, words)]
 
     def ask(self, *words: str | Path, stdin: str | None = None, timeout_s: float = PATIENCE_S) -> CompletedProcess[str]:
         """Run `ukihashi WORDS` to its end, whatever its exit status."""
@@ -81,6 +87,10 @@ class _Installation:
 FAST_CARD: Final = {"times": {"keepalive": 0.5, "suspect": 1.0, "dead": 1.5, "redial": 0.2}}  # a tenth of the usual
 AT_ONCE: Final = frozenset({"times", "resume"})  # sections that a card takes over while it is up, without a trace
 FAST_HUB: Final = {"times": {"keepalive_s": 0.5, "dead_s": 1.5}}
+
+
+_keys: Final[list[bytes]] = []
+_given: Final[dict[str, int]] = {}  # how many of them, by the network's mark
 
 
 class Hub(_Installation):
@@ -113,6 +123,8 @@ class Hub(_Installation):
             listen: "ADDRESS:PORT" each; default is every address, IPv4 and IPv6, port `self.port`.
             words: more words of the command line.
         """
+        if ready.is_enabled() and not self.own_interpreter:
+            self._give_key()
         listeners = listen or (f"0.0.0.0:{self.port}", f"[::]:{self.port}")
         argv = self.argv("hub", "serve", *(["--first"] if first else []))
         for address in listeners:
@@ -121,6 +133,20 @@ class Hub(_Installation):
         self.process.wait_for(SERVES, seconds=seconds)
         if first:
             self.process.wait_for(LINK.pattern, seconds=seconds)
+
+    def _give_key(self) -> None:
+        """A key that this test process has already, so that the hub need not make one; no two of a `Net` are alike."""
+        path = self.state_dir / "pki" / "hub.key"
+        if path.exists():
+            return
+        number = _given.get(self.host.net.mark, 0)
+        _given[self.host.net.mark] = number + 1
+        while len(_keys) <= number:
+            with tempfile.TemporaryDirectory() as folder:
+                _keys.append(ca.load_or_make(Path(folder), name="lab", now=dt.datetime.now(dt.UTC)).key.read_bytes())
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_bytes(_keys[number])
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Write `hub.toml`; read at the next start."""

@@ -17,10 +17,12 @@ import hypothesis
 import pytest
 import structlog
 
-from lab import peers
+from lab import peers, ready
 from lab.net import Net, unfit
 
-hypothesis.settings.register_profile("here", deadline=None)  # a shared machine's pauses say nothing about the code
+# A shared machine's pauses say nothing about the code. `--hypothesis-profile=long` and `./run fuzz` try more.
+hypothesis.settings.register_profile("here", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("here")
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Python 3.12 warns of a fork beside threads, and numpy starts some
@@ -29,6 +31,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Python 3.12 warns of a for
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+ready.enable()
 
 LONG = ("tests/netns/", "tests/lab/test_demo", "tests/bench/", "tests/cli/test_card.py", "tests/card/", "tests/hub/")
 FAILED = pytest.StashKey[bool]()

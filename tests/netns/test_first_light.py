@@ -5,6 +5,8 @@ import re
 import subprocess
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,23 +21,33 @@ from lab.wait import until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
+Lan = tuple[Hub, dict[str, Card]]  # and its cards by name
 MARKER = b"a planted marker that nobody on the way may read"
 
 
-def joined(net: Net, *names: str) -> tuple[Hub, dict[str, Card]]:
+def joined(net: Net, *names: str, own_interpreter: bool = False) -> Lan:
     """A hub on host `hub` and a card on each other host, all online."""
     machine, *hosts = net.lan("hub", *names)
     hub = Hub(machine)
-    hub.start()
     cards = {host.name: Card(host) for host in hosts}
+    for installation in (hub, *cards.values()):
+        installation.own_interpreter = own_interpreter
+    hub.start()
     for name, card in cards.items():
         card.join(hub.invite(name))
     return hub, cards
 
 
-def test_every_kind_of_frame_crosses_and_the_hub_learns_where_stations_are(net: Net) -> None:
-    hub, cards = joined(net, "a", "b", "c")
-    a, b, c = (net.host(name) for name in "abc")
+@pytest.fixture(scope="module")
+def lan() -> Iterator[Lan]:
+    """Three cards at a hub, for tests that leave them online."""
+    with Net() as net:
+        yield joined(net, "a", "b", "c")
+
+
+def test_every_kind_of_frame_crosses_and_the_hub_learns_where_stations_are(lan: Lan) -> None:
+    hub, cards = lan
+    a, b, c = (cards[name].host for name in "abc")
     for version in (4, 6):
         a.pings(cards["b"].address(version))  # ARP or neighbour discovery, then IP
         a.pings(gateway(cards["a"].address(version)))  # the hub's own host port
@@ -58,10 +70,10 @@ def test_every_kind_of_frame_crosses_and_the_hub_learns_where_stations_are(net: 
     assert {at_a.mac.hex(":"), at_b.mac.hex(":")} <= learned
 
 
-def test_a_stream_passes_whole_and_in_large_writes(net: Net) -> None:
-    _hub, cards = joined(net, "a", "b")
+def test_a_stream_passes_whole_and_in_large_writes(lan: Lan) -> None:
+    _hub, cards = lan
     before = cards["a"].status()
-    total = stream(net.host("a"), net.host("b"), cards["b"].address(4), seconds=2.0)
+    total = stream(cards["a"].host, cards["b"].host, cards["b"].address(4), seconds=2.0)
     after = cards["a"].status()
     assert total > 1_000_000
     sent = after["bytes_out"] - before["bytes_out"]
@@ -69,9 +81,9 @@ def test_a_stream_passes_whole_and_in_large_writes(net: Net) -> None:
     assert sent >= 8 * 1514 * writes  # as super-frames or many at once
 
 
-def test_a_reset_connection_is_replaced_and_the_card_stays(net: Net) -> None:
-    hub, cards = joined(net, "a", "b")
-    a, b = net.host("a"), net.host("b")
+def test_a_reset_connection_is_replaced_and_the_card_stays(lan: Lan) -> None:
+    hub, cards = lan
+    a, b = cards["a"].host, cards["b"].host
     key = a.run(["cat", f"/sys/class/net/{cards['a'].interface()}/ifindex"])
     session = {row["user"]: row["session"] for row in hub.sessions()}["a"]
     with Probe(a, b, cards["b"].address(4)) as probe:
@@ -82,9 +94,9 @@ def test_a_reset_connection_is_replaced_and_the_card_stays(net: Net) -> None:
     assert session in {row["session"] for row in hub.sessions()}  # the same session, not a new login
 
 
-def test_leaving_frees_everything(net: Net) -> None:
-    hub, cards = joined(net, "a", "b")
-    a = net.host("a")
+def test_leaving_frees_everything(lan: Lan) -> None:
+    hub, cards = lan
+    a = cards["a"].host
     interface = cards["a"].interface()
     account = cards["a"].status()["account"]
     cards["a"].leave(account)
@@ -141,29 +153,23 @@ def tls_records(data: bytes) -> int:
     return count
 
 
-@pytest.mark.peer("tshark", "tcpdump")
-def test_all_communication_is_inside_tls(net: Net) -> None:
-    machine, host = net.lan("hub", "a")
-    hub, card = Hub(machine), Card(host)
-    hub.start()
-    with Capture(machine, "eth0", expression="tcp port 443") as capture:
-        card.join(hub.invite("a"))
-        target = gateway(card.address(4))
-        host.run(["ping", "-c3", "-i0.2", "-s", str(len(MARKER)), "-p", MARKER[:16].hex(), target])
-        with Wire(host, card.interface()) as wire:
-            for _ in range(5):
-                wire.send(BROADCAST + wire.mac + b"\x88\xb5" + MARKER)
-        until(lambda: hub.sessions()[0]["frames_in"] >= 8, seconds=10, what="the frames arriving")
-        card.leave(card.status()["account"])
-    assert MARKER not in capture.path.read_bytes()
-    assert MARKER[:16] not in capture.path.read_bytes()
-    directions = payloads(capture.path)
-    assert len(directions) == 2  # one connection
-    assert all(tls_records(data) > 5 for data in directions.values())
+@dataclass
+class Life:
+    """A card's whole life as it was recorded."""
+
+    capture: Path
+    keys: Path  # of its TLS
+    hub: str  # address
 
 
-@pytest.mark.peer("tshark", "tcpdump")
-def test_with_the_keys_the_first_bytes_are_an_http_request(net: Net) -> None:
+@pytest.fixture(scope="module")
+def life() -> Iterator[Life]:
+    """Join, a ping and frames that hold MARKER, leave."""
+    with Net() as net:
+        yield recorded(net)
+
+
+def recorded(net: Net) -> Life:
     machine, host = net.lan("hub", "a")
     hub, card = Hub(machine), Card(host)
     hub.start()
@@ -173,9 +179,29 @@ def test_with_the_keys_the_first_bytes_are_an_http_request(net: Net) -> None:
     card.env["SSLKEYLOGFILE"] = str(keys)
     with Capture(machine, "eth0", expression="tcp port 443") as capture:
         card.join(hub.invite("a"))
+        target = gateway(card.address(4))
+        host.run(["ping", "-c3", "-i0.2", "-s", str(len(MARKER)), "-p", MARKER[:16].hex(), target])
+        with Wire(host, card.interface()) as wire:
+            for _ in range(5):
+                wire.send(BROADCAST + wire.mac + b"\x88\xb5" + MARKER)
+        until(lambda: hub.sessions()[0]["frames_in"] >= 8, seconds=10, what="the frames arriving")
         card.leave(card.status()["account"])
+    return Life(capture.path, keys, machine.ipv4)
+
+
+@pytest.mark.peer("tshark", "tcpdump")
+def test_all_communication_is_inside_tls(life: Life) -> None:
+    assert MARKER not in life.capture.read_bytes()
+    assert MARKER[:16] not in life.capture.read_bytes()
+    directions = payloads(life.capture)
+    assert len(directions) == 2  # one connection
+    assert all(tls_records(data) > 5 for data in directions.values())
+
+
+@pytest.mark.peer("tshark", "tcpdump")
+def test_with_the_keys_the_first_bytes_are_an_http_request(life: Life) -> None:
     out = subprocess.run(
-        ["tshark", "-r", str(capture.path), "-o", f"tls.keylog_file:{keys}", "-q", "-z", "follow,tls,ascii,0"],
+        ["tshark", "-r", str(life.capture), "-o", f"tls.keylog_file:{life.keys}", "-q", "-z", "follow,tls,ascii,0"],
         capture_output=True,
         text=True,
         check=True,
@@ -184,7 +210,7 @@ def test_with_the_keys_the_first_bytes_are_an_http_request(net: Net) -> None:
     said = [line for line in out.splitlines() if line.strip()]
     first = next(index for index, line in enumerate(said) if line.startswith("POST "))
     assert re.fullmatch(r"POST /vpnsvc/connect\.cgi HTTP/1\.1", said[first])
-    assert any(re.fullmatch(rf"(?i)host: {re.escape(machine.ipv4)}(:443)?", line) for line in said[first : first + 6])
+    assert any(re.fullmatch(rf"(?i)host: {re.escape(life.hub)}(:443)?", line) for line in said[first : first + 6])
     assert re.search(r"^\s*HTTP/1\.1 200 ", out, re.MULTILINE)
 
 
@@ -239,7 +265,7 @@ def statuses(host: Host) -> dict[int, dict[str, str]]:
 
 
 def test_processes_that_parse_the_network_have_no_rights(net: Net) -> None:
-    hub, _cards = joined(net, "a")
+    hub, _cards = joined(net, "a", own_interpreter=True)  # as it is installed: what it reads before it gives up rights
     machine = hub.host
     worker = json.loads(hub.run("hub", "status", "--json"))["worker"]["pid"]
     fields = statuses(machine)[worker]
@@ -255,6 +281,7 @@ def test_processes_that_parse_the_network_have_no_rights(net: Net) -> None:
 # -- a real client of others --------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak  # test_upgrade.py has the same, and goes on from there
 @pytest.mark.peer("vpnclient", "vpncmd")
 def test_the_official_client_joins_and_meets_our_card(net: Net) -> None:
     machine, host, windows = net.lan("hub", "a", "b")
