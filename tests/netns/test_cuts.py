@@ -11,7 +11,7 @@ import pytest
 
 from lab.cuts import Report, random_cuts
 from lab.net import Net
-from lab.numbered import End, Numbered, Result
+from lab.numbered import Numbered, Result
 from lab.pairs import Pair, ours
 from lab.wait import TimeOver, pause, until
 
@@ -89,9 +89,8 @@ def exact(net: Net, *, cuts: int, seed: int) -> Report:
     return report
 
 
-@pytest.mark.parametrize("seed", [pytest.param(1, marks=pytest.mark.soak), 2])  # 2: a high rate
-def test_no_cut_loses_doubles_or_reorders_a_frame(net: Net, seed: int) -> None:
-    exact(net, cuts=25, seed=seed)
+def test_no_cut_loses_doubles_or_reorders_a_frame(net: Net) -> None:
+    exact(net, cuts=10, seed=2)  # a high rate
 
 
 @pytest.mark.soak
@@ -164,18 +163,3 @@ def resident_kib(pair: Pair) -> dict[str, int]:
     return {
         name: int(next(line for line in found if line.startswith("VmRSS:")).split()[1]) for name, found in lines.items()
     }
-
-
-def test_the_ends_of_a_pair_are_where_they_say(net: Net) -> None:
-    """So that what the others find is not said of an empty line."""
-    with ours(net, fast=True) as pair:
-        assert pair.one == End(pair.hosts["c"], "uklan")
-        with Numbered(pair.one, pair.other, rate=100, seed=1) as frames:
-            pause(0.5)
-            pair.relay.black_hole("both")
-            pause(0.5)
-            held = frames.result()
-            assert 0 < held.up.received < held.up.sent
-            pair.relay.heal()
-            frames.flows_again(frames.began + 1.0, seconds=10.0)
-        assert {one.how for one in pair.relay.connections} <= {"", "closed", "stop", "reset by the card"}

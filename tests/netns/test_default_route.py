@@ -78,7 +78,6 @@ class World:
         self.card.leave(self.account)
         assert self.state() == self.before
         self.through_the_card()
-        self.card.up(self.account)
 
     def through_the_card(self) -> None:
         """Let the account's default routes lead to the hub's own port on the virtual LAN."""
@@ -110,11 +109,19 @@ class World:
         return [*map(self.card_host.ip, shown)]
 
 
-@pytest.fixture(params=[4, pytest.param(6, marks=pytest.mark.soak)], ids=["outer IPv4", "outer IPv6"])
-def world(net: Net, request: pytest.FixtureRequest) -> Iterator[World]:
-    made = World(net, request.param)
-    yield made
-    made.card.leave_all()
+@pytest.fixture(scope="module", params=[4, pytest.param(6, marks=pytest.mark.soak)], ids=["outer IPv4", "outer IPv6"])
+def machines(request: pytest.FixtureRequest) -> Iterator[World]:
+    with Net() as net:
+        yield World(net, request.param)
+
+
+@pytest.fixture
+def world(machines: World) -> Iterator[World]:
+    """With the card up, in a session of this test's own."""
+    machines.card.up(machines.account)
+    yield machines
+    machines.card.leave_all()
+    assert machines.state() == machines.before
 
 
 def test_traffic_leaves_by_the_hub_and_the_tunnel_outlives_a_change_of_gateway(world: World) -> None:

@@ -25,7 +25,7 @@ FILTERS: Final = (
     *("DHCPFilter", "DHCPv6Filter", "DHCPNoServer", "DHCPv6NoServer", "NoServer", "NoServerV6", "ArpDhcpOnly"),
     *("RSandRAFilter", "RAFilter", "FilterIPv4", "FilterIPv6", "FilterNonIP", "DHCPForce"),
 )
-SOME: Final = ("DHCPFilter", "NoServer", "ArpDhcpOnly", "RAFilter", "FilterIPv4")  # the others only at full length
+SOME: Final = ("DHCPFilter", "NoServer", "RAFilter")  # the others only at full length
 POLICIES: Final[dict[str, dict[str, int | bool]]] = {
     **{name.lower(): {name: True} for name in FILTERS},
     "noroutingv6": {"NoRoutingV6": True},

@@ -16,7 +16,7 @@ import pytest
 from lab.capture import Capture
 from lab.flow import Probe
 from lab.net import Net
-from lab.numbered import Numbered
+from lab.numbered import End, Numbered
 from lab.pairs import Pair, ours
 from lab.ukihashi import FAST_CARD, FAST_HUB, Card, Hub
 from lab.wait import pause, until
@@ -56,6 +56,21 @@ def pair() -> Iterator[Pair]:
 def programs(pair: Pair) -> tuple[Hub, Card]:
     assert pair.programs is not None
     return pair.programs
+
+
+@pytest.mark.peer("nft")
+def test_the_ends_of_a_pair_are_where_they_say(pair: Pair) -> None:
+    """So that what the others find is not said of an empty line."""
+    assert pair.one == End(pair.hosts["c"], "uklan")
+    with Numbered(pair.one, pair.other, rate=100, seed=1) as frames:
+        pause(0.5)
+        pair.relay.black_hole("both")
+        pause(0.5)
+        held = frames.result()
+        assert 0 < held.up.received < held.up.sent
+        pair.relay.heal()
+        frames.flows_again(frames.began + 1.0, seconds=10.0)
+    assert {one.how for one in pair.relay.connections} <= {"", "closed", "stop", "reset by the card"}
 
 
 @pytest.mark.peer("nft")

@@ -32,7 +32,7 @@ class Programs:
         package = self._folder / version / "ukihashi"
         if not package.exists():
             source = Path(ukihashi.__file__).parent
-            shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, package)
             about = package / "__init__.py"
             text, count = re.subn(r'__version__ = ".*"', f'__version__ = "{version}"', about.read_text())
             assert count == 1
