@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.net import Net
-from lab.numbered import Counts, End, Numbered
+from lab.numbered import End, Numbered, Result
 from lab.pairs import Pair, ours
 from lab.ukihashi import FAST_CARD, FAST_HUB, Card, Hub, gateway
 from lab.wait import pause, until
@@ -20,6 +21,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
 
 WORKERS = 4
 RESUMES_MOST = 12  # until one lands at another worker
+LATE_S = 10.0  # nothing comes for so long: nothing will
+BACK_S = 20.0  # a card of a worker that died, on a machine that does much else; the docs have the time on a quiet one
 UPGRADE_S = 90.0  # many starts of Python beside other people's work
 
 
@@ -33,14 +36,14 @@ def places(hub: Hub) -> dict[str, int]:
     return {str(row["user"]): int(row["worker"]) for row in hub.tell("sessions")}
 
 
-def refused_by_kernel(card: Card) -> int:
-    """Frames that the card's own machine dropped before the card read them, as on a link that is full (D12)."""
-    return int(card.status()["ledger"]["dropped"]["kernel"])
-
-
-def nothing_fell(counts: Counts, at_sender: int) -> bool:
-    """Each once and in order, but for `at_sender` frames that never left the sender's machine."""
-    return (counts.lost - at_sender, counts.doubled, counts.reordered, counts.damaged, counts.missed) == (0,) * 5
+def finish(frames: Numbered) -> Result:
+    """What became of them; who has no time for a second is waited for."""
+    result = frames.finish()
+    if not (result.up.exact and result.down.exact):
+        late = frames.finish(quiet_s=LATE_S)
+        print("after a second:", result, "later:", late)
+        result = late
+    return result
 
 
 def has_resumed(card: Card, times: int) -> bool:
@@ -112,24 +115,30 @@ def test_one_worker_that_is_killed_costs_its_own_cards_a_login_and_others_nothin
     hub, cards = party.hub, party.cards
     where = places(hub)
     victim = next(name for name in ("d", "c") if where[name] != 0)
-    others = [name for name in "abcd" if name != victim][:2]
+    one, other = [name for name in "abcd" if name != victim][:2]
     before = {name: cards[name].status() for name in cards}
     pids = {number: row["pid"] for number, row in workers(hub).items()}
-    with Numbered(party.end(others[0]), party.end(others[1]), rate=200, seed=3) as frames:
-        pause(0.3)
+    with (
+        Numbered(party.end(one), party.end(other), rate=200, seed=3) as frames,
+        Numbered(party.end(victim), party.end(one), rate=100, seed=5) as its,
+    ):
+        pause(0.5)
+        gap = max(counts.longest_gap_s for counts in (frames.up.counts(), frames.down.counts()))
+        killed = time.monotonic()
         os.kill(pids[where[victim]], signal.SIGKILL)
-        until(
-            lambda: cards[victim].status()["logins"] == before[victim]["logins"] + 1 and victim in places(hub),
-            seconds=30,
-            what="the card of the dead worker being back",
-        )
-        result = frames.finish()
-    dropped = [refused_by_kernel(cards[name]) - before[name]["ledger"]["dropped"]["kernel"] for name in others]
-    assert nothing_fell(result.up, dropped[0]), (result, dropped)
-    assert nothing_fell(result.down, dropped[1]), (result, dropped)
+        back = its.flows_again(killed, seconds=BACK_S)
+        pause(0.5)
+        result = finish(frames)
+    gap_after = max(result.up.longest_gap_s, result.down.longest_gap_s)
+    print(f"frames of the killed worker's card pass again after {back:.3f} s;", end=" ")
+    print(f"longest gap of the others' frames {gap * 1000:.0f} ms before, {gap_after * 1000:.0f} ms with the kill")
+    assert result.up.exact, result
+    assert result.down.exact, result
+    assert cards[victim].status()["logins"] == before[victim]["logins"] + 1
     for name in set(cards) - {victim}:
         row = cards[name].status()
         assert (row["logins"], row["resumes"]) == (before[name]["logins"], before[name]["resumes"])
+    until(lambda: len(workers(hub)) == WORKERS, seconds=30, what="the worker in place of the killed one")
     after = {number: row["pid"] for number, row in workers(hub).items()}
     assert {number for number in pids if after[number] != pids[number]} == {where[victim]}
     for name in set(cards) - {victim}:
@@ -148,10 +157,9 @@ def test_an_upgrade_keeps_all_sessions_and_loses_no_frame(party: Party) -> None:
         done = json.loads(hub.run("hub", "upgrade", "--json", timeout_s=UPGRADE_S))
         assert done["sessions"] == len(cards)
         pause(0.5)
-        result = frames.finish()
-    dropped = [refused_by_kernel(cards[name]) - before[name]["ledger"]["dropped"]["kernel"] for name in "ab"]
-    assert nothing_fell(result.up, dropped[0]), (result, dropped)
-    assert nothing_fell(result.down, dropped[1]), (result, dropped)
+        result = finish(frames)
+    assert result.up.exact, result
+    assert result.down.exact, result
     assert {row["user"]: row["session"] for row in hub.sessions()} == sessions
     assert {name: card.status()["logins"] for name, card in cards.items()} == {
         name: row["logins"] for name, row in before.items()
@@ -192,12 +200,10 @@ def test_a_resume_that_lands_at_another_worker_loses_nothing(pair: Pair) -> None
             wanted = before["resumes"] + len(places_of_c)
             until(partial(has_resumed, card, wanted), seconds=30, what="the resume")
             places_of_c.append(places(hub)["c"])
-        result = frames.finish()
-    print(places_of_c)
+        result = finish(frames)
+    print(places_of_c, pair.ledgers())
     assert len({*places_of_c}) > 1
-    ledgers = pair.ledgers()
-    dropped = [int(ledgers[f"card {name}"]["dropped"]["kernel"]) for name in "cb"]
-    assert nothing_fell(result.up, dropped[0]), (result, dropped)
-    assert nothing_fell(result.down, dropped[1]), (result, dropped)
+    assert result.up.exact, result
+    assert result.down.exact, result
     row = card.status()
     assert (row["logins"], row["ledger"]["lost"]) == (before["logins"], before["ledger"]["lost"])
