@@ -7,7 +7,7 @@ import pytest
 
 from ukihashi.errors import DialError
 from ukihashi.net.dial import direct
-from ukihashi.net.dial.direct import SO_MARK, _in_turn, dial, location
+from ukihashi.net.dial.direct import SO_MARK, dial, in_turn, location
 from ukihashi.net.dial.names import KnownAddresses, Where
 
 
@@ -116,13 +116,13 @@ def test_an_address_that_is_silent_is_left_for_the_next_and_closed(monkeypatch: 
         asyncio.run(scenario(port))
 
 
-def test_both_families_in_turn() -> None:
+def test_both_familiesin_turn() -> None:
     places: list[Where] = [
         (socket.AF_INET6, ("fd00::1",)),
         (socket.AF_INET6, ("fd00::2",)),
         (socket.AF_INET, ("10.0.0.1",)),
     ]
-    assert _in_turn(places) == [places[0], places[2], places[1]]
+    assert in_turn(places) == [places[0], places[2], places[1]]
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, places: list[Where]) -> None:

@@ -47,10 +47,9 @@ async def dial(
     Raises: DialError: the name is unknown, nobody listens, no way there, or no answer within `deadline` seconds.
     """
     address = location(host, port)
-    known = known or KnownAddresses()
     try:
         async with asyncio.timeout(deadline):
-            sock, where = await _dial(host, port, mark, known.of(host, port))
+            sock = await connect(host, port, mark=mark, known=known or KnownAddresses())
     except TimeoutError as error:
         raise DialError(
             N_("{address} did not answer within {seconds:g} s; is that machine on, is the port open in firewalls?"),
@@ -63,10 +62,16 @@ async def dial(
         raise _unreachable(address, error) from error
     except UnicodeError as error:
         raise DialError(N_("{address} can't be reached: {reason}"), address=address, reason=error) from error
-    known.worked(host, port, where)
     if congestion:
         with contextlib.suppress(EnvironmentLacks):  # what is used, and why, is shown (`net.congestion`)
             set_congestion(sock, congestion)
+    return sock
+
+
+async def connect(host: str, port: int, *, mark: int, known: KnownAddresses) -> socket.socket:
+    """The same without a deadline, and with the errors as they are. Raises: OSError (gaierror), UnicodeError."""
+    sock, where = await _dial(host, port, mark, known.of(host, port))
+    known.worked(host, port, where)
     return sock
 
 
@@ -79,12 +84,12 @@ async def _dial(host: str, port: int, mark: int, remembered: Sequence[Where]) ->
                 with contextlib.suppress(OSError):  # TimeoutError is one
                     async with asyncio.timeout(REMEMBERED_S):
                         return await _first_of(remembered, mark)
-        return await _first_of(_in_turn(await looking), mark)
+        return await _first_of(in_turn(await looking), mark)
     finally:
         looking.cancel()
 
 
-def _in_turn(places: Sequence[Where]) -> list[Where]:
+def in_turn(places: Sequence[Where]) -> list[Where]:
     """Both families in turn, beginning with the one the system prefers (RFC 8305, section 4)."""
     first = [place for place in places if place[0] == places[0][0]]
     second = [place for place in places if place[0] != places[0][0]]
