@@ -7,8 +7,12 @@
 
 A light card has its session as any card has (exact resume granted, keep-alives that acknowledge), but never resumes. It
 answers what it is asked: a frame of EtherType 0x88B5 that begins with "?" goes back to its sender with "!" instead.
+
+    with BusyPair(host, hub.host.ipv4, user="crowd", hub="LAN", first=5000) as busy:
+        moved = busy.talk(3.0)  # bytes of frames, one way
 """
 
+import contextlib
 import json
 import secrets
 import select
@@ -24,7 +28,7 @@ from ukihashi.net.link import tune
 from ukihashi.net.tls import TlsChannel, client_context
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
 from ukihashi.wire.constants import AuthType
-from ukihashi.wire.extension import encode_have_keepalive
+from ukihashi.wire.extension import encode_have, encode_have_keepalive
 from ukihashi.wire.http import ClientSide, Response, pack_request, read_pack, signature_request
 from ukihashi.wire.messages import ErrorAnswer, Hello, Login, Node, Welcome, read_answer, read_hello
 
@@ -36,6 +40,9 @@ KEEPALIVE_S: Final = 5.0
 AT_ONCE: Final = 16  # openings under way in one process
 PATIENCE_S: Final = 120.0  # for all to join, or to answer: two shared cores
 READ: Final = 1 << 16
+TALK_FRAME: Final = 500  # bytes of a frame of a busy pair
+TALK_BATCH: Final = 64  # of them in one write
+TALK_WINDOW: Final = 256 * 1024  # bytes under way between two busy ones: less than a queue, so that nothing is dropped
 
 
 def station(number: int) -> bytes:
@@ -77,6 +84,30 @@ class LightCard:
     def send(self, *frames: bytes) -> None:
         """One batch."""
         self._write(encode_frames(frames))
+
+    def send_batch(self, batch: bytes) -> bool:
+        """Encoded frames; False: the connection takes nothing at the moment, and nothing was done."""
+        if self._tls.outgoing():
+            self._send_some()
+            if self._tls.outgoing():
+                return False
+        self._tls.send(batch)
+        self.said_at = time.monotonic()
+        self._send_some()
+        return True
+
+    def count(self) -> int:
+        """Read once, acknowledge it; how many frames came, whatever they are."""
+        try:
+            plain = self._tls.receive(self._sock.recv(4 * READ))
+        except BlockingIOError:
+            return 0
+        frames = self._decoder.feed(plain)
+        self._decoder.controls.clear()
+        if frames:
+            self._have += len(frames)
+            self._write(encode_have(self._have))
+        return len(frames)
 
     def keep_alive(self, now: float) -> None:
         """Say something if nothing was said for long."""
@@ -139,6 +170,11 @@ class LightCard:
         self._tls.send(plain)
         self.said_at = time.monotonic()
         self._flush()
+
+    def _send_some(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while data := self._tls.outgoing():
+                self._tls.sent(self._sock.send(data))
 
     def _flush(self) -> None:
         while data := self._tls.outgoing():
@@ -284,6 +320,46 @@ class Crowd:
 
     def _question(self, to: bytes, token: bytes) -> bytes:
         return (to + self._asker.station + TYPE + ASKS + token).ljust(60, b"\0")
+
+
+class BusyPair:
+    """Two more cards: one sends to the other as fast as the hub takes it and the other acknowledges it."""
+
+    def __init__(self, host: Host, address: str, *, user: str, hub: str, first: int, port: int = 443) -> None:
+        """`first`: number of the first card; the other has the next."""
+        with host.inside():
+            self._cards = Cards((address, port), [user], hub, BROADCAST)
+            self._one, self._other = self._cards.join([first, first + 1])
+        self._cards.turn(0.5)  # what they said as they came
+        frame = (self._other.station + self._one.station + TYPE).ljust(TALK_FRAME, b".")
+        self._batch = encode_frames([frame] * TALK_BATCH)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cards.close()
+
+    def rest(self) -> None:
+        """Keep alive, while others talk."""
+        self._cards.turn(0.0)
+
+    def talk(self, seconds: float) -> int:
+        """Send for so long; bytes of frames that came."""
+        sent = came = 0
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or came < sent:
+            if time.monotonic() > end + PATIENCE_S:
+                raise LabError(f"{sent - came} of {sent} frames of a busy pair did not come")
+            wants = time.monotonic() < end and (sent - came) * TALK_FRAME < TALK_WINDOW
+            readable, writable, _ = select.select([self._one, self._other], [self._one] if wants else [], [], 0.5)
+            if writable and self._one.send_batch(self._batch):
+                sent += TALK_BATCH
+            if self._other in readable:
+                came += self._other.count()
+            if self._one in readable:
+                self._one.count()
+        return came * TALK_FRAME
 
 
 def main() -> int:

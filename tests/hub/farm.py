@@ -123,13 +123,14 @@ class Farm:
                 if self.chance.random() < 0.5:
                     field.turn()
 
-    def join(self, one: int, other: int) -> None:
+    def join(self, one: int, other: int, *, is_new: bool = False) -> None:
+        """A stream between two; `is_new`: each takes the other for one that has just been started."""
         pair = mesh_pair()
         if self.hesitates:
             assert self.chance is not None
             pair = Hesitant(pair[0], self.chance), Hesitant(pair[1], self.chance)
-        self.neighbours[one].add(other, pair[0])
-        self.neighbours[other].add(one, pair[1])
+        self.neighbours[one].add(other, pair[0], is_new=is_new)
+        self.neighbours[other].add(one, pair[1], is_new=is_new)
 
     def close(self) -> None:
         for field, made in [*self._old, *zip(self.fields, self.neighbours, strict=True)]:
@@ -219,10 +220,10 @@ class Farm:
         self.neighbours[worker].close()
 
 
-def dead_end(farm: Farm, worker: int, number: int) -> socket.socket:
-    """Another worker that is there and says nothing."""
+def dead_end(farm: Farm, worker: int, number: int, *, is_new: bool = False) -> socket.socket:
+    """Another worker that is there and says nothing; `is_new`: it has just been started."""
     pair = mesh_pair()
-    farm.neighbours[worker].add(number, pair[0])
+    farm.neighbours[worker].add(number, pair[0], is_new=is_new)
     return pair[1]
 
 

@@ -276,6 +276,29 @@ def test_a_worker_that_says_nothing_is_waited_for_no_longer_than_that(make_farm:
     silent.close()
 
 
+def test_a_worker_that_has_just_been_started_is_not_waited_for(make_farm: SetUp) -> None:
+    """One has died: its cards hear at once that their sessions are gone, though its successor has not spoken yet."""
+    farm = make_farm(2)
+    silent = dead_end(farm, 0, 9, is_new=True)
+    a = farm.card(1, "a")
+    farm.lose(1)
+    a.cut()
+    farm.go_to(a, 0)
+    assert a.dial().pack(a.request(None)).get_int("error") == Code.SESSION_TIMEOUT
+    silent.close()
+
+
+def test_a_worker_that_has_spoken_since_it_was_started_is_asked(make_farm: SetUp) -> None:
+    farm = make_farm(2)
+    a = farm.card(1, "a")
+    farm.join(0, 1, is_new=True)  # as if it had been started again
+    farm.until(lambda: not farm.neighbours[0].links[1].is_new, "a word")
+    a.cut()
+    farm.go_to(a, 0)
+    a.resume()
+    assert farm.where(a) == [0]
+
+
 def test_an_attempt_that_is_too_old_changes_nothing_at_the_other_worker(make_farm: SetUp) -> None:
     farm = make_farm()
     a, b, _c = three(farm)

@@ -1,18 +1,24 @@
 """Very many sessions at one hub: all are served, and each costs little memory."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from lab.crowd import BROADCAST, Crowd
+from lab.crowd import BROADCAST, BusyPair, Crowd
 from lab.net import Net
 from lab.ukihashi import HUB, Hub
 
 pytestmark = pytest.mark.netns
 
 MIB: Final = 1024  # KiB
+IDLE: Final = 998
+LEFT: Final = 0.75  # of the speed that two busy ones have without the idle ones
+ROUNDS: Final = 6
+ROUND_S: Final = 3.0
 TOGETHER_MIB: Final = 200  # PSS of all the hub's processes with a thousand sessions
 EACH_KIB: Final = 100  # PSS that one more session costs, at most
 FIRST_MIB: Final = (
@@ -33,10 +39,17 @@ def pss_kib(pid: int) -> int:
     return sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:"))
 
 
-def gather(net: Net, cards: int, processes: int) -> tuple[Hub, Crowd]:
+def cpu_s(pid: int) -> float:
+    """Processor time of a process and its children so far."""
+    fields = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in family(pid)]
+    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def gather(net: Net, cards: int, processes: int, *, workers: int = 1) -> tuple[Hub, Crowd]:
     """A hub that serves, and a crowd that has not joined."""
     machine, host = net.lan("hub", "crowd")
     hub = Hub(machine)
+    hub.configure({"workers": workers})
     hub.start()
     hub.tell("user_create", name="crowd", hub=HUB, anonymous=True)
     return hub, Crowd(host, machine.ipv4, users=["crowd"], hub=HUB, cards=cards, processes=processes)
@@ -66,8 +79,9 @@ def test_a_hundred_sessions_are_served(net: Net) -> None:
 
 
 @pytest.mark.soak
-def test_a_thousand_sessions_are_served_in_little_memory(net: Net) -> None:
-    hub, crowd = gather(net, 1000, 4)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_thousand_sessions_are_served_in_little_memory(net: Net, workers: int) -> None:
+    hub, crowd = gather(net, 1000, 4, workers=workers)
     assert hub.process is not None
     with crowd:
         crowd.join()
@@ -76,5 +90,47 @@ def test_a_thousand_sessions_are_served_in_little_memory(net: Net) -> None:
         crowd.wait(20.0)  # keep-alives of all, four times
         check_all_are_served(hub, crowd)
         served = pss_kib(hub.process.pid)
-    print(f"1,000 sessions: {joined / MIB:.1f} MiB PSS as they joined, {served / MIB:.1f} MiB after their traffic")
+    print(f"1,000 sessions, {workers} workers: {joined / MIB:.1f} MiB PSS as they joined,", end=" ")
+    print(f"{served / MIB:.1f} MiB after their traffic")
     assert served < TOGETHER_MIB * MIB
+
+
+@pytest.mark.soak
+def test_two_that_are_busy_lose_little_speed_to_many_that_are_idle(net: Net) -> None:
+    """Two hubs, one with idle sessions; a busy pair at each, that talk in turns.
+
+    Speed is told by the processor time of the hub, which is what bounds it; by the clock it is printed only.
+    """
+    machine, host, other = net.lan("hub", "crowd", "quiet")
+    hubs = Hub(machine), Hub(other)
+    for hub in hubs:
+        hub.start()
+        hub.tell("user_create", name="crowd", hub=HUB, anonymous=True)
+    pids = [hub.process.pid for hub in hubs if hub.process is not None]
+    crowd = Crowd(host, machine.ipv4, users=["crowd"], hub=HUB, cards=IDLE - 1, processes=4)  # and the one that asks
+    with crowd:
+        crowd.join()
+        before, began = cpu_s(pids[0]), time.monotonic()
+        crowd.wait(20.0)
+        idle = (cpu_s(pids[0]) - before) / (time.monotonic() - began)
+        with (
+            BusyPair(host, machine.ipv4, user="crowd", hub=HUB, first=5000) as beside,
+            BusyPair(host, other.ipv4, user="crowd", hub=HUB, first=5000) as alone,
+        ):
+            moved, spent, took = [0, 0], [0.0, 0.0], [0.0, 0.0]
+            for _ in range(ROUNDS):
+                for place, pair in enumerate((beside, alone)):
+                    before, began = cpu_s(pids[place]), time.monotonic()
+                    moved[place] += pair.talk(ROUND_S)
+                    took[place] += time.monotonic() - began
+                    spent[place] += cpu_s(pids[place]) - before
+                    for one in (beside, alone):
+                        one.rest()
+                    crowd.wait(0.1)
+        assert crowd.is_whole
+    speeds = [count / seconds for count, seconds in zip(moved, spent, strict=True)]
+    clock = [count / seconds for count, seconds in zip(moved, took, strict=True)]
+    print(f"{IDLE} idle sessions take {idle * 100:.1f} % of a core; two busy ones beside them and alone:", end=" ")
+    print(f"{speeds[0] / 1e6:.1f} and {speeds[1] / 1e6:.1f} MB a CPU second ({speeds[0] / speeds[1]:.2f}),", end=" ")
+    print(f"{clock[0] / 1e6:.1f} and {clock[1] / 1e6:.1f} MB/s by the clock ({clock[0] / clock[1]:.2f})")
+    assert speeds[0] >= LEFT * speeds[1]
