@@ -6,7 +6,7 @@ its queue is dropped, newest first lost, and counted by reason (protocol section
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
@@ -71,11 +71,16 @@ class Outbox:
 
     def __init__(self) -> None:
         self._dirty: dict[Port, None] = {}
+        self._then: list[Callable[[], None]] = []
         self._encodings = Encodings()
 
     def mark(self, port: Port) -> None:
         """`port` has something to write, or can write again."""
         self._dirty[port] = None
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call when this turn's frames have been written, as far as they go."""
+        self._then.append(call)
 
     def flush(self) -> bool:
         """Write for each marked port; True if some want the next turn at once."""
@@ -86,6 +91,10 @@ class Outbox:
             if port.flush(self._encodings):
                 self._dirty[port] = None
         self._encodings.clear()
+        if self._then:
+            calls, self._then = self._then, []
+            for call in calls:
+                call()
         return bool(self._dirty)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from ukihashi.ether.offload import Kind, sound
+from ukihashi.ether.offload import MAX_SUPER_FRAME, Kind, sound
 from ukihashi.hub.connection import READ_SIZE, Connection
 from ukihashi.hub.messages import SessionCut, SessionResumed
 from ukihashi.hub.ports import Encodings, VirtualHub
@@ -26,7 +26,7 @@ from ukihashi.hub.session import Session
 from ukihashi.hub.tunnel import Tunnel
 from ukihashi.session.catch_up import CatchUp
 from ukihashi.session.machine import HUB_MOVES, Machine, State
-from ukihashi.switch.queue import PortQueue
+from ukihashi.switch.queue import CROWDED, PortQueue
 from ukihashi.wire.constants import Direction
 from ukihashi.wire.extension import (
     MAX_PADDING,
@@ -52,9 +52,7 @@ OFFLOAD_HEADER: Final = "offload_header"
 
 STALL_S: Final = 0.3  # seconds between two looks at a full link
 BURST_S: Final = 5.0  # seconds after a silence in which other members' full queues make the card wait, and drop nothing
-BURST_READ: Final = (
-    64 * 1024
-)  # bytes of one read meanwhile: less than what is left of a queue when it counts as crowded
+BURST_READ: Final = 64 * 1024  # bytes of one read meanwhile, at least
 PAUSE_S: Final = 0.005  # seconds of one such wait
 FRAME_COST: Final = 48  # bytes of memory that a waiting frame costs beside its own
 
@@ -186,7 +184,7 @@ class ResumableSession(Session):
             self._loop.at(machine.ack_at or now, self._on_ack)
         crowded = self.take(self._sound(frames) if super_frames else frames, now)
         if self.tunnels:
-            self._hold_burst(self.tunnels[-1].connection, crowded, now)
+            self._hold_burst(self.tunnels[-1].connection, crowded, size, now)
 
     def _sound(self, frames: Sequence[bytes]) -> Sequence[bytes]:
         """Without super-frames that nobody must be given."""
@@ -195,16 +193,34 @@ class ResumableSession(Session):
             self.hub.switch.drops[self.port][OFFLOAD_HEADER] += len(frames) - len(left)
         return left
 
-    def _hold_burst(self, connection: Connection, crowded: PortQueue | None, now: float) -> None:
+    def _hold_burst(self, connection: Connection, crowded: PortQueue | None, size: int, now: float) -> None:
         """What a card has kept while its link took nothing must not be lost at the other members' ports."""
         if now - self._arrived_at >= STALL_S:
             self._burst_until = now + BURST_S
         self._arrived_at = now
         bursts = now < self._burst_until
-        connection.read_most = BURST_READ if bursts else READ_SIZE
+        connection.read_most = self._burst_read(connection.read_most, size, now) if bursts else READ_SIZE
         if bursts and crowded is not None:
+            self._owner.outbox.then(partial(self._wait_for_room, connection, crowded))
+
+    def _wait_for_room(self, connection: Connection, crowded: PortQueue) -> None:
+        """What came in this turn has been passed on as far as the other member takes it."""
+        if crowded.is_crowded and connection.is_open:
             connection.pause()
-            self._loop.at(now + PAUSE_S, partial(self._read_on, connection, crowded))
+            self._loop.at(self._loop.now + PAUSE_S, partial(self._read_on, connection, crowded))
+
+    def _burst_read(self, before: int, size: int, now: float) -> int:
+        """Bytes of the next read, when one of `before` gave `size`.
+
+        All that bring much in one turn, each with the end of a frame from before, fit into a queue not yet crowded.
+        """
+        bursts = self._owner.bursts
+        bursts.pop_expired(now)
+        if size >= BURST_READ // 4 and self not in bursts:
+            bursts.restart(self, now)
+        left = self.limits.queue_bytes - self.limits.queue_bytes // CROWDED
+        share = left // max(len(bursts), 1) - MAX_SUPER_FRAME
+        return max(min(2 * before, share, READ_SIZE), BURST_READ)
 
     def _read_on(self, connection: Connection, crowded: PortQueue) -> None:
         """The burst goes on when there is room again, or has taken too long."""
@@ -354,6 +370,7 @@ class ResumableSession(Session):
     def _leave(self, reason: str) -> None:
         super()._leave(reason)
         self._owner.memory.forget(self)
+        self._owner.bursts.drop(self)
 
     # -- another process ------------------------------------------------------------------------------------------
 

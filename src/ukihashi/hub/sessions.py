@@ -8,7 +8,7 @@ from typing import Final
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.grant import member, refusal, welcome
 from ukihashi.hub.limits import Limits
-from ukihashi.hub.loop import Loop
+from ukihashi.hub.loop import Deadlines, Loop
 from ukihashi.hub.memory import ResumeMemory
 from ukihashi.hub.messages import (
     HubPut,
@@ -20,7 +20,7 @@ from ukihashi.hub.messages import (
     Traffic,
 )
 from ukihashi.hub.ports import Outbox, VirtualHub
-from ukihashi.hub.resumable import ResumableSession
+from ukihashi.hub.resumable import BURST_S, ResumableSession
 from ukihashi.hub.saved import Member, SavedSession
 from ukihashi.hub.session import Session
 from ukihashi.hub.udp import UdpSockets
@@ -44,6 +44,7 @@ class Sessions:
         self.loop = loop
         self.limits = limits
         self.memory = ResumeMemory(limits.resume_memory)
+        self.bursts = Deadlines[ResumableSession](BURST_S)  # those whose card brings what it has kept, it seems
         self.udp = UdpSockets(loop, limits)
         self.outbox = outbox
         self.tell = tell

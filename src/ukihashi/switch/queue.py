@@ -6,6 +6,7 @@ from typing import Final
 
 QUEUE_FULL: Final = "queue_full"
 
+CROWDED: Final = 4  # a queue is, when more waits in it than its bound divided by this
 TURN: Final = 65_536  # bytes that one source sends before others have their turn
 ALONE: Final = 4_096  # bytes that come alone, at most: something that asks or answers, no bulk
 
@@ -28,8 +29,8 @@ class PortQueue:
 
     @property
     def is_crowded(self) -> bool:
-        """More than a quarter of what may wait does, and it is the usual bound: who has no link is not waited for."""
-        return self._reason == QUEUE_FULL and 4 * self.bytes > self._limit
+        """Much of what may wait does, and it is the usual bound: who has no link is not waited for."""
+        return self._reason == QUEUE_FULL and CROWDED * self.bytes > self._limit
 
     @property
     def frames(self) -> list[bytes]:
