@@ -164,10 +164,14 @@ class Loop:
                 return
 
     def _handle(self, ready: list[tuple[int, int]]) -> None:
+        find = self._handlers.get
         for fd, events in ready:
-            handler = self._handlers.get(fd)  # an earlier handler of this turn may have closed it
+            handler = find(fd)  # an earlier handler of this turn may have closed it
             if handler is not None:
-                self._guarded(lambda handler=handler, events=events: handler(events))  # type: ignore[misc]
+                try:
+                    handler(events)
+                except Exception:  # noqa: BLE001 - as `_guarded`, which would cost a function object an event
+                    self._count_fault()
 
     def close(self) -> None:
         """Let go of the epoll descriptor."""
@@ -177,9 +181,13 @@ class Loop:
         try:
             call()
         except Exception:  # noqa: BLE001 - a fault that one peer can trigger must not end everybody's sessions
-            self.faults += 1
-            if self.faults <= LOGGED_FAULTS:
-                _log.exception("internal error")
+            self._count_fault()
+
+    def _count_fault(self) -> None:
+        """Call while the exception is handled."""
+        self.faults += 1
+        if self.faults <= LOGGED_FAULTS:
+            _log.exception("internal error")
 
 
 class Deadlines(Generic[Item]):

@@ -189,11 +189,15 @@ class TlsChannel:
             self._handshake()
         if self.state is not TlsState.OPEN:
             return
-        read = self._tls.read
+        read, incoming = self._tls.read, self._incoming
         try:
-            while piece := read(RECORD):
+            # one read takes a whole record, so nothing is left inside; an exception costs more than to ask
+            while incoming.pending:
+                piece = read(RECORD)
+                if not piece:
+                    self.state = TlsState.PEER_CLOSED
+                    break
                 pieces.append(piece)
-            self.state = TlsState.PEER_CLOSED
         except ssl.SSLWantReadError:
             pass
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):

@@ -34,6 +34,10 @@ class State(enum.StrEnum):
     ENDED = "ended"  # said goodbye, or can't be resumed
 
 
+_ONLINE: Final = State.ONLINE  # asked for with each write; to hash a member costs a call
+_SUSPECT: Final = State.SUSPECT
+
+
 class Event(enum.StrEnum):
     """What happens to a session."""
 
@@ -147,7 +151,7 @@ class Machine:
 
     def carries(self, link: int) -> bool:
         """Do bytes of `link` belong to this session now?"""
-        return link == self.link and self.state in {State.ONLINE, State.SUSPECT}
+        return link == self.link and (self.state is _ONLINE or self.state is _SUSPECT)
 
     def send(self, data: bytes, records: int) -> None:
         """An encoded batch to be carried, now or later. The owner bounds it by `out.bytes`."""
@@ -155,7 +159,7 @@ class Machine:
 
     def take(self, limit_bytes: int) -> bytes:
         """What to write to the link next, at most about `limit_bytes`; b"" if nothing."""
-        if self.state not in {State.ONLINE, State.SUSPECT}:
+        if self.state is not _ONLINE and self.state is not _SUSPECT:
             return b""
         before, cursor = self.out.high, self.out.cursor
         data = self.out.take(limit_bytes)
