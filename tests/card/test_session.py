@@ -6,10 +6,12 @@ import pytest
 
 from ukihashi.card.link import Link
 from ukihashi.card.messages import Settings
-from ukihashi.card.session import STALL_S, ExactSession
+from ukihashi.card.session import AHEAD, QUEUE, STALL_S, ExactSession
 from ukihashi.card.tally import Tally
 from ukihashi.errors import DialError, PeerViolation, Refused, UkihashiError
+from ukihashi.ether.offload import ALL, SuperFrame
 from ukihashi.session.machine import CARD_MOVES, Machine, State
+from ukihashi.tap.device import Batch
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
 from ukihashi.wire.constants import Code
 from ukihashi.wire.extension import (
@@ -33,7 +35,7 @@ class Line:
 
     def __init__(self, number: int = 1) -> None:
         self.number = number
-        self.backlog = 0
+        self.backlog = self.unsent = 0
         self.is_stalled = False
         self.writes: list[bytes] = []
         self.asked: list[Resume] = []
@@ -41,6 +43,9 @@ class Line:
 
     def write(self, data: bytes) -> None:
         self.writes.append(data)
+
+    def takes_super_frames(self) -> None:
+        self._decoder = BlockDecoder(extended=True, super_frames=True)
 
     def ask(self, resume: Resume) -> None:
         self.asked.append(resume)
@@ -346,3 +351,121 @@ def test_frames_too_long_for_us_are_counted_as_records_and_dropped() -> None:
     assert give(made, encode_frames([b"x" * 1601, FRAME]), 1.0) == [FRAME]
     made.tick(2.0)
     assert line.said()[1] == [Have(2)]
+
+
+# -- super-frames, and what waits before it is a record ----------------------------------------------------------------
+
+LONG = SuperFrame(bytes(12) + b"\x08\x00" + bytes(30_000))
+
+
+def long_ones(count: int = 1) -> Batch:
+    return Batch(encode_frames([LONG] * count), count, count, 0)
+
+
+def wide(line: Line, **settings: Any) -> ExactSession:
+    made = ExactSession(Machine(CARD_MOVES, line.number), cast(Link, line), Tally(), Settings(**settings), 0.0, ALL)
+    made.tick(0.0)
+    line.writes.clear()
+    line.takes_super_frames()
+    return made
+
+
+def test_while_super_frames_come_the_interface_is_read_on_and_a_small_frame_passes_them() -> None:
+    line = Line()
+    made = wide(line)
+    made.send_batch(long_ones(), 1.0)
+    made.pump(1.0)
+    assert line.said()[0] == [LONG]
+    line.backlog = 1
+    assert made.hungry
+    for _ in range(10):
+        made.send_batch(long_ones(), 1.0)
+        assert made.to_the_end
+        assert made.hungry
+    made.send([FRAME], 1.0)
+    assert made.machine.out.waiting == 0
+    assert made.counted()["ledger"]["waiting"] == 1 + 11
+    line.backlog = 0
+    assert made.pending
+    made.pump(1.1)
+    first = line.said()[0]
+    assert FRAME in first
+    assert len(first) < 5
+    while made.pending:
+        made.pump(1.2)
+    assert line.said()[0] == [LONG] * (11 - len(first))
+    line.backlog = 1
+    made.send([FRAME], 3.0)
+    assert not made.to_the_end
+    assert not made.hungry  # none came for a while: as always
+
+
+def test_what_finds_no_room_before_a_full_link_is_counted() -> None:
+    line = Line()
+    made = wide(line)
+    line.backlog = 1
+    for _ in range(100):
+        made.send_batch(long_ones(), 1.0)
+    assert made.machine.out.end == 0
+    waiting = made.counted()["ledger"]["waiting"]
+    assert made._tally.crowded == 100 - waiting
+    assert QUEUE // 2 < made.counted()["waiting_bytes"] <= QUEUE + len(LONG) + 1000
+
+
+def test_a_cut_keeps_all_that_waited() -> None:
+    line, other = Line(1), Line(2)
+    made = wide(line)
+    line.backlog = 1
+    for _ in range(5):
+        made.send_batch(long_ones(), 1.0)
+    made.lost(cast(Link, line))
+    made.send_batch(Batch(encode_frames([FRAME]), 1, 0, 0), 1.0)
+    assert made.machine.out.end == 6
+    made.ask(cast(Link, other))
+    made.machine.answered(2, 0)
+    made.go_on(cast(Link, other), 2.0)
+    other.takes_super_frames()
+    while made.pending:
+        made.pump(2.0)
+    assert other.said()[0] == [LONG] * 5 + [FRAME]
+
+
+def test_no_more_is_given_than_the_hub_reads_and_a_hub_that_reads_nothing_is_a_cut_that_begins() -> None:
+    line = Line()
+    made = wide(line)
+    given = 0
+    while not made._is_ahead:
+        made.send_batch(long_ones(2), 1.0)
+        made.pump(1.0)
+        given += len(line.said()[0])
+    assert AHEAD <= given * len(LONG) < AHEAD + 130_000
+    made.send_batch(long_ones(), 1.0)
+    assert made.machine.out.waiting == 0
+    line.unsent = 100_000  # it is the line that is slow, not the hub
+    assert made.pending
+    line.unsent = 0
+    give(made, encode_have(given // 2), 1.1)
+    assert made.pending
+    made.pump(1.1)
+    assert line.said()[0] == [LONG]
+    while not made._is_ahead:
+        made.send_batch(long_ones(2), 1.1)
+        made.pump(1.1)
+    assert made.due_at == 1.1 + STALL_S
+    made.tick(1.1 + STALL_S)
+    end = made.machine.out.end
+    made.send_batch(long_ones(), 1.5)
+    made.pump(1.5)
+    assert made.machine.out.end == end + 1  # kept, and not to be dropped
+    assert made.due_at > 2.0
+    give(made, encode_have(made.machine.out.cursor), 2.0)
+    assert made.pending
+
+
+def test_what_waits_goes_on_in_the_session_after_this_one() -> None:
+    line = Line()
+    made = wide(line)
+    line.backlog = 1
+    for _ in range(3):
+        made.send_batch(long_ones(), 1.0)
+    assert made.succeed(2, ALL).out.end == 3

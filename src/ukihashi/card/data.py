@@ -50,9 +50,12 @@ from ukihashi.card.udp import CardLane, UdpOffered
 from ukihashi.errors import N_, DialError, EnvironmentLacks, PeerViolation, Refused, UkihashiError
 from ukihashi.net.link import tune
 from ukihashi.session.machine import CARD_MOVES, Machine, State
+from ukihashi.tap.device import BATCH
 from ukihashi.tap.frame_pipe import Cable
 
 FOREVER: Final = 3600.0  # seconds; the longest sleep of the loop
+
+READS: Final = 16  # batches of super-frames in a turn of the loop, at most one more
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
@@ -152,7 +155,14 @@ class DataProcess:
         link: Link | None = None
         if isinstance(tunnel, ExactSession) and (batch := self._tap.read_batch()) is not None:
             if self._tally.batch(batch).frames:
-                link = tunnel.send_batch(batch)
+                link = tunnel.send_batch(batch, now)
+            for _ in range(READS):
+                if len(batch.data) < BATCH or not tunnel.to_the_end or not tunnel.hungry:
+                    break
+                batch = self._tap.read_batch()
+                if batch is None or not self._tally.batch(batch).frames:
+                    break
+                link = tunnel.send_batch(batch, now)
         elif frames := self._tally.outward(self._tap.read_frames()):
             link = tunnel.send(frames, now)
         if link is not None:

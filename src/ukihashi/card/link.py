@@ -19,7 +19,7 @@ from ukihashi.card.udp import CardLane, UdpOffered
 from ukihashi.errors import N_, DialError, NotTrusted, PeerViolation, UsageError
 from ukihashi.net.clear import ClearChannel, cut_records
 from ukihashi.net.congestion import congestion_of
-from ukihashi.net.link import is_stalled
+from ukihashi.net.link import is_stalled, unacknowledged
 from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import TlsChannel, TlsState, client_context, spki_pin
 from ukihashi.wire.extension import Resume
@@ -171,6 +171,11 @@ class Link:
     def backlog(self) -> int:
         """Bytes that wait for the network."""
         return self._channel.backlog
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the hub's machine has not acknowledged, whether under way or waiting to be."""
+        return self.backlog + unacknowledged(self.sock)
 
     @property
     def is_stalled(self) -> bool:

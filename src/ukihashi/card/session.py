@@ -3,11 +3,17 @@
 Frames from the TAP become records of the machine; it keeps them until the hub has them, and gives to the link what that
 one still needs. While the link is cut, silent or stalled the TAP is read on, up to the bound (D8), also until what
 waited then has gone out; else only as fast as the link takes (D12).
+
+The interface's queue in the kernel counts frames, whatever their size: of super-frames it would hold tens of MiB, in
+front of every ping. So while such come it is always read to its end, and what has to wait does so here, in a
+`FlowQueue` bounded in bytes, before it becomes a record. Other frames wait in the kernel, where that costs least.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ukihashi.card.flows import FlowQueue
 from ukihashi.card.link import Link
 from ukihashi.card.messages import Settings
 from ukihashi.card.tally import Tally
@@ -34,7 +40,10 @@ from ukihashi.wire.extension import (
     encode_options,
 )
 
-WRITE: Final = 256 * 1024  # bytes of one TLS write, at most about that
+WRITE: Final = 128 * 1024  # bytes of one TLS write, at most about that
+QUEUE: Final = 1 << 20  # bytes that wait before they become records, while the link is full
+AHEAD: Final = 512 * 1024  # bytes that have reached the hub's machine and that the hub has not read yet
+LONG_S: Final = 1.0  # after the last super-frame frames count as usual ones again
 STALL_S: Final = 0.3  # seconds between two looks at a full link
 
 _CARRIED: Final = frozenset({State.ONLINE, State.SUSPECT})
@@ -55,6 +64,10 @@ class ExactSession:
         self._kinds: Final = kinds
         self._catch_up = CatchUp()
         self._stalled = False  # the link takes nothing
+        self._queue = FlowQueue(QUEUE)
+        self._long_until = now  # super-frames come
+        self._given = self._read = 0  # bytes over this link, and of them those that the hub has acknowledged
+        self._marks = deque[tuple[int, int]]()  # record number, and the bytes given before it
         self.go_on(link, now)
 
     # -- links ----------------------------------------------------------------------------------------------------
@@ -65,6 +78,8 @@ class ExactSession:
         self._decoder = BlockDecoder(extended=True, super_frames=bool(self._kinds))
         self._every = KEEPALIVE_S  # of the hub's silence at most, unless it says otherwise over this link
         self._look_at = now  # when to look whether a full link is stalled
+        self._given = self._read = 0
+        self._marks.clear()
         self._begin_catch_up()
         self._keepalive = KeepAlive(now, interval=self._settings.keepalive)
         self._liveness = self._law(now)
@@ -82,11 +97,13 @@ class ExactSession:
 
     def lost(self, link: Link) -> None:
         """`link`, which carried the session or was asked to, is gone."""
+        self._keep_all()
         self.machine.lost(link.number)
         self.link = None
 
     def succeed(self, number: int, kinds: Kind) -> Machine:
         """For a fresh session over link `number` that grants `kinds`: what no link was given goes on in it."""
+        self._keep_all()
         heir = self.machine.succeed(number)
         if self._kinds & ~kinds:
             kept, heir.out = heir.out.never_sent(), ReplayBuffer()
@@ -112,37 +129,81 @@ class ExactSession:
 
     @property
     def hungry(self) -> bool:
-        machine, out = self.machine, self.machine.out
-        if out.bytes >= self._settings.buffer or self.is_over:
+        if self.machine.out.bytes + self._queue.bytes >= self._settings.buffer or self.is_over:
             return False
-        if machine.state is not State.ONLINE or self.link is None or self._stalled:
-            return True  # it would be lost in the interface's short queue
-        return self._catch_up.lasts(out.cursor, out.end) or not (out.waiting or self.link.backlog)
+        return self._reads_on or self._long_until > 0 or not self._busy
+
+    @property
+    def to_the_end(self) -> bool:
+        """The interface's queue is to be read until it is empty: what it holds may be long."""
+        return self._long_until > 0
 
     @property
     def pending(self) -> bool:
-        return self.machine.out.waiting > 0 and self.machine.state in _CARRIED
+        waits = self._queue.frames or self.machine.out.waiting
+        return waits > 0 and self.machine.state in _CARRIED and not self._is_ahead
 
-    def send(self, frames: Sequence[bytes], now: float) -> Link | None:  # noqa: ARG002 - as every tunnel
-        self.machine.send(encode_frames(frames), len(frames))
+    @property
+    def _reads_on(self) -> bool:
+        """What waits becomes records at once, to outlive the link; it would be lost in the interface's queue."""
+        machine, out = self.machine, self.machine.out
+        if machine.state is not State.ONLINE or self.link is None or self._stalled:
+            return True
+        return self._catch_up.lasts(out.cursor, out.end)
+
+    @property
+    def _busy(self) -> bool:
+        """The link has enough for now."""
+        return bool(self.machine.out.waiting or self.link is None or self.link.backlog or self._is_ahead)
+
+    @property
+    def _is_ahead(self) -> bool:
+        """The hub's machine holds more than the hub can read soon; more would only wait there, behind each other."""
+        if self._given - self._read < AHEAD or self.link is None:
+            return False
+        return self._given - self._read - self.link.unsent >= AHEAD
+
+    def send(self, frames: Sequence[bytes], now: float) -> Link | None:
+        self.send_batch(Batch(encode_frames(frames), len(frames), 0, 0), now)
         return self.link
 
-    def send_batch(self, batch: Batch) -> Link | None:
+    def send_batch(self, batch: Batch, now: float) -> Link | None:
         """As `send`, of frames that are encoded already."""
+        if batch.long:
+            self._long_until = now + LONG_S
+        elif now >= self._long_until:
+            self._long_until = 0
+        if self._reads_on:
+            self._keep_all()
+        elif self._queue.frames or (self._long_until > 0 and self._busy):
+            dropped = self._queue.dropped
+            self._queue.put(batch.data)
+            self._tally.crowded += self._queue.dropped - dropped
+            return self.link
         self.machine.send(batch.data, batch.frames)
         return self.link
+
+    def _keep_all(self) -> None:
+        """What waits becomes records now."""
+        while self._queue.frames:
+            self.machine.send(*self._queue.take(WRITE))
 
     def pump(self, now: float) -> None:
         link, machine = self.link, self.machine
         if link is None or link.backlog or machine.state not in _CARRIED:
             return
-        if self._stalled:
+        if self._stalled and not self._is_ahead:
             self._begin_catch_up()
         before = machine.out.cursor
-        have = machine.ack(now)
-        data = machine.take(WRITE)
+        have, data = machine.ack(now), b""
+        if not self._is_ahead:
+            if self._queue.frames and not machine.out.waiting:
+                machine.send(*self._queue.take(WRITE // 2))
+            data = machine.take(WRITE)
         if data:
             self._tally.written(machine.out.cursor - before)
+            self._given += len(data)
+            self._marks.append((machine.out.cursor, self._given))
         if have is not None:
             data = encode_have(have) + data
         if data:
@@ -169,6 +230,8 @@ class ExactSession:
             match control:
                 case Have(number):
                     self.machine.acknowledged(number)
+                    while self._marks and self._marks[0][0] <= number:
+                        self._read = self._marks.popleft()[1]
                 case PeerOptions(milliseconds):
                     self._every = milliseconds / 1000
                     self._liveness = self._law(now - self._liveness.silent_for(now))
@@ -184,8 +247,10 @@ class ExactSession:
         if link is None or machine.state not in _CARRIED:
             return float("inf")
         due = min(self._keepalive.due_at, self.silent_at)
+        if (link.backlog or self._is_ahead) and not self._stalled:
+            due = min(due, self._look_at)
         if link.backlog:
-            return due if self._stalled else min(due, self._look_at)
+            return due
         return due if machine.ack_at is None else min(due, machine.ack_at)
 
     @property
@@ -211,8 +276,8 @@ class ExactSession:
                 raise silence(self._liveness.silent_for(now))
             case Health.SUSPECT:
                 machine.silent()
-        if link.backlog and now >= self._look_at:
-            self._stalled = link.is_stalled
+        if (link.backlog or self._is_ahead) and now >= self._look_at:
+            self._stalled = link.is_stalled if link.backlog else True  # nothing read for so long
             self._look_at = now + STALL_S
         if self._keepalive.is_due(now):
             if not link.backlog:  # else the hub will hear from us as soon as anything gets through
@@ -232,7 +297,10 @@ class ExactSession:
 
     def counted(self) -> dict[str, Any]:
         out = self.machine.out
-        return {"ledger": self.machine.ledger.row(out.end - out.first), "waiting_bytes": out.bytes}
+        return {
+            "ledger": self.machine.ledger.row(out.end - out.first + self._queue.frames),
+            "waiting_bytes": out.bytes + self._queue.bytes,
+        }
 
     def leave(self) -> None:
         if self.link is not None and self.machine.state in _CARRIED:

@@ -198,6 +198,7 @@ def add_kernel(row: dict[str, Any]) -> None:
             "kernel": row["dropped_by_kernel"],
             "refused": row["dropped_toward_kernel"],
             "oversized": row["dropped_oversized"],
+            "crowded": row["dropped_crowded"],
             "offload_header": row["dropped_offload_header"],
         }
         row["ledger"] = {**row["ledger"], "dropped": {**row["ledger"]["dropped"], **reasons}}

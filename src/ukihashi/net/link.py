@@ -1,8 +1,10 @@
 """What every TCP connection that carries frames needs from the kernel (measured reasons: docs/architecture.md)."""
 
 import contextlib
+import fcntl
 import socket
 import struct
+import termios
 from typing import Final
 
 UNSENT: Final = 256 * 1024  # bytes the kernel may hold unsent; more would only be delay (D12)
@@ -10,6 +12,7 @@ DEAD_AFTER: Final = 15.0  # seconds without acknowledgement after which the kern
 
 STALLED_MS: Final = 300  # without any acknowledgement, or two round trips if these are longer
 
+_INT: Final = struct.Struct("i")
 _TCP_USER_TIMEOUT: Final = 18  # linux/tcp.h
 _TCP_NOTSENT_LOWAT: Final = 25
 _TCP_INFO: Final = struct.Struct("=3xB52xI8xI")  # linux/tcp.h: tcpi_probes, tcpi_last_ack_recv (ms), tcpi_rtt (us)
@@ -41,3 +44,14 @@ def is_stalled(sock: socket.socket) -> bool:
     except (OSError, struct.error):  # no TCP socket, or a kernel that tells less
         return False
     return bool(probes or last_ack_ms > max(STALLED_MS, 2 * rtt_us // 1000))
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes that were written and that the other machine's kernel has not acknowledged (tcp(7), SIOCOUTQ)."""
+    room = bytearray(_INT.size)
+    try:
+        fcntl.ioctl(sock, termios.TIOCOUTQ, room)
+    except OSError:  # no such socket
+        return 0
+    found: int = _INT.unpack(room)[0]
+    return found
