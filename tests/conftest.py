@@ -34,12 +34,18 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 ready.enable()
 
-LONG = ("tests/netns/", "tests/lab/test_demo", "tests/bench/", "tests/cli/test_card.py", "tests/card/", "tests/hub/")
+LONG = (  # beginnings of the names of files that take long, the longest first
+    "tests/lab/test_demo", "tests/netns/test_first", "tests/card/test_softether", "tests/netns/test_resume",
+    "tests/netns/test_cascade", "tests/netns/test_cuts", "tests/netns/test_workers", "tests/netns/test_upgrade",
+    "tests/netns/test_app", "tests/bench/", "tests/web/test_real", "tests/netns/", "tests/cli/test_card.py",
+    "tests/hub/", "tests/session/", "tests/card/", "tests/cli/", "tests/web/",
+    "tests/house/test_wheel", "tests/house/test_readme",
+)  # fmt: skip
 FAILED = pytest.StashKey[bool]()
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, though a user's PATH may not say so
 PACKAGES = {
     **peers.PACKAGES, "sshd": "openssh-server", "ssh": "openssh-client", "ip": "iproute2", "nft": "nftables",
-    "tincd": "tinc",
+    "tincd": "tinc", "danted": "dante-server", "ss": "iproute2",
 }  # fmt: skip
 
 
@@ -72,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Files that take long come first, so that several processes end at about the same time.
     """
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    items.sort(key=lambda item: next((at for at, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG)))
     for item in items:
         if "net" in getattr(item, "fixturenames", ()):
             item.add_marker("netns")

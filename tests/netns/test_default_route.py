@@ -171,7 +171,10 @@ def test_after_a_kill_clean_removes_everything(world: World) -> None:
 
 
 def test_the_next_start_cleans_after_a_kill(world: World) -> None:
-    os.kill(world.card.status()["pid"], signal.SIGKILL)
+    row = world.card.status()
+    os.kill(row["pid"], signal.SIGKILL)
+    until(lambda: not world.card_host.has_interface(row["interface"]), seconds=10, what="the interface going")
+    assert world.state() != world.before
     world.card.up(world.account)
     assert world.seen_outside(6) == world.own[6]
     world.card.leave(world.account)

@@ -61,10 +61,9 @@ def rose(card: Card, before: dict[str, Any]) -> dict[str, int]:
     return {name: now[name] - before[name] for name in RISING}
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_streams_between_cards_go_in_large_pieces_both_ways(cards: tuple[Hub, Card, Card], version: int) -> None:
+def test_streams_between_cards_go_in_large_pieces_both_ways(cards: tuple[Hub, Card, Card]) -> None:
     _hub, one, other = cards
-    for sender, receiver in ((one, other), (other, one)):
+    for sender, receiver, version in ((one, other, 4), (other, one, 6)):
         before = sender.status(), receiver.status()
         assert before[0]["offload"].startswith("checksum, TSO4, TSO6")
         moved = stream(sender.host, receiver.host, receiver.address(version), seconds=0.2, least=LEAST)

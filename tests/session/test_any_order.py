@@ -193,9 +193,9 @@ def run(machine: type[Links], examples: int, wanted: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 def test_every_record_arrives_once_and_in_order_whatever_happens() -> None:
-    run(Links, 160, HAPPENS)
+    run(Links, 80, HAPPENS)
 
 
 @pytest.mark.slow
 def test_what_a_hub_without_memory_loses_is_counted() -> None:
-    run(LossyLinks, 60, ("refused",))
+    run(LossyLinks, 30, ("refused",))

@@ -249,9 +249,10 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_thousand_cuts_lose_double_and_reorder_nothing() -> None:
+@pytest.mark.parametrize("cuts", [300, pytest.param(3000, marks=pytest.mark.soak)])
+def test_hundreds_of_cuts_lose_double_and_reorder_nothing(cuts: int) -> None:
     line = Line(seed=1)
-    cut_often(line, 1000, (0.01, 0.8))
+    cut_often(line, cuts, (0.01, 0.8))
     for end, peer in ((line.world.card, line.world.hub), (line.world.hub, line.world.card)):
         assert end.full == 0
         assert peer.got == list(range(end.offered))
