@@ -32,7 +32,9 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def serving(serve: Serve, host: str = "127.0.0.1", tls: Certificate | None = None) -> AsyncIterator[int]:
+async def serving(
+    serve: Serve, host: str = "127.0.0.1", tls: Certificate | None = None, *, listener: socket.socket | None = None
+) -> AsyncIterator[int]:
     """A server of one kind of connection; its port. No connection outlives it."""
     running: set[asyncio.Task[None]] = set()
 
@@ -54,7 +56,7 @@ async def serving(serve: Serve, host: str = "127.0.0.1", tls: Certificate | None
                 writer.close()
                 await writer.wait_closed()
 
-    async def accept() -> None:
+    async def accept(listener: socket.socket) -> None:
         while True:
             sock, _peer = await asyncio.get_running_loop().sock_accept(listener)
             task = asyncio.create_task(one(sock))
@@ -62,23 +64,26 @@ async def serving(serve: Serve, host: str = "127.0.0.1", tls: Certificate | None
             task.add_done_callback(running.discard)
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as listener:
-        listener.setblocking(False)
-        accepting = asyncio.create_task(accept())
+    with listener or socket.create_server((host, 0), family=family) as listening:
+        listening.setblocking(False)
+        accepting = asyncio.create_task(accept(listening))
         try:
-            yield listener.getsockname()[1]
+            yield listening.getsockname()[1]
         finally:
             for task in (accepting, *running):
                 task.cancel()
             await asyncio.wait([accepting, *running], timeout=5)
 
 
-async def hashing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, size: int = 0) -> None:
-    """Greets; takes everything until its end; says what it was, sends as much of its own, ends."""
+async def hashing(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, size: int = 0, to_the_end: bool = True
+) -> None:
+    """Greets; takes `size` bytes, or everything until its end; says what it was, sends as much of its own, ends."""
     writer.write(b"hello")
-    seen = hashlib.sha256()
-    while piece := await reader.read(len(PIECE)):
+    seen, left = hashlib.sha256(), size
+    while (to_the_end or left) and (piece := await reader.read(len(PIECE))):
         seen.update(piece)
+        left -= len(piece)
     writer.write(seen.digest())
     for _ in range(size // len(PIECE)):
         writer.write(PIECE)

@@ -58,6 +58,8 @@ def test_what_is_asked(host: str, asked: bytes) -> None:
         (b"HTTP/1.1 503 x\r\n\r\n", Failure.TARGET_UNREACHABLE),
         (b"HTTP/1.1 504 x\r\n\r\n", Failure.TARGET_UNREACHABLE),
         (b"HTTP/1.1 500 x\r\n\r\n", Failure.PROXY_BROKEN),
+        (b"HTTP/1.1 500 x\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n\r\n", Failure.TARGET_UNREACHABLE),
+        (b"HTTP/1.1 500 x\r\nX-Squid-Error: ERR_OTHER 0\r\n\r\n", Failure.PROXY_BROKEN),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", Failure.PROXY_BROKEN),
         (b"HTTP/1.1 302 x\r\nLocation: http://login.example\r\n\r\n", Failure.CAPTIVE_PORTAL),
         (b"HTTP/1.1 511 x\r\n\r\n", Failure.CAPTIVE_PORTAL),
@@ -101,6 +103,13 @@ def test_a_password_goes_only_to_who_asks_for_it_and_as_well_hidden_as_can_be() 
     stream, _ = talk(both + OK, secret="secret")
     assert b"Proxy-Authorization: Digest " in stream.sent
     assert b"Basic" not in stream.sent
+
+
+def test_a_password_that_is_refused_with_401() -> None:
+    asked = b"HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(PathRefused) as told:
+        talk(asked + b"HTTP/1.1 401 Unauthorized\r\n\r\n", secret="s")
+    assert told.value.kind is Failure.CREDENTIALS_REFUSED
 
 
 def test_a_stale_nonce_is_renewed_once() -> None:

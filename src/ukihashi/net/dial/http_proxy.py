@@ -5,6 +5,7 @@ sees an end of stream before any byte of TLS. `doctor` tells them apart by tryin
 """
 
 import contextlib
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -16,13 +17,16 @@ from ukihashi.errors import N_
 from ukihashi.net.dial import socks
 from ukihashi.net.dial.direct import location
 from ukihashi.net.dial.failures import Failure, PathRefused
-from ukihashi.net.dial.proxy_auth import Challenge, Proof, choose, parse_challenges
+from ukihashi.net.dial.proxy_auth import Challenge, Proof, choose, parse_challenges, scheme_name
 from ukihashi.net.dial.stream import AnswerTooLong, Stream, StreamEnded
 from ukihashi.net.dial.via import Via
 
 ROUNDS_MAX: Final = 6  # requests until the proxy is content; Negotiate needs the most
 
 _HEAD_MAX: Final = 60 * 1024  # bytes
+_NO_WAY: Final = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+_SQUID: Final = re.compile(r"\bERR_[A-Z_]{1,40}\b")  # Squid tells more than its status, which is 500 for many things
+_SQUID_NO_WAY: Final = frozenset({"ERR_DNS_FAIL", "ERR_CONNECT_FAIL", "ERR_CANNOT_FORWARD"})
 _LOGIN_PAGE: Final = N_(
     "{via} answers with a page for browsers instead of a tunnel ({answer}); this network wants a login first: open any"
     " http:// page in a browser"
@@ -65,6 +69,8 @@ class Talk:
         while True:
             self._rounds += 1
             answer = await self._ask(stream)
+            if answer.status == HTTPStatus.UNAUTHORIZED and self._proof is not None:  # so does tinyproxy
+                raise self._refused(self._proof)
             if answer.status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
                 self._judge(answer)
                 return True
@@ -78,12 +84,15 @@ class Talk:
         if proof is None:
             self._proof = choose(challenges, self._via, self._secret)
         elif self._rounds >= ROUNDS_MAX or not proof.goes_on(challenges) or (proof.bound and not answer.stays):
-            raise PathRefused(
-                Failure.CREDENTIALS_REFUSED,
-                N_("the proxy {via} did not take the user's name or the password ({scheme}); are both right?"),
-                via=self._via,
-                scheme=proof.scheme.capitalize(),
-            )
+            raise self._refused(proof)
+
+    def _refused(self, proof: Proof) -> PathRefused:
+        return PathRefused(
+            Failure.CREDENTIALS_REFUSED,
+            N_("the proxy {via} did not take the user's name or the password ({scheme}); are both right?"),
+            via=self._via,
+            scheme=scheme_name(proof.scheme),
+        )
 
     async def _ask(self, stream: Stream) -> Answer:
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_MAX)
@@ -125,7 +134,8 @@ class Talk:
             return
         if status < 400 or status == HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED:
             raise PathRefused(Failure.CAPTIVE_PORTAL, _LOGIN_PAGE, via=via, answer=answer)
-        code = answer
+        said = next(iter(_SQUID.findall(" ".join(answer.all(b"x-squid-error")))), "")
+        code = f"{answer}, {said}" if said else str(answer)
         if status in {HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.UNAUTHORIZED}:
             raise PathRefused(
                 Failure.FORBIDDEN,
@@ -137,7 +147,7 @@ class Talk:
                 target=target,
                 code=code,
             )
-        if status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}:
+        if status in _NO_WAY or said in _SQUID_NO_WAY:
             raise PathRefused(
                 Failure.TARGET_UNREACHABLE,
                 N_(

@@ -70,7 +70,7 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
 def choose(challenges: Sequence[Challenge], via: Via, secret: str | None) -> Proof:
     """The best proof we can give. Raises: PathRefused: none; the sentence says what the proxy takes."""
     offered = {challenge.scheme for challenge in challenges}
-    shown = ", ".join(dict.fromkeys(challenge.scheme.capitalize() for challenge in challenges)) or "-"
+    shown = ", ".join(dict.fromkeys(scheme_name(challenge.scheme) for challenge in challenges)) or "-"
     if secret is not None:
         digests = [challenge for challenge in challenges if challenge.scheme == "digest" and _algorithm(challenge)]
         if digests:
@@ -108,6 +108,11 @@ def choose(challenges: Sequence[Challenge], via: Via, secret: str | None) -> Pro
         via=via,
         schemes=shown,
     )
+
+
+def scheme_name(scheme: str) -> str:
+    """As people write it."""
+    return "NTLM" if scheme == "ntlm" else scheme.capitalize()
 
 
 class Basic:
@@ -206,8 +211,7 @@ class _Sso:
     def header(self, target: str) -> str:
         """The next token."""
         del target
-        word = "NTLM" if self.scheme == "ntlm" else "Negotiate"
-        return f"{word} {base64.b64encode(self._token).decode()}"
+        return f"{scheme_name(self.scheme)} {base64.b64encode(self._token).decode()}"
 
     def goes_on(self, challenges: Sequence[Challenge]) -> bool:
         """While the proxy has something to answer with."""
@@ -225,7 +229,7 @@ class _Sso:
             Failure.CREDENTIALS_REFUSED,
             N_("the login at the proxy {via} by {scheme} failed on this machine: {reason}"),
             via=self._via,
-            scheme=self.scheme.capitalize(),
+            scheme=scheme_name(self.scheme),
             reason=error,
         )
 
