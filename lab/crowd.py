@@ -38,7 +38,7 @@ ASKS, ANSWERS = b"?", b"!"
 JOINED: Final = "joined"  # printed when all of a process are
 KEEPALIVE_S: Final = 5.0
 AT_ONCE: Final = 16  # openings under way in one process
-PATIENCE_S: Final = 120.0  # for all to join, or to answer: two shared cores
+PATIENCE_S: Final = 400.0  # for all to join, or to answer: two cores, shared with much else
 READ: Final = 1 << 16
 TALK_FRAME: Final = 500  # bytes of a frame of a busy pair
 TALK_BATCH: Final = 64  # of them in one write
@@ -78,7 +78,8 @@ class LightCard:
     def close(self) -> None:
         """Hang up with close_notify, and no goodbye: the hub keeps the session for its grace."""
         self._tls.close()
-        self._flush()
+        with contextlib.suppress(OSError):
+            self._flush()
         self._sock.close()
 
     def send(self, *frames: bytes) -> None:
@@ -233,7 +234,12 @@ class Cards:
     def turn(self, longest_s: float) -> None:
         """Read what is there, answer, keep alive."""
         for fd, _events in self._poll.poll(longest_s):
-            self._cards[fd].read()
+            try:
+                self._cards[fd].read()
+            except (UkihashiError, LabError):  # it is no card any more
+                self._poll.unregister(fd)
+                self._cards.pop(fd).close()
+                raise
         now = time.monotonic()
         if now - self._kept_at > KEEPALIVE_S / 10:
             self._kept_at = now

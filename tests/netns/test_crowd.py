@@ -99,7 +99,8 @@ def test_a_thousand_sessions_are_served_in_little_memory(net: Net, workers: int)
 def test_two_that_are_busy_lose_little_speed_to_many_that_are_idle(net: Net) -> None:
     """Two hubs, one with idle sessions; a busy pair at each, that talk in turns.
 
-    Speed is told by the processor time of the hub, which is what bounds it; by the clock it is printed only.
+    What bounds their speed is the processor time of the hub, of which the idle ones take a part by the clock, whoever
+    else uses the machine. The speed by the clock is printed only.
     """
     machine, host, other = net.lan("hub", "crowd", "quiet")
     hubs = Hub(machine), Hub(other)
@@ -130,7 +131,10 @@ def test_two_that_are_busy_lose_little_speed_to_many_that_are_idle(net: Net) -> 
         assert crowd.is_whole
     speeds = [count / seconds for count, seconds in zip(moved, spent, strict=True)]
     clock = [count / seconds for count, seconds in zip(moved, took, strict=True)]
-    print(f"{IDLE} idle sessions take {idle * 100:.1f} % of a core; two busy ones beside them and alone:", end=" ")
-    print(f"{speeds[0] / 1e6:.1f} and {speeds[1] / 1e6:.1f} MB a CPU second ({speeds[0] / speeds[1]:.2f}),", end=" ")
-    print(f"{clock[0] / 1e6:.1f} and {clock[1] / 1e6:.1f} MB/s by the clock ({clock[0] / clock[1]:.2f})")
-    assert speeds[0] >= LEFT * speeds[1]
+    others = (spent[0] - moved[0] / speeds[1]) / took[0]  # of a core, beside what the busy ones took
+    print(
+        f"{IDLE} idle sessions take {idle * 100:.1f} % of a core, {others * 100:.1f} % beside two busy ones;", end=" "
+    )
+    print(f"those had {speeds[0] / 1e6:.1f} MB a CPU second of the hub, alone {speeds[1] / 1e6:.1f};", end=" ")
+    print(f"by the clock {clock[0] / 1e6:.1f} and {clock[1] / 1e6:.1f} MB/s")
+    assert 1 - others >= LEFT

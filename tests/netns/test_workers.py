@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
-from lab.net import Net
+from lab import peers
+from lab.crowd import BROADCAST, Cards, LightCard
+from lab.net import Host, LabError, Net
 from lab.numbered import End, Numbered, Result
 from lab.pairs import Pair, ours
-from lab.ukihashi import FAST_CARD, FAST_HUB, Card, Hub, gateway
+from lab.ukihashi import FAST_CARD, FAST_HUB, HUB, Card, Hub, gateway
 from lab.wait import pause, until
+from ukihashi.errors import Refused
+from ukihashi.wire.constants import Code
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -44,6 +48,12 @@ def finish(frames: Numbered) -> Result:
         print("after a second:", result, "later:", late)
         result = late
     return result
+
+
+def own_address(machine: Host) -> str:
+    """The hub machine's IPv4 address on the virtual LAN."""
+    links = json.loads(machine.run(["ip", "-j", "-4", "addr"]))
+    return next(str(one["addr_info"][0]["local"]) for one in links if one["ifname"].startswith("uk"))
 
 
 def has_resumed(card: Card, times: int) -> bool:
@@ -207,3 +217,129 @@ def test_a_resume_that_lands_at_another_worker_loses_nothing(pair: Pair) -> None
     assert result.down.exact, result
     row = card.status()
     assert (row["logins"], row["ledger"]["lost"]) == (before["logins"], before["ledger"]["lost"])
+
+
+class Crew:
+    """A hub of two workers with light cards of one user, who needs no password."""
+
+    def __init__(self, net: Net) -> None:
+        machine, self._host = net.lan("hub", "crowd")
+        self.hub = Hub(machine)
+        self.hub.configure({"workers": 2})
+        self.hub.start()
+        self.hub.tell("user_create", name="crowd", hub=HUB, anonymous=True)
+        self.cards = Cards((machine.ipv4, 443), ["crowd"], HUB, BROADCAST)
+
+    def join(self, *numbers: int) -> list[LightCard]:
+        """Cards with these numbers, one after the other: workers know by then who has how much."""
+        with self._host.inside():
+            return [card for number in numbers for card in self.cards.join([number])]
+
+    def spread(self) -> set[int]:
+        """The workers that have sessions."""
+        return {int(row["worker"]) for row in self.hub.tell("sessions")}
+
+
+@pytest.fixture
+def crew(net: Net) -> Iterator[Crew]:
+    made = Crew(net)
+    yield made
+    made.cards.close()
+
+
+def test_multilogins_and_the_hubs_own_bound_count_the_sessions_of_all_workers(crew: Crew) -> None:
+    hub = crew.hub
+    hub.set_policy("crowd", {"multi_logins": 3})
+    crew.join(0, 1, 2)
+    assert crew.spread() == {0, 1}
+    for number in (3, 4):  # at whichever worker
+        with pytest.raises(Refused) as refused:
+            crew.join(number)
+        assert refused.value.code == Code.TOO_MANY_USER_SESSION
+    hub.set_policy("crowd", {"multi_logins": 0})
+    hub.tell("hub_set", name=HUB, max_sessions=4)
+    crew.join(5)
+    for number in (6, 7):
+        with pytest.raises(Refused) as refused:
+            crew.join(number)
+        assert refused.value.code == Code.HUB_IS_BUSY
+    names = [row["session"] for row in hub.tell("sessions")]
+    assert len(set(names)) == len(names) == 4
+
+
+@pytest.mark.soak
+def test_a_quota_counts_what_all_workers_moved(crew: Crew) -> None:
+    hub, cards = crew.hub, crew.cards
+    hub.tell("user_set", name="crowd", hub=HUB, quota_bytes=600 << 10)
+    one, other = crew.join(0, 1)
+    assert crew.spread() == {0, 1}
+    for card, to in ((one, other), (other, one)):
+        batch = [(to.station + card.station).ljust(1400, b".")] * 20
+        for _ in range(8):  # 219 KiB by each, and as much to each: neither worker sees 600
+            card.send(*batch)
+            cards.turn(0.1)
+    for _ in range(2):
+        with pytest.raises(LabError, match="closed the connection"):
+            until(lambda: cards.turn(1.0), seconds=60, what="the end of both")
+    until(lambda: not hub.tell("sessions"), seconds=30, what="the end of both sessions")
+    with pytest.raises(Refused):
+        crew.join(2)
+
+
+@pytest.mark.soak
+@pytest.mark.peer("vpnclient", "vpncmd")
+def test_official_clients_and_a_cascade_are_at_home_at_two_workers(net: Net) -> None:
+    machine, far, *hosts = net.lan("hub", "far", "a", "b", "c")
+    hub, there = Hub(machine), Hub(far)
+    hub.configure({"workers": 2})
+    hub.start()
+    there.start(first=False)
+    there.run("hub", "create", HUB)
+    (made,) = hub.rows("hub", "user", "create", "taro")
+    hub.set_policy("taro", {"multi_logins": 2})
+    hub_address = own_address(machine)
+    net_of = hub_address.rpartition(".")[0]
+    clients = []
+    for number, host in enumerate(hosts[:2]):
+        client = peers.Client(host)
+        client.start()
+        client.create_account(
+            "v",
+            server=machine.ipv4,
+            port=443,
+            hub=HUB,
+            user="taro",
+            password=made["password"],
+            cidrs=[f"{net_of}.{200 + number}/24"],
+            max_tcp=8,
+        )
+        client.connect("v")
+        clients.append(client)
+    rows = hub.tell("sessions")
+    assert {row["worker"] for row in rows} == {0, 1}
+    hosts[0].pings(f"{net_of}.201", seconds=60)
+    hosts[0].pings(hub_address, seconds=30)
+    hosts[1].pings(hub_address, seconds=30)
+    pause(5.0)  # they would like eight
+    assert [row["connections"] for row in hub.tell("sessions")] == [1, 1]
+    third = peers.Client(hosts[2])
+    third.start()
+    third.create_account("v", server=machine.ipv4, port=443, hub=HUB, user="taro", password=made["password"])
+    with pytest.raises(LabError):
+        third.connect("v", seconds=8.0)
+    third.disconnect("v")
+
+    hub.run("hub", "cascade", "create", "out", "--to", there.invite("site"))
+    until(lambda: hub.tell("cascades")[0]["state"] == "online", seconds=60, what="the cascade")
+    card = Card(hosts[2])
+    card.join(there.invite("c"))
+    hosts[2].add_address(card.interface(), f"{net_of}.220/24")
+    for host in hosts[:2]:  # at the cascade's worker, and at the other
+        host.pings(f"{net_of}.220", seconds=60)
+    pids = {number: row["pid"] for number, row in workers(hub).items()}
+    os.kill(pids[0], signal.SIGKILL)  # which has the cascade's cable
+    for host in hosts[:2]:
+        host.pings(f"{net_of}.220", seconds=90)
+    for client in clients:
+        client.disconnect("v")
+    until(lambda: not hub.tell("sessions"), seconds=60, what="the end of their sessions")
