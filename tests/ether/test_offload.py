@@ -205,7 +205,30 @@ def test_what_was_remembered_changes_no_verdict(packet: Packet, plan: tuple[int,
     assert flaw(frame, NONE) != ""
 
 
+@given(st.data())
+def test_no_verdict_on_a_long_frame_changes_when_others_are_remembered(data: st.DataObject) -> None:
+    offload._MOST.clear()
+    packet = data.draw(st.sampled_from((TSO4, TSO4._replace(each=100), TSO4._replace(data=bytes(60_000)))))
+    good = packet.unfinished()
+    assert flaw(good, ALL) == flaw(good, ALL) == ""
+    assert len(offload._MOST) == 1
+    places = st.one_of(st.integers(12, 60), st.integers(-TRAILER, -1).map(lambda at: len(good) + at))
+    bad = good
+    for at in data.draw(st.lists(places, min_size=1, max_size=3)):
+        bad = with_byte(bad, at, data.draw(st.sampled_from((0, 1, 4, 5, 6, 8, 0x11, 0x20, 0x40, 0x45, 0x50, 255))))
+    bad = SuperFrame(bytes(bad[:-TRAILER]) + data.draw(st.sampled_from((b"", bytes(9000)))) + bad[-TRAILER:])
+    granted = data.draw(st.sampled_from((ALL, Kind.CHECKSUM | Kind.TSO4, Kind.CHECKSUM | Kind.TSO6, NONE)))
+    known = flaw(bad, granted)
+    offload._MOST.clear()
+    assert flaw(bad, granted) == known
+
+
 def test_what_is_remembered_is_bounded() -> None:
+    offload._MOST.clear()
+    for each in range(100, 1300):
+        assert flaw(with_plan(TSO4.unfinished(), each=each), ALL) == ""
+    assert len(offload._MOST) == 1024
+    offload._MOST.clear()
     offload._LEAST.clear()
     for start in range(34, 1500):
         assert flaw(with_plan(Packet(data=bytes(1500)).unfinished(), start=start, offset=0), ALL) == ""

@@ -98,10 +98,13 @@ def flaw(frame: SuperFrame, granted: Kind) -> str:
     A frame that lacks nothing but a checksum is judged as the kernel does: the fields must lie behind its headers and
     within it, whatever protocol it is. Of a frame to be split the headers must be what the kind says.
     """
-    least = _LEAST.get(frame[-TRAILER:])
-    if least is None or not least <= len(frame) <= _LONGEST_WHOLE or not granted._value_ & _CHECKSUM:
-        return _flaw(frame, granted._value_)
-    return ""
+    size, trailer = len(frame), frame[-TRAILER:]
+    if size > _LONGEST_WHOLE:
+        known = size <= _MOST.get((trailer, granted._value_, *_USUAL.unpack_from(frame)), 0)
+    else:
+        least = _LEAST.get(trailer)
+        known = least is not None and least <= size and bool(granted._value_ & _CHECKSUM)
+    return "" if known else _flaw(frame, granted._value_)
 
 
 def sound(frames: Sequence[bytes], granted: Kind) -> list[bytes]:
@@ -134,6 +137,10 @@ _FIRST: Final = HEADER + 20  # bytes of Ethernet and IP headers; no checksum of 
 _EXTENSIONS: Final = frozenset((0, 43, 60))  # of IPv6, which the kernel's splitter steps over too
 _MEMO_MOST: Final = 1024  # trailers; those of one host are a handful
 _LEAST: Final[dict[bytes, int]] = {}  # trailer that is right for a frame with nothing to split -> its least length
+# What decides about TCP to be split over IPv4 without options: type, version and length of the header, fragment,
+# protocol, length of TCP's header. With the trailer and what was granted before it -> greatest length of such a frame.
+_USUAL: Final = struct.Struct("!12xHB5xHxB22xB")
+_MOST: Final[dict[tuple[bytes, int, int, int, int, int, int], int]] = {}
 
 
 def _flaw(frame: SuperFrame, granted: int) -> str:
@@ -189,7 +196,13 @@ def _split_flaw(frame: SuperFrame, granted: int, size: int) -> str:
     begin = start + least  # of what is split
     if not each or begin + each > MAX_FRAME:
         return "segment size"
-    return "too many segments" if size - begin > MAX_SEGMENTS * each else ""
+    if size - begin > MAX_SEGMENTS * each:
+        return "too many segments"
+    is_usual = (kind, at, start) == (IPV4, HEADER, _FIRST) and split != UDP_SPLIT
+    if is_usual and size > MAX_FRAME >= head and len(_MOST) < _MEMO_MOST:
+        most = min(MAX_SUPER_FRAME, begin + MAX_SEGMENTS * each + TRAILER)
+        _MOST[(frame[-TRAILER:], granted, *_USUAL.unpack_from(frame))] = most
+    return ""
 
 
 def _ip_flaw(frame: bytes, kind: int, at: int, start: int, protocol: int) -> str:
