@@ -108,6 +108,11 @@ class Connection:
         return not self._closing and self._fd >= 0
 
     @property
+    def is_writable(self) -> bool:
+        """Can be sent on, and nothing waits for the kernel."""
+        return not self._closing and self._fd >= 0 and (self._tls is None or not self._tls.backlog)
+
+    @property
     def ends(self) -> tuple[Where, Where] | None:
         """Our address and the peer's, as sockets name them; None if it broke meanwhile."""
         try:
@@ -337,6 +342,8 @@ class Connection:
         elif self._events & WRITE and self._stage is not None:
             self._arm()
             self._stage.writable(self._wiring.loop.now)
+            return
+        elif self._events == READ and self._reading and not self._waits:
             return
         self._arm()
 

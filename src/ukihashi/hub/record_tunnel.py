@@ -40,6 +40,10 @@ class RecordTunnel(Tunnel):
         super().set_limits(limits)
         self._tell_interval()
 
+    def write(self, batch: bytes, now: float) -> None:
+        self._law.sent(now)
+        self.connection.send(batch)
+
     def received(self, plain: bytes, now: float) -> None:
         """Records of the card, split anywhere."""
         session = self._session

@@ -266,7 +266,8 @@ class ResumableSession(Session):
     @property
     def held(self) -> int:
         """Bytes that are kept for the card."""
-        return self.machine.out.bytes + self.queue.bytes + FRAME_COST * len(self.queue)
+        waits = self.queue.bytes
+        return self.machine.out.bytes + (waits + FRAME_COST * len(self.queue) if waits else 0)
 
     def keepalive(self) -> bytes:
         """A keep-alive, which acknowledges too."""
@@ -291,15 +292,15 @@ class ResumableSession(Session):
             return False
         self.count.tls_writes += 1
         tunnel.write(data, now)
-        return tunnel.is_writable and (machine.out.waiting > 0 or self._has_new_records())
+        return (machine.out.waiting > 0 or self._has_new_records()) and tunnel.is_writable
 
     def _has_new_records(self) -> bool:
         """Frames may become records: when all older records are under way, and there is room to keep more."""
+        if not self.queue.bytes:
+            return False
         out = self.machine.out
-        return (
-            len(self.queue) > 0
-            and not out.waiting
-            and (not out.bytes or (out.bytes < self.limits.resume_buffer and self._owner.memory.has_room))
+        return not out.waiting and (
+            not out.bytes or (out.bytes < self.limits.resume_buffer and self._owner.memory.has_room)
         )
 
     def _bound_queue(self) -> None:

@@ -77,7 +77,7 @@ class Tunnel:
     @property
     def is_writable(self) -> bool:
         """Carries frames to the member, and all so far are with the kernel: none pile up behind a slow peer."""
-        return self._sends and self.connection.is_open and not self.connection.backlog
+        return self._sends and self.connection.is_writable
 
     def write(self, batch: bytes, now: float) -> None:
         """One batch of blocks, one TLS write."""
