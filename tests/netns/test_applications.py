@@ -13,7 +13,9 @@ from lab.net import Host, Net
 from lab.ukihashi import FAST_CARD, FAST_HUB, Card, Hub
 from lab.wait import until
 
-pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.peer("sshd", "ssh", "nft")]
+pytestmark = [
+    pytest.mark.netns, pytest.mark.slow, pytest.mark.peer("sshd", "ssh", "nft"), pytest.mark.timeout(240),
+]  # fmt: skip
 
 
 @dataclass
