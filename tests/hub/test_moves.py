@@ -152,3 +152,39 @@ def test_members_of_a_hub_that_is_upgraded_lose_nothing_either(make_farm: SetUp,
         talk.upgrade(count)
         talk.on(20)
     talk.check()
+
+
+def test_what_finds_no_room_while_a_session_moves_is_counted(certificate: tuple[Path, Path]) -> None:
+    """At the giver and at the taker; nothing overtakes what waits."""
+    farm = Farm(server_context(*certificate), Limits(linger_s=0.2, resume_buffer=20_000), 3)
+    a, b, c = farm.card(0, "a"), farm.card(2, "b"), farm.card(1, "c")
+    for number, card in enumerate((a, b, c), 1):
+        card.send(frame(0, number))
+    farm.until(lambda: all(len(card.got) == 2 for card in (a, b, c)), "the first words")
+    a.got.clear()
+    a.cut()
+    farm.go_to(a, 1)
+    link = a.dial()
+    a.ask(link)
+    giver, taker = farm.neighbours[0].links[1], farm.fields[1]
+    while farm.where(a):  # until it is on its way
+        taker.turn()
+        farm.fields[0].turn()
+    waiting, giver.waiting = giver.waiting, mesh.FULL  # as if the taker took no more
+    b.send(*(frame(1, 2, number, 1000) for number in range(1, 31)))
+    for _ in range(10):
+        farm.fields[2].turn()
+        farm.fields[0].turn()
+    giver.waiting = waiting
+    while not farm.where(a):
+        taker.turn()
+    c.send(*(frame(1, 3, number, 1000) for number in range(1, 31)))
+    taker.turn()
+    a.answered(link)
+    farm.quiet()
+    came = {by: numbers(a.got, by) for by in (2, 3)}
+    assert all(those == list(range(1, len(those) + 1)) for those in came.values())
+    dropped = sum(row["drops"].get("queue_full", 0) for row in farm.hub(0).trunk_rows())
+    assert dropped == 10
+    assert len(a.got) + dropped + farm.session(a).drops["resume_buffer"] == 60
+    farm.close()

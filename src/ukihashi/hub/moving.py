@@ -25,7 +25,7 @@ from ukihashi.ether.offload import Kind
 from ukihashi.hub.loop import Timer
 from ukihashi.hub.mesh import Given, Link, Mark, Marked, Moved, NotHere, Refused, Want
 from ukihashi.hub.ports import Encodings
-from ukihashi.hub.resumable import ResumableSession
+from ukihashi.hub.resumable import RESUME_BUFFER, ResumableSession
 from ukihashi.hub.saved import SavedSession
 from ukihashi.hub.session import Session
 from ukihashi.hub.sessions import Sessions, digest
@@ -130,6 +130,8 @@ class _GateQueue(PortQueue):
     def __init__(self, gate: "Gate") -> None:
         super().__init__(gate.session.limits.resume_buffer)
         self._gate = gate
+        if isinstance(gate.session, ResumableSession):
+            self.bound(self._limit, RESUME_BUFFER)
 
     @property
     def is_crowded(self) -> bool:
@@ -142,14 +144,16 @@ class _GateQueue(PortQueue):
             return gate.session.queue.put(frames, source)
         if not way.marked:  # a flood, that comes by the ghost, too; nobody sends to the session only, before it talks
             frames = [frame for frame in frames if not frame[0] & 1] if gate.is_answered else []
-        room = self._limit - self.bytes
+        dropped = 0
         for frame in frames:
-            room -= len(frame)
-            if room < 0:
-                return gate.session.queue.put([frame], source)  # it has the reason why there is no room
-            way.held.append(frame)
-            self.bytes += len(frame)
-        return 0
+            if self.bytes + len(frame) <= self._limit:
+                way.held.append(frame)
+                self.bytes += len(frame)
+            else:
+                dropped += 1
+        if dropped:
+            self.dropped[self._reason] += dropped
+        return dropped
 
 
 class Gate:
@@ -193,6 +197,7 @@ class Gate:
         """Nobody is waited for any more."""
         for worker in list(self.ways):
             self.mark(worker, marked=True, passed=True)
+        self.session.queue.put_back((), self.queue.dropped)
         if self.hub.ports.get(self.session.port) is self:
             self.hub.untold.discard(self.session.port)
             self.hub.ports[self.session.port] = self.session
@@ -458,6 +463,7 @@ class Moves:
         hub.unplug_silently(ghost.port)
         if taker is not None:
             hub.switch.hear(taker.port, stations)
+            taker.queue.dropped.update(ghost.queue.dropped)
             taker.push()
         ghost.link.tell(Marked(ghost.move, self._house.number))
 
