@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 from tests.net.conftest import Certificate
 from tests.net.dial.fakes import BIG, PIECE, SECRET, USER, Fake, everything, hashing, nothing_leaks, serving, standing
 
+from lab import sshd
 from ukihashi.errors import DialError
 from ukihashi.net.dial.failures import Failure, PathRefused
 from ukihashi.net.dial.through import Line, dial
@@ -48,6 +49,7 @@ WAYS = [
     Way("socks5", Kind.SOCKS5),
     Way("socks5h", Kind.SOCKS5H),
     Way("socks5h, password", Kind.SOCKS5H, "password"),
+    Way("ssh", Kind.SSH),
 ]
 PROXIES = WAYS[1:]
 
@@ -60,16 +62,31 @@ class Built:
     fake: Fake
     secret: str | None
     authorities: Path | None
+    ssh_config: Path = Path("/dev/null")
 
     async def dial(self, host: str, port: int, deadline: float = 20.0) -> Line:
-        return await dial(self.via, host, port, deadline=deadline, secret=self.secret, authorities=self.authorities)
+        return await dial(
+            self.via,
+            host,
+            port,
+            deadline=deadline,
+            secret=self.secret,
+            authorities=self.authorities,
+            ssh_config=self.ssh_config,
+        )
 
 
 @contextlib.asynccontextmanager
-async def built(way: Way, files: Certificate, host: str = "127.0.0.1", *, silent: bool = False) -> AsyncIterator[Built]:
+async def built(
+    way: Way, files: Certificate, host: str = "127.0.0.1", *, silent: bool = False, faked: bool = False
+) -> AsyncIterator[Built]:
     fake = Fake(way.kind, way.scheme, way.closes, silent=silent)
     if way.kind is Kind.DIRECT:
         yield Built(DIRECT, fake, None, files.authority)
+        return
+    if way.kind is Kind.SSH and not silent and not faked:
+        server = local_sshd()
+        yield Built(Via(Kind.SSH, host, server.port), fake, None, None, server.client_config)
         return
     tls = files if way.kind is Kind.HTTPS else None
     async with standing(fake, host, tls) as port:
@@ -78,7 +95,33 @@ async def built(way: Way, files: Certificate, host: str = "127.0.0.1", *, silent
 
 
 def each(ways: list[Way]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("way", ways, ids=lambda way: way.name)
+    marks = {Kind.SSH: [pytest.mark.peer("ssh", "sshd"), pytest.mark.slow]}
+    chosen = [pytest.param(way, id=way.name, marks=marks.get(way.kind, [])) for way in ways]
+    return pytest.mark.parametrize("way", chosen)
+
+
+_servers: list[sshd.Sshd] = []
+
+
+def local_sshd() -> sshd.Sshd:
+    """One for all tests of this file; `_stop` ends it."""
+    if not _servers:
+        _servers.append(sshd.on_loopback())
+    return _servers[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stop() -> Iterator[None]:
+    yield
+    while _servers:
+        _servers.pop().close()
+
+
+@pytest.fixture(autouse=True)
+def _started(request: pytest.FixtureRequest) -> None:
+    """Before a test counts what is open."""
+    if "ssh" in request.node.name.partition("[")[2]:
+        local_sshd()
 
 
 @each(WAYS)
@@ -150,7 +193,7 @@ def test_nobody_listens_there(way: Way, certificate: Certificate) -> None:
 @each(PROXIES)
 def test_the_proxy_itself_is_not_there(way: Way, certificate: Certificate) -> None:
     async def scenario() -> None:
-        async with built(way, certificate) as path:
+        async with built(way, certificate, faked=True) as path:
             pass
         with pytest.raises(PathRefused) as told:
             await path.dial("127.0.0.1", 443)
@@ -215,6 +258,33 @@ def test_whoever_closes_is_noticed_at_the_other_end(way: Way, certificate: Certi
         asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
+@each([way for way in WAYS if not way.scheme])
+def test_who_does_not_read_stops_the_sender(way: Way, certificate: Certificate) -> None:
+    """Nothing on the way holds more than kernels do."""
+
+    async def scenario() -> None:
+        sent, stalled = 0, asyncio.Event()
+
+        async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            writer.write(b"hello")
+            with contextlib.suppress(TimeoutError):
+                while sent < 40 * BIG:
+                    writer.write(PIECE)
+                    sent += len(PIECE)
+                    await asyncio.wait_for(writer.drain(), 1.0)
+            stalled.set()
+            writer.transport.abort()
+
+        async with serving(flood) as port, built(way, certificate) as path:
+            with (await path.dial("127.0.0.1", port)).sock:
+                await stalled.wait()
+        assert BIG // 100 < sent < 10 * BIG
+
+    with nothing_leaks():
+        asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
 @each([way for way in PROXIES if way.scheme])
 def test_a_wrong_password_and_none(way: Way, certificate: Certificate) -> None:
     async def scenario() -> None:
@@ -238,11 +308,12 @@ def test_a_wrong_password_and_none(way: Way, certificate: Certificate) -> None:
 )
 def test_something_else_answers(way: Way, certificate: Certificate, answer: bytes) -> None:
     async def scenario() -> None:
-        async with built(way, certificate) as path:
+        async with built(way, certificate, faked=True) as path:
             path.fake.answer = answer
             with pytest.raises(PathRefused) as told:
                 await path.dial("127.0.0.1", 443)
-            assert told.value.kind is Failure.NOT_A_PROXY
+            hangs_up = way.kind is Kind.SSH and answer.startswith(b"SSH")  # it is one, and hangs up
+            assert told.value.kind is (Failure.PROXY_CLOSED if hangs_up else Failure.NOT_A_PROXY)
 
     with nothing_leaks():
         asyncio.run(scenario())

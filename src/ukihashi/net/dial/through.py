@@ -13,9 +13,8 @@ import socket
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ukihashi.errors import N_, EnvironmentLacks
-from ukihashi.net.congestion import set_congestion
-from ukihashi.net.dial import direct, http_proxy, over_tls, relay, socks
+from ukihashi.errors import N_
+from ukihashi.net.dial import direct, first, http_proxy, over_tls, relay, socks
 from ukihashi.net.dial.failures import Failure, PathRefused
 from ukihashi.net.dial.names import KnownAddresses, look_up
 from ukihashi.net.dial.stream import AnswerTooLong, SocketStream, Stream, StreamEnded
@@ -52,6 +51,7 @@ async def dial(
     congestion: str = "",
     secret: str | None = None,
     authorities: Path | None = None,
+    ssh_config: Path | None = None,
 ) -> Line:
     """A connection to `host` and `port` over `via`; the caller closes its socket, and with it all that is behind.
 
@@ -60,7 +60,9 @@ async def dial(
             leaves this machine.
         secret: password for `via.user`; None: there is none.
         authorities: PEM file of who may certify an https:// proxy; None: the system's.
-    Raises: DialError; PathRefused, which is one, says by its `kind` what failed. EnvironmentLacks: as `direct.dial`.
+        ssh_config: instead of ssh's own configuration of this user and machine.
+    Raises: DialError; PathRefused, which is one, says by its `kind` what failed. EnvironmentLacks: `authorities` can't
+        be read.
     """
     known = known or KnownAddresses()
     if via.kind is Kind.DIRECT:
@@ -68,7 +70,7 @@ async def dial(
         return Line(sock, _outer(sock))
     try:
         async with asyncio.timeout(deadline):
-            return await _Path(via, host, port, mark, known, congestion, secret, authorities).dial()
+            return await _Path(via, host, port, mark, known, congestion, secret, authorities, ssh_config).dial()
     except TimeoutError as error:
         raise PathRefused(
             Failure.PROXY_SILENT,
@@ -90,6 +92,7 @@ class _Path(NamedTuple):
     congestion: str
     secret: str | None
     authorities: Path | None
+    ssh_config: Path | None
 
     async def dial(self) -> Line:
         """Raises: DialError, EnvironmentLacks."""
@@ -99,6 +102,8 @@ class _Path(NamedTuple):
                     return await self._http()
                 case Kind.SOCKS4 | Kind.SOCKS5:
                     return await self._socks_here()
+                case Kind.SSH:
+                    return await self._ssh()
                 case _:
                     return await self._socks(self.host)
         except StreamEnded as error:
@@ -175,21 +180,28 @@ class _Path(NamedTuple):
             at_failure.pop_all()
             return Line(sock, _outer(sock))
 
+    async def _ssh(self) -> Line:
+        from ukihashi.net.dial import ssh
+
+        sock, outer = await ssh.dial(
+            self.via,
+            self.host,
+            self.port,
+            mark=self.mark,
+            known=self.known,
+            congestion=self.congestion,
+            secret=self.secret,
+            config=self.ssh_config,
+        )
+        if outer is None:
+            return Line(sock, None)
+        with outer:
+            return Line(sock, _outer(outer))
+
     async def _proxy(self) -> socket.socket:
-        """A TCP connection to the proxy. Raises: PathRefused, EnvironmentLacks."""
-        try:
-            sock = await direct.connect(self.via.host, self.via.port, mark=self.mark, known=self.known)
-        except (OSError, UnicodeError) as error:
-            raise PathRefused(
-                Failure.PROXY_UNREACHABLE,
-                N_("the way to {via} itself failed: {reason}; is it on, are its name and port right?"),
-                via=self.via,
-                reason=(isinstance(error, OSError) and error.strerror) or error,
-            ) from error
-        if self.congestion:
-            with contextlib.suppress(EnvironmentLacks):  # what is used, and why, is shown (`net.congestion`)
-                set_congestion(sock, self.congestion)
-        return sock
+        """A TCP connection to the proxy. Raises: PathRefused."""
+        via = self.via
+        return await first.connect(via, via.host, via.port, self.mark, self.known, self.congestion)
 
 
 def _outer(sock: socket.socket) -> Outer | None:
