@@ -165,6 +165,22 @@ def test_a_partial_write_leaves_the_rest(pair: Pair) -> None:
         pair.server.receive(bytes(pair.client.outgoing()))
 
 
+@pytest.mark.parametrize("part", [1000, 65_624, 70_000, 1 << 20])
+def test_all_pieces_go_at_once_as_far_as_the_network_takes_them(pair: Pair, part: int) -> None:
+    data = bytes(range(256)) * 1024
+    pair.client.send(data)
+    pair.client.send(b"behind them")
+    assert len(pair.client.pieces()) > 1
+    came = b""
+    while pieces := pair.client.pieces():
+        taken, before = b"".join(pieces)[:part], pair.client.backlog
+        pair.client.sent(len(taken))
+        assert pair.client.backlog == before - len(taken)
+        came += pair.server.receive(taken)
+    assert came == data + b"behind them"
+    assert not pair.client.backlog
+
+
 def test_close_tells_the_peer_once(pair: Pair) -> None:
     pair.client.send(b"last")
     pair.client.close()

@@ -325,8 +325,8 @@ class Connection:
         tls = self._tls
         if tls is not None:
             try:
-                while data := tls.outgoing():
-                    tls.sent(self._socket.send(data, socket.MSG_NOSIGNAL))
+                while pieces := tls.pieces():
+                    tls.sent(self._socket.sendmsg(pieces, (), socket.MSG_NOSIGNAL))
             except BlockingIOError:
                 self._arm()
                 return

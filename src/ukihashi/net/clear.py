@@ -42,8 +42,13 @@ class ClearChannel:
             self._unsent, self._more = memoryview(self._more), bytearray()
         return self._unsent
 
+    def pieces(self) -> list[bytes | memoryview]:
+        """The same, for `sendmsg`."""
+        first = self.outgoing()
+        return [first] if first else []
+
     def sent(self, count: int) -> None:
-        """`count` bytes of the last `outgoing()` were written."""
+        """`count` bytes of the last `outgoing()` or `pieces()` were written."""
         self._unsent = self._unsent[count:]
 
     @property

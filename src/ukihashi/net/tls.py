@@ -128,8 +128,17 @@ class TlsChannel:
                 self._unsent = memoryview(self._encrypted.read())
         return self._unsent
 
+    def pieces(self) -> list[bytes | memoryview]:
+        """As `outgoing`, but more of it, for one `sendmsg`. Tell `sent` how much of it all went."""
+        first = self.outgoing()
+        return [first, *self._later] if first else []
+
     def sent(self, count: int) -> None:
-        """`count` bytes of the last `outgoing()` were written."""
+        """`count` bytes of the last `outgoing()` or `pieces()` were written."""
+        while count > len(self._unsent):
+            count -= len(self._unsent)
+            self._unsent = memoryview(self._later.popleft())
+            self._later_bytes -= len(self._unsent)
         self._unsent = self._unsent[count:]
 
     @property
