@@ -203,3 +203,11 @@ def test_a_burst_goes_on_at_once_while_the_other_member_takes_it(field: Field) -
     a.send(*flood)  # the clock stands still, so who is paused stays so
     field.until(lambda: len(b.got) >= len(flood), "the flood")
     assert field.session(a).tunnels[0].connection._reading
+
+
+def test_with_several_workers_a_burst_is_read_in_small_pieces(field: Field) -> None:
+    field.sessions.workers = 2
+    a, b = pair(field)
+    a.send(*[frame(2, 1, number, size=1000) for number in range(400)])
+    field.until(lambda: len(b.got) >= 400, "the flood")
+    assert field.session(a).tunnels[0].connection.read_most == BURST_READ

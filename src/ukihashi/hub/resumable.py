@@ -214,6 +214,8 @@ class ResumableSession(Session):
 
         All that bring much in one turn, each with the end of a frame from before, fit into a queue not yet crowded.
         """
+        if self._owner.workers > 1:  # another worker says what is crowded when frames come, not when they have gone
+            return BURST_READ
         bursts = self._owner.bursts
         bursts.pop_expired(now)
         if size >= BURST_READ // 4 and self not in bursts:
