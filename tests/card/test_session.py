@@ -357,6 +357,8 @@ def test_frames_too_long_for_us_are_counted_as_records_and_dropped() -> None:
 
 LONG = SuperFrame(bytes(12) + b"\x08\x00" + bytes(30_000))
 
+SMALL = Batch(encode_frames([FRAME]), 1, 0, 0)
+
 
 def long_ones(count: int = 1) -> Batch:
     return Batch(encode_frames([LONG] * count), count, count, 0)
@@ -382,7 +384,7 @@ def test_while_super_frames_come_the_interface_is_read_on_and_a_small_frame_pass
         made.send_batch(long_ones(), 1.0)
         assert made.to_the_end
         assert made.hungry
-    made.send([FRAME], 1.0)
+    made.send_batch(SMALL, 1.0)
     assert made.machine.out.waiting == 0
     assert made.counted()["ledger"]["waiting"] == 1 + 11
     line.backlog = 0
@@ -395,7 +397,7 @@ def test_while_super_frames_come_the_interface_is_read_on_and_a_small_frame_pass
         made.pump(1.2)
     assert line.said()[0] == [LONG] * (11 - len(first))
     line.backlog = 1
-    made.send([FRAME], 3.0)
+    made.send_batch(SMALL, 3.0)
     assert not made.to_the_end
     assert not made.hungry  # none came for a while: as always
 
@@ -409,6 +411,12 @@ def test_what_finds_no_room_before_a_full_link_is_counted() -> None:
     assert made.machine.out.end == 0
     waiting = made.counted()["ledger"]["waiting"]
     assert made._tally.crowded == 100 - waiting
+    line.backlog = 0
+    while made.pending:
+        made.pump(1.0)
+        line.unsent += 1 << 20
+    assert (made._tally.frames_out, made._tally.super_frames_out) == (waiting, waiting)
+    assert made._tally.bytes_out == waiting * len(LONG)
     assert QUEUE // 2 < made.counted()["waiting_bytes"] <= QUEUE + len(LONG) + 1000
 
 
@@ -419,7 +427,7 @@ def test_a_cut_keeps_all_that_waited() -> None:
     for _ in range(5):
         made.send_batch(long_ones(), 1.0)
     made.lost(cast(Link, line))
-    made.send_batch(Batch(encode_frames([FRAME]), 1, 0, 0), 1.0)
+    made.send_batch(SMALL, 1.0)
     assert made.machine.out.end == 6
     made.ask(cast(Link, other))
     made.machine.answered(2, 0)

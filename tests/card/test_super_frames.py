@@ -2,6 +2,7 @@
 
 import fcntl
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from tests.card.rig import SECONDS, Rig, frame
 from tests.ether.super_frames import Packet
 
-from lab.fake_hub import FakeHub
+from lab.fake_hub import Conversation, FakeHub
 from lab.wait import until
+from ukihashi.card import session
 from ukihashi.card.messages import Asked, Failed, Lost, Opened
 from ukihashi.ether.offload import ALL, NONE, TRAILER, Kind, SuperFrame
 from ukihashi.tap.device import TUNSETOFFLOAD
@@ -178,3 +180,41 @@ def test_what_waits_for_a_hub_that_takes_less_is_finished(rig: Rig, kinds: Kind)
     long = [LONG.unfinished()] if kinds == ALL else LONG.finished()
     reaches_hub(rig, frame(1), *short, *long)
     assert again.carried == 2 + len(long)
+
+
+def test_behind_a_hub_that_stands_still_a_small_frame_waits_for_no_bulk(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "STALL_S", 60.0)  # else all of it would be kept, as before a cut
+    goes, read = threading.Event(), Conversation.read
+
+    def wait(talk: Conversation) -> bytes:
+        goes.wait()
+        return read(talk)
+
+    monkeypatch.setattr(Conversation, "read", wait)
+    goes.set()
+    join(rig)
+    give(rig, LONG.unfinished())
+    reaches_hub(rig, LONG.unfinished())
+    goes.clear()
+    sent = 0
+    while rig.counters().crowded < 10:
+        give(rig, *[LONG.unfinished()] * 10)
+        sent += 10
+    give(rig, frame(7))
+
+    def all_read() -> bool:
+        now = rig.counters()
+        ledger = now.ledger
+        return bool(ledger["acknowledged"] + ledger["waiting"] + now.crowded == 1 + sent + 1)
+
+    until(all_read, seconds=SECONDS, what="all read from the kernel")
+    counted = rig.counters()
+    assert session.QUEUE // 2 < counted.waiting_bytes <= session.AHEAD + session.QUEUE + 256 * 1024
+    goes.set()
+    got = [rig.hub.frames.get(timeout=SECONDS) for _ in range(sent + 1 - counted.crowded)]
+    behind = len(got) - got.index(frame(7))
+    assert behind * len(LONG.unfinished()) > session.QUEUE - 256 * 1024
+    assert rig.hub.frames.empty()
+    assert rig.counters().crowded == counted.crowded

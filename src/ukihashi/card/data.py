@@ -154,15 +154,14 @@ class DataProcess:
             return
         link: Link | None = None
         if isinstance(tunnel, ExactSession) and (batch := self._tap.read_batch()) is not None:
-            if self._tally.batch(batch).frames:
-                link = tunnel.send_batch(batch, now)
+            link = tunnel.send_batch(batch, now)
             for _ in range(READS):
                 if len(batch.data) < BATCH or not tunnel.to_the_end or not tunnel.hungry:
                     break
                 batch = self._tap.read_batch()
-                if batch is None or not self._tally.batch(batch).frames:
+                if batch is None:
                     break
-                link = tunnel.send_batch(batch, now)
+                link = tunnel.send_batch(batch, now) or link
         elif frames := self._tally.outward(self._tap.read_frames()):
             link = tunnel.send(frames, now)
         if link is not None:

@@ -8,9 +8,13 @@ import struct
 from collections import deque
 from typing import Final
 
+from ukihashi.card.tally import LONG
+from ukihashi.tap.device import Batch
+
 QUANTUM: Final = 16_384  # bytes that one flow sends before the next has its turn
 OVERHEAD: Final = 256  # bytes that a frame costs beside its own, so that many small ones can't outgrow the bound
 
+_LONG: Final = 4 + LONG  # bytes of a block; longer ones hold a frame that is still to be split
 _U32: Final = struct.Struct("!I")
 _LENGTH: Final = (1 << 31) - 1  # bits of a block's size that are a length
 _IPV4: Final = b"\x08\x00"
@@ -63,10 +67,10 @@ class FlowQueue:
             while self.bytes > self._limit and self.frames > 1:
                 self._make_room(flow)
 
-    def take(self, limit: int) -> tuple[bytes, int]:
-        """Whole frames of about `limit` bytes as one encoded batch, and how many; at least one if any waits."""
+    def take(self, limit: int) -> Batch:
+        """Whole frames of about `limit` bytes as one encoded batch; at least one if any waits."""
         parts: list[bytes | memoryview] = [b""]
-        size, new, old = 0, self._new, self._old
+        size, long, new, old = 0, 0, self._new, self._old
         while size < limit and self.frames:
             line = new or old
             flow = line[0]
@@ -84,6 +88,7 @@ class FlowQueue:
                 block = self._pop(flow)
                 flow.deficit -= len(block)
                 size += len(block)
+                long += len(block) > _LONG
                 parts.append(block)
         count = len(parts) - 1
         parts[0] = _U32.pack(count)
@@ -92,7 +97,7 @@ class FlowQueue:
             new.clear()
             old.clear()
             self._longest = None
-        return (b"".join(parts), count) if count else (b"", 0)
+        return Batch(b"".join(parts) if count else b"", count, long, 0)
 
     def _make_room(self, other: _Flow) -> None:
         longest = self._longest if self._longest is not None and self._longest.blocks else other

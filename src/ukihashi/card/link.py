@@ -54,6 +54,7 @@ class Link:
         self._opening = Opening(order, random=_chance.randbytes, udp=udp.offer if udp else None)
         self._talking = False  # the opening talk has begun, so the hub's key was found right
         self._first = b""  # the first bytes that came, to tell what answers when it is not TLS
+        self._is_flushed = False  # and nothing was written since: what is asked most often in a turn of the loop
         self._channel.start()
 
     # -- the loop's side ------------------------------------------------------------------------------------------
@@ -65,9 +66,11 @@ class Link:
             while data := channel.outgoing():
                 channel.sent(send(data))
         except BlockingIOError:
+            self._is_flushed = False
             return False
         except OSError as error:
             raise self._cut(error) from error
+        self._is_flushed = self.outcome is not None
         return True
 
     def read(self, now: float) -> bytes:
@@ -100,6 +103,7 @@ class Link:
 
     def write(self, data: bytes) -> None:
         """Queue bytes of the tunnel, best many at once; `flush` sends them."""
+        self._is_flushed = False
         self._channel.send(data)
 
     def check_opening(self, now: float) -> None:
@@ -170,7 +174,7 @@ class Link:
     @property
     def backlog(self) -> int:
         """Bytes that wait for the network."""
-        return self._channel.backlog
+        return 0 if self._is_flushed else self._channel.backlog
 
     @property
     def unsent(self) -> int:

@@ -46,7 +46,8 @@ AHEAD: Final = 512 * 1024  # bytes that have reached the hub's machine and that 
 LONG_S: Final = 1.0  # after the last super-frame frames count as usual ones again
 STALL_S: Final = 0.3  # seconds between two looks at a full link
 
-_CARRIED: Final = frozenset({State.ONLINE, State.SUSPECT})
+_ONLINE: Final = State.ONLINE  # asked for in each turn; to hash a member costs a call
+_SUSPECT: Final = State.SUSPECT
 
 
 class ExactSession:
@@ -131,7 +132,7 @@ class ExactSession:
     def hungry(self) -> bool:
         if self.machine.out.bytes + self._queue.bytes >= self._settings.buffer or self.is_over:
             return False
-        return self._reads_on or self._long_until > 0 or not self._busy
+        return self._long_until > 0 or self._reads_on or not self._busy
 
     @property
     def to_the_end(self) -> bool:
@@ -140,35 +141,45 @@ class ExactSession:
 
     @property
     def pending(self) -> bool:
-        waits = self._queue.frames or self.machine.out.waiting
-        return waits > 0 and self.machine.state in _CARRIED and not self._is_ahead
+        out = self.machine.out
+        return (out.end > out.cursor or self._queue.frames > 0) and self._is_carried and not self._is_ahead
 
     @property
     def _reads_on(self) -> bool:
         """What waits becomes records at once, to outlive the link; it would be lost in the interface's queue."""
         machine, out = self.machine, self.machine.out
-        if machine.state is not State.ONLINE or self.link is None or self._stalled:
+        if machine.state is not _ONLINE or self.link is None or self._stalled:
             return True
         return self._catch_up.lasts(out.cursor, out.end)
 
     @property
     def _busy(self) -> bool:
         """The link has enough for now."""
-        return bool(self.machine.out.waiting or self.link is None or self.link.backlog or self._is_ahead)
+        out = self.machine.out
+        return out.end > out.cursor or self.link is None or self.link.backlog > 0 or self._is_ahead
+
+    @property
+    def _is_carried(self) -> bool:
+        """There is a link that carries it."""
+        state = self.machine.state
+        return state is _ONLINE or state is _SUSPECT
 
     @property
     def _is_ahead(self) -> bool:
         """The hub's machine holds more than the hub can read soon; more would only wait there, behind each other."""
-        if self._given - self._read < AHEAD or self.link is None:
-            return False
-        return self._given - self._read - self.link.unsent >= AHEAD
+        unread = self._given - self._read
+        return unread >= AHEAD and self.link is not None and unread - self.link.unsent >= AHEAD
 
-    def send(self, frames: Sequence[bytes], now: float) -> Link | None:
-        self.send_batch(Batch(encode_frames(frames), len(frames), 0, 0), now)
+    def send(self, frames: Sequence[bytes], now: float) -> Link | None:  # noqa: ARG002 - as every tunnel
+        self._keep_all()
+        self.machine.send(encode_frames(frames), len(frames))
         return self.link
 
     def send_batch(self, batch: Batch, now: float) -> Link | None:
-        """As `send`, of frames that are encoded already."""
+        """As `send`, of frames that are encoded already and not yet counted. None: nothing is new for the link."""
+        if not batch.frames:
+            self._tally.batch(batch)
+            return None
         if batch.long:
             self._long_until = now + LONG_S
         elif now >= self._long_until:
@@ -177,33 +188,38 @@ class ExactSession:
             self._keep_all()
         elif self._queue.frames or (self._long_until > 0 and self._busy):
             dropped = self._queue.dropped
+            self._tally.oversized += batch.unfit
             self._queue.put(batch.data)
             self._tally.crowded += self._queue.dropped - dropped
             return self.link
-        self.machine.send(batch.data, batch.frames)
+        self._keep(batch)
         return self.link
+
+    def _keep(self, batch: Batch) -> None:
+        self._tally.batch(batch)
+        self.machine.send(batch.data, batch.frames)
 
     def _keep_all(self) -> None:
         """What waits becomes records now."""
         while self._queue.frames:
-            self.machine.send(*self._queue.take(WRITE))
+            self._keep(self._queue.take(WRITE))
 
     def pump(self, now: float) -> None:
         link, machine = self.link, self.machine
-        if link is None or link.backlog or machine.state not in _CARRIED:
+        if link is None or not self._is_carried or link.backlog:
             return
-        if self._stalled and not self._is_ahead:
+        out, ahead = machine.out, self._is_ahead
+        if self._stalled and not ahead:
             self._begin_catch_up()
-        before = machine.out.cursor
         have, data = machine.ack(now), b""
-        if not self._is_ahead:
-            if self._queue.frames and not machine.out.waiting:
-                machine.send(*self._queue.take(WRITE // 2))
+        if not ahead and (self._queue.frames or out.end > out.cursor):
+            before = out.cursor
+            if before == out.end:
+                self._keep(self._queue.take(WRITE // 2))
             data = machine.take(WRITE)
-        if data:
-            self._tally.written(machine.out.cursor - before)
+            self._tally.written(out.cursor - before)
             self._given += len(data)
-            self._marks.append((machine.out.cursor, self._given))
+            self._marks.append((out.cursor, self._given))
         if have is not None:
             data = encode_have(have) + data
         if data:
@@ -244,7 +260,7 @@ class ExactSession:
     @property
     def due_at(self) -> float:
         link, machine = self.link, self.machine
-        if link is None or machine.state not in _CARRIED:
+        if link is None or not self._is_carried:
             return float("inf")
         due = min(self._keepalive.due_at, self.silent_at)
         if (link.backlog or self._is_ahead) and not self._stalled:
@@ -265,11 +281,11 @@ class ExactSession:
             self._begin_catch_up()
 
     def looks_silent(self, now: float) -> bool:
-        return self.machine.state in _CARRIED and self._liveness.health(now) is not Health.ALIVE
+        return self._is_carried and self._liveness.health(now) is not Health.ALIVE
 
     def tick(self, now: float) -> None:
         link, machine = self.link, self.machine
-        if link is None or machine.state not in _CARRIED:
+        if link is None or not self._is_carried:
             return
         match self._liveness.health(now):
             case Health.DEAD:
@@ -292,7 +308,7 @@ class ExactSession:
         self._liveness = self._law(now - self._liveness.silent_for(now))
         if settings.keepalive != before.keepalive:
             self._keepalive = KeepAlive(now, interval=settings.keepalive)
-            if self.link is not None and self.machine.state in _CARRIED:
+            if self.link is not None and self._is_carried:
                 self._tell_options(self.link)
 
     def counted(self) -> dict[str, Any]:
@@ -303,7 +319,7 @@ class ExactSession:
         }
 
     def leave(self) -> None:
-        if self.link is not None and self.machine.state in _CARRIED:
+        if self.link is not None and self._is_carried:
             self.link.write(encode_bye(Bye(Reason.LEFT)))
         self.machine.bye()
 
