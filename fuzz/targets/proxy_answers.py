@@ -79,6 +79,7 @@ def seeds() -> list[bytes]:
         b"\0HTTP/1.1 407 no\r\n" + digest + b"Content-Length: 3\r\n\r\nabc" + ok,
         b"\0HTTP/1.0 407 no\nProxy-Authenticate: Basic realm=x, NTLM\nProxy-Connection: keep-alive\n\n",
         b"\0HTTP/1.1 407 no\r\nProxy-Authenticate: Basic\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + ok,
+        b"\0HTTP/1.1 407 no\r\n" + digest.replace(b'"r"', b'"\xe7\xa4\xbe\xb2"') + b"Content-Length: 0\r\n\r\n" + ok,
         b"\0HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\n\r\n<html>",
         b"\1\0\x5a" + bytes(6) + TUNNEL,
         b"\1\0\x5b" + bytes(6),

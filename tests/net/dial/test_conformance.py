@@ -322,10 +322,12 @@ def test_something_else_answers(way: Way, certificate: Certificate, answer: byte
 def test_an_https_proxy_must_be_one_and_be_trusted(certificate: Certificate) -> None:
     async def scenario() -> None:
         async with built(Way("https", Kind.HTTPS), certificate) as path:
-            path.authorities = None
-            with pytest.raises(PathRefused, match="isn't trusted") as told:
-                await path.dial("127.0.0.1", 443)
-            assert told.value.kind is Failure.PROXY_TLS
+            elsewhere = Via(Kind.HTTPS, "localhost", path.via.port)  # a name that its certificate doesn't bear
+            for via, authorities in ((path.via, None), (elsewhere, path.authorities)):
+                path.via, path.authorities = via, authorities
+                with pytest.raises(PathRefused, match="isn't trusted") as told:
+                    await path.dial("127.0.0.1", 443)
+                assert told.value.kind is Failure.PROXY_TLS
         async with built(Way("http", Kind.HTTP), certificate) as path:
             path.fake.answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
             path.via = Via(Kind.HTTPS, "127.0.0.1", path.via.port)

@@ -1,3 +1,4 @@
+import hashlib
 import sys
 
 import pytest
@@ -110,6 +111,19 @@ def test_a_password_that_is_refused_with_401() -> None:
     with pytest.raises(PathRefused) as told:
         talk(asked + b"HTTP/1.1 401 Unauthorized\r\n\r\n", secret="s")
     assert told.value.kind is Failure.CREDENTIALS_REFUSED
+
+
+@pytest.mark.parametrize("realm", ["社内".encode(), b"caf\xe9"])
+def test_a_realm_in_any_letters_goes_back_as_it_came(realm: bytes) -> None:
+    asked = (
+        b'HTTP/1.1 407 x\r\nProxy-Authenticate: Digest realm="' + realm + b'", nonce="n"\r\nContent-Length: 0\r\n\r\n'
+    )
+    stream, opened = talk(asked + OK, secret="s")
+    assert opened
+    assert b'realm="' + realm + b'"' in stream.sent
+    first = hashlib.md5(b"taro:" + realm + b":s").hexdigest()
+    second = hashlib.md5(b"CONNECT:hub.example:443").hexdigest()
+    assert hashlib.md5(f"{first}:n:{second}".encode()).hexdigest().encode() in stream.sent
 
 
 def test_a_stale_nonce_is_renewed_once() -> None:

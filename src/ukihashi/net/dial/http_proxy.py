@@ -17,7 +17,7 @@ from ukihashi.errors import N_
 from ukihashi.net.dial import socks
 from ukihashi.net.dial.direct import location
 from ukihashi.net.dial.failures import Failure, PathRefused
-from ukihashi.net.dial.proxy_auth import Challenge, Proof, choose, parse_challenges, scheme_name
+from ukihashi.net.dial.proxy_auth import Challenge, Proof, as_bytes, as_text, choose, parse_challenges, scheme_name
 from ukihashi.net.dial.stream import AnswerTooLong, Stream, StreamEnded
 from ukihashi.net.dial.via import Via
 
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
     def all(self, name: bytes) -> list[str]:
         """Every value of a header."""
-        return [value.decode("latin-1") for found, value in self.headers if found == name]
+        return [as_text(value) for found, value in self.headers if found == name]
 
     def __str__(self) -> str:
         return f"{self.status} {self.reason}".strip()
@@ -96,9 +96,9 @@ class Talk:
 
     async def _ask(self, stream: Stream) -> Answer:
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_MAX)
-        headers = [("Host", self._target), ("User-Agent", f"ukihashi/{__version__}")]
+        headers = [(b"Host", self._target.encode()), (b"User-Agent", f"ukihashi/{__version__}".encode())]
         if self._proof is not None:
-            headers.append(("Proxy-Authorization", self._proof.header(self._target)))
+            headers.append((b"Proxy-Authorization", as_bytes(self._proof.header(self._target))))
         request = h11.Request(method="CONNECT", target=self._target, headers=headers)
         await stream.send(http.send(request) + http.send(h11.EndOfMessage()))
         try:
@@ -110,7 +110,7 @@ class Talk:
                     case h11.InformationalResponse():
                         continue
         except h11.RemoteProtocolError as error:
-            raise socks.not_a_proxy(self._via, str(error).encode()) from error
+            raise socks.not_a_proxy(self._via, b"HTTP") from error
 
     async def _head(self, stream: Stream) -> bytes:
         """All through the empty line, whatever ends lines there."""

@@ -115,6 +115,16 @@ def scheme_name(scheme: str) -> str:
     return "NTLM" if scheme == "ntlm" else scheme.capitalize()
 
 
+def as_text(data: bytes) -> str:
+    """A header's value; what is no UTF-8 comes back as it was by `as_bytes`."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def as_bytes(text: str) -> bytes:
+    """The other way."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 class Basic:
     """User and password as they are: who reads along has them."""
 
@@ -156,7 +166,7 @@ class Digest:
         name = algorithm.removesuffix("-sess")
 
         def digest(text: str) -> str:
-            return hashlib.new(HASHES[name], text.encode(), usedforsecurity=False).hexdigest()
+            return hashlib.new(HASHES[name], as_bytes(text), usedforsecurity=False).hexdigest()
 
         first = digest(f"{self._user}:{realm}:{self._secret}")
         if algorithm != name:

@@ -49,8 +49,8 @@ class _TlsRelay:
 
     def run(self) -> None:
         """Carry, then close everything."""
-        link.tune(self._network)
         with self._network, self._ours, contextlib.suppress(OSError, UkihashiError):
+            link.tune(self._network)
             self._to_caller()
             while self._carry():
                 pass

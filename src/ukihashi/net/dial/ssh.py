@@ -218,6 +218,7 @@ class _Child:
                 start_new_session=True,  # no terminal: it can't ask there
             )
         except BaseException:
+            self._near.close()
             self._close()
             raise
         finally:
