@@ -255,6 +255,13 @@ def test_the_password_is_said_once_and_to_the_right_question(
     assert not again.stdout
 
 
+def test_without_a_password_nobody_is_asked_on_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_ASKPASS", "/usr/bin/ssh-askpass")
+    with ssh._environment(tmp_path, ssh._Settings("gate", 22, "taro", False), None) as environment:
+        assert "SSH_ASKPASS" not in environment
+        assert environment["SSH_ASKPASS_REQUIRE"] == "never"
+
+
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(PathRefused, match="openssh-client") as told:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ukihashi.errors import N_
+from ukihashi.net import link
 from ukihashi.net.dial import direct, first, relay
 from ukihashi.net.dial.failures import Failure, PathRefused
 from ukihashi.net.dial.names import KnownAddresses
@@ -177,22 +178,25 @@ async def dial(
             ),
             via=via,
         )
+    target, child = direct.location(host, port), None
     with contextlib.ExitStack() as at_failure:
         if outer is not None:
             at_failure.enter_context(outer)
-        target = direct.location(host, port)
-        with _room() as room, _environment(room, settings, secret) as environment:
-            async with _handing_over(room, outer) as proxy_command:
-                options = [*OPTIONS, *await _for_version(via), *proxy_command]
-                options += _NO_ASKING if secret is None else ()
-                flags = [flag for option in options for flag in ("-o", option)]
-                argv = [*words, "-T", "-a", "-x", "-W", target, *flags, "--", via.host]
-                child = _Child(argv, environment)
-                try:
+            with contextlib.suppress(OSError):  # broken already: ssh will see
+                link.tune(outer)
+        try:
+            with _room() as room, _environment(room, settings, secret) as environment:
+                async with _handing_over(room, outer) as proxy_command:
+                    options = [*OPTIONS, *await _for_version(via), *proxy_command]
+                    options += _NO_ASKING if secret is None else ()
+                    flags = [flag for option in options for flag in ("-o", option)]
+                    argv = [*words, "-T", "-a", "-x", "-W", target, *flags, "--", via.host]
+                    child = _Child(argv, environment)
                     said = await child.opened()
-                except BaseException:
-                    child.end_soon()
-                    raise
+        except BaseException:
+            if child is not None:
+                child.end_soon()
+            raise
         if said is not None:
             child.end_soon()
             raise _judge(said, via, settings, target)
@@ -397,9 +401,10 @@ async def _handing_over(room: Path, outer: socket.socket | None) -> AsyncIterato
         listener.listen(1)
 
         async def give() -> None:
-            there, _ = await asyncio.get_running_loop().sock_accept(listener)
-            with there, contextlib.suppress(OSError):
-                socket.send_fds(there, [b"0"], [outer.fileno()])
+            with contextlib.suppress(OSError):  # ssh has ended, and says why
+                there, _ = await asyncio.get_running_loop().sock_accept(listener)
+                with there:
+                    socket.send_fds(there, [b"0"], [outer.fileno()])
 
         giving = asyncio.create_task(give())
         try:
@@ -407,8 +412,7 @@ async def _handing_over(room: Path, outer: socket.socket | None) -> AsyncIterato
             yield [f"ProxyCommand={shlex.join(words).replace('%', '%%')}", "ProxyUseFdpass=yes"]
         finally:
             giving.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError):
-                await giving
+            await asyncio.wait([giving])
 
 
 @contextlib.contextmanager
@@ -417,7 +421,7 @@ def _environment(room: Path, settings: _Settings, secret: str | None) -> Iterato
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SSH_ASKPASS")}
     environment["LC_ALL"] = "C"
     if secret is None:
-        yield environment
+        yield {**environment, "SSH_ASKPASS_REQUIRE": "never"}  # the ssh to a jump host would ask on the screen
         return
     askpass, fifo = room / "askpass", room / "askpass.secret"
     # a jump host must never get the password of the server behind it
