@@ -32,8 +32,6 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
 
-ready.enable()
-
 LONG = (  # beginnings of the names of files that take long, the longest first
     "tests/lab/test_demo", "tests/netns/test_first", "tests/card/test_softether", "tests/netns/test_resume",
     "tests/netns/test_cascade", "tests/netns/test_cuts", "tests/netns/test_workers", "tests/netns/test_upgrade",
@@ -64,11 +62,15 @@ def _missing_packages(programs: tuple[str, ...]) -> set[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """On Python before 3.11.4 a failure is shown by Python's own traceback.
+    """The long tests start programs as users do, the others as forks (lab/ready.py).
+
+    On Python before 3.11.4 a failure is shown by Python's own traceback.
 
     pytest's parses the source, at which those versions (Debian 12's is one) can fall over: "AST constructor recursion
     depth mismatch", python/cpython issue 106905. The run would end there.
     """
+    if "soak" not in str(config.getoption("markexpr")):
+        ready.enable()
     if sys.version_info < (3, 11, 4) and config.option.tbstyle == "auto":
         config.option.tbstyle = "native"
 
