@@ -120,7 +120,8 @@ def _stop() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _started(request: pytest.FixtureRequest) -> None:
     """Before a test counts what is open."""
-    if "ssh" in request.node.name.partition("[")[2]:
+    way = getattr(request.node, "callspec", None) and request.node.callspec.params.get("way")
+    if way and way.kind is Kind.SSH:
         local_sshd()
 
 
