@@ -4,6 +4,7 @@ python -m ukihashi.card.data_main CONTROL TAP NAME     (descriptors: socket pair
 """
 
 import codecs
+import gc
 import signal
 import socket
 import sys
@@ -36,6 +37,7 @@ def live(control: socket.socket, tap: Cable) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the dialler says when to stop
     signal.signal(signal.SIGTERM, _end)
     keep_freed()
+    gc.freeze()  # what is there by now stays: the collector need not look at it while frames wait
     try:
         drop(identity(USER))
         DataProcess(control, tap).run()

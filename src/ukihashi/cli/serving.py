@@ -7,6 +7,7 @@ file of ours afterwards. With `--check` it ends there: what a person, or a hub b
 import asyncio
 import codecs
 import datetime as dt
+import gc
 import importlib
 import os
 import socket
@@ -120,6 +121,8 @@ def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
     if config.super_frames:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads, for what nobody here asks of it
         segment.preload()
+    gc.collect()
+    gc.freeze()  # else each child's collector would look at all this, and writing to do so, make a copy of its own
     options = LiveOptions(places.hub_config(), config, identity_, lambda: _key(config, state))
     return _Ready(options, endpoints, state, pick)
 
