@@ -259,6 +259,29 @@ def test_whoever_closes_is_noticed_at_the_other_end(way: Way, certificate: Certi
         asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
+@each([way for way in WAYS if not way.scheme and way.kind is not Kind.SSH])
+def test_the_hub_may_end_its_direction_first(way: Way, certificate: Certificate) -> None:
+    """`ssh -W` takes that for the end of both."""
+
+    async def scenario() -> None:
+        got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def target(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"hello")
+            writer.write_eof()
+            got.set_result(await reader.read(-1))
+
+        async with serving(target) as port, built(way, certificate) as path:
+            with (await path.dial("127.0.0.1", port)).sock as sock:
+                assert await everything(sock) == b"hello"
+                await asyncio.get_running_loop().sock_sendall(sock, b"still there")
+                sock.shutdown(socket.SHUT_WR)
+                assert await got == b"still there"
+
+    with nothing_leaks():
+        asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
 @each([way for way in WAYS if not way.scheme])
 def test_who_does_not_read_stops_the_sender(way: Way, certificate: Certificate) -> None:
     """Nothing on the way holds more than kernels do."""

@@ -5,6 +5,7 @@ The connection to the server is ours (both IP families at once, firewall mark, a
 already. A password goes through a FIFO that only we can open, to an `SSH_ASKPASS` that answers nothing else.
 
 ssh reads the caller's bytes from the descriptor itself; a thread carries the others, and ends ssh with the descriptor.
+The caller may end its direction first; when the hub ends its own, `ssh -W` ends both.
 """
 
 import asyncio
