@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import pty
+import re
 import socket
 import subprocess
 import threading
@@ -173,10 +174,14 @@ class Steady:
         self.interface = interface
 
     def __enter__(self) -> Self:
-        mark = f"198.51.100.{os.getpid() % 250 + 1}/32"  # an address that comes and goes shows that it listens
-        for verb in ("add", "del"):
-            self._host.ip(f"addr {verb} {mark} dev lo")
-        self._process.wait_for("Deleted.*198[.]51[.]100")
+        mark = f"198.51.100.{os.getpid() % 250 + 1}"  # an address that comes and goes shows that it listens
+
+        def listens() -> bool:
+            for verb in ("add", "del"):
+                self._host.ip(f"addr {verb} {mark}/32 dev lo")
+            return re.search(rf"Deleted.* {re.escape(mark)}\b", self._process.output()) is not None
+
+        until(listens, seconds=20.0, what="the watch hearing an address go", step_s=0.1)
         self._begin = len(self._process.output())
         return self
 
