@@ -84,8 +84,9 @@ def on_loopback() -> Sshd:
     server = Sshd(folder, port, pwd.getpwuid(os.geteuid()).pw_name, options=both)
     server.know("127.0.0.1", "::1")
     with (folder / "log").open("wb") as log:
+        with_us = ["setpriv", "--pdeathsig", "TERM"]  # it ends when who made it is killed
         server.popen = subprocess.Popen(
-            server.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            [*with_us, *server.argv()], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
 
     def listens() -> bool:
