@@ -69,6 +69,7 @@ def test_over_ipv6_with_the_password_itself(net: Net) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_everything_it_can_ask_for_at_once_outlives_an_upgrade(net: Net, encrypted: bool) -> None:
     """Eight connections in half duplex, compressed, and without TLS where the hub's option allows it."""
