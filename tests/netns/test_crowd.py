@@ -79,6 +79,7 @@ def test_a_hundred_sessions_are_served(net: Net) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_thousand_sessions_are_served_in_little_memory(net: Net, workers: int) -> None:
     hub, crowd = gather(net, 1000, 4, workers=workers)
@@ -96,6 +97,7 @@ def test_a_thousand_sessions_are_served_in_little_memory(net: Net, workers: int)
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_two_that_are_busy_lose_little_speed_to_many_that_are_idle(net: Net) -> None:
     """Two hubs, one with idle sessions; a busy pair at each, that talk in turns.
 

@@ -4,6 +4,7 @@ Frames are numbered by the test and counted by it where they come out; the ledge
 """
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from lab.wait import TimeOver, pause, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.peer("nft"), pytest.mark.timeout(240)]
 
+# what logs say when the session itself was lost (c's is the second: see whether learning works, then begin)
+UNUSUAL = re.compile("session=SID-C-2 .*reason=.*frames_in|no longer knows|not online|a session ended with|anew")
 UP, DOWN = ("card c", "hub to b", "card b", "hub to c"), ("card b", "hub to c", "card c", "hub to b")
 
 
@@ -76,6 +79,9 @@ def exact(net: Net, *, cuts: int, seed: int) -> Report:
         print(report.result)
         after = settled(pair)
         print(after)
+        assert pair.programs is not None
+        ends = [line for one in pair.programs for line in one.log().splitlines() if UNUSUAL.search(line)]
+        assert not ends, ends
         assert (report.count, report.stuck) == (cuts, 0)
         assert report.worst_s <= report.plan.worst_s, "the machine was too slow for the load that was drawn"
         for counts in (report.result.up, report.result.down):
