@@ -33,7 +33,7 @@ class Capture:
         self.path.unlink(missing_ok=True)
         # -U and --immediate-mode: a packet is in the file when it has passed, not when a block is full
         argv = ["tcpdump", "-i", self._interface, "-s", str(self._snap), "-U", "--immediate-mode", "-n", "-Z", "root"]
-        argv += ["-B", "16384", "-w", str(self.path), *self._expression.split()]
+        argv += ["-B", "65536", "-w", str(self.path), *self._expression.split()]
         self._process = self._host.spawn(argv, log=f"tcpdump-{self._interface}")
         self._process.wait_for("listening on")
         return self

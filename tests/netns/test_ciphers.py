@@ -88,7 +88,9 @@ def recording(path: Path) -> Iterator[None]:
         "-i",
         "lo",
         "-s",
-        "0",
+        "65535",
+        "-B",
+        "65536",  # KiB: its ring has room for so much divided by the longest frame, whatever the frames are
         "-U",
         "--immediate-mode",
         "-n",

@@ -193,7 +193,7 @@ def run(machine: type[Links], examples: int, wanted: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 def test_every_record_arrives_once_and_in_order_whatever_happens() -> None:
-    run(Links, 80, HAPPENS)
+    run(Links, 160, HAPPENS)
 
 
 @pytest.mark.slow
