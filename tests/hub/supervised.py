@@ -50,7 +50,8 @@ PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConn
 
 
 def say(**event: Any) -> None:
-    print(json.dumps(event), flush=True)
+    sys.stdout.write(json.dumps(event) + "\n")  # in one piece also without a buffer (PYTHONUNBUFFERED), unlike `print`
+    sys.stdout.flush()
 
 
 class Control:

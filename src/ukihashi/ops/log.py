@@ -46,7 +46,7 @@ def configure(form: str, texts: Mapping[str, str], stream: TextIO | None = None)
             _json if form == "json" else _Text(texts, journal=journal),
         ],
         wrapper_class=structlog.make_filtering_bound_logger("info"),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(stream),  # a line in one piece: several processes write here
         cache_logger_on_first_use=False,
     )
 
