@@ -53,6 +53,15 @@ def test_one_flow_keeps_its_order_and_comes_in_batches_of_about_what_is_asked_fo
     assert count > 20
 
 
+@pytest.mark.parametrize("whole", [tcp(1, 1), ping(1), ipv6(6, bytes(4), bytes(9))], ids=["tcp", "ping", "ipv6"])
+def test_a_frame_may_end_anywhere(whole: bytes) -> None:
+    """Whoever may send raw frames may send the begin of one, also as the last of a batch."""
+    for length in range(14, len(whole)):
+        queue = FlowQueue(1 << 20)
+        queue.put(encode_frames([whole[:length]]))
+        assert all_of(queue) == [whole[:length]]
+
+
 def test_what_is_sparse_passes_what_fills() -> None:
     queue = FlowQueue(1 << 20)
     queue.put(encode_frames([tcp(1, number) for number in range(300)]))

@@ -19,6 +19,7 @@ _U32: Final = struct.Struct("!I")
 _LENGTH: Final = (1 << 31) - 1  # bits of a block's size that are a length
 _IPV4: Final = b"\x08\x00"
 _IPV6: Final = b"\x86\xdd"
+_PORTS4, _PORTS6 = 38, 58  # bytes of a frame through its ports; a shorter one, which is broken, has no flow of its own
 _WITH_PORTS: Final = frozenset((6, 17))  # TCP, UDP
 
 
@@ -52,7 +53,7 @@ class FlowQueue:
         view, at, end, flows = memoryview(data), 4, len(data), self._flows
         while at < end:
             start, at = at, at + 4 + (_U32.unpack_from(data, at)[0] & _LENGTH)
-            key = _key(data, start + 4)
+            key = _key(data, start + 4, at)
             flow = flows.get(key)
             if flow is None:
                 flow = flows[key] = _Flow(key)
@@ -113,13 +114,13 @@ class FlowQueue:
         return block
 
 
-def _key(data: bytes, at: int) -> bytes:
-    """Of the frame at `at`: addresses and ports of TCP and UDP, else as much as keeps those together that belong so."""
-    kind = data[at + 12 : at + 14]
-    if kind == _IPV4:
+def _key(data: bytes, at: int, end: int) -> bytes:
+    """Addresses and ports of TCP and UDP, else as much of the frame as keeps together what belongs so."""
+    kind, size = data[at + 12 : at + 14], end - at
+    if kind == _IPV4 and size >= _PORTS4:
         if data[at + 14] == 0x45 and data[at + 23] in _WITH_PORTS and not (data[at + 20] & 0x3F or data[at + 21]):
             return data[at + 23 : at + 24] + data[at + 26 : at + 38]
         return data[at + 26 : at + 34]
-    if kind == _IPV6:
+    if kind == _IPV6 and size >= _PORTS6:
         return data[at + 20 : at + (58 if data[at + 20] in _WITH_PORTS else 21)]
     return data[at : at + 14]
