@@ -452,6 +452,31 @@ def test_an_impossible_acknowledgement_cuts_and_does_not_end(field: Field) -> No
     field.until(lambda: a.got, "the frame")
 
 
+def test_an_acknowledgement_that_had_to_wait_is_not_behind_a_later_one(field: Field) -> None:
+    """The link is full when one is due; in the turn in which there is room again a keep-alive is due, too."""
+    a, b = pair(field)
+    session, deaf = field.session(a), a.link
+    assert deaf is not None
+    connection = session.tunnels[-1].connection
+    connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
+    deaf.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)
+    field.cards.remove(a)
+    while session.queue.bytes < 100 * KIB:  # so the kernel's buffers are full, too
+        b.send(*[frame(1, 2, 0, 1514)] * 20)
+        field.quiet()
+    while session.machine.ledger.received < 200:  # 256 KiB, and some
+        a.machine.send(encode_frames([frame(2, 1, 0, 1514)] * 7), 7)
+        deaf.tls.send(a.machine.take(64 * KIB))
+        deaf.flush()
+        field.turn()
+    assert connection.backlog
+    deaf.read()
+    field.cards.append(a)
+    field.after(5.0)
+    field.until(lambda: session.machine.out.bytes == 0 or not session.tunnels, "the end of what waited")
+    assert a.machine.out.first == a.machine.out.end
+
+
 # -- the end ------------------------------------------------------------------------------------------------------
 
 

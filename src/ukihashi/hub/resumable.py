@@ -72,7 +72,7 @@ class ResumableSession(Session):
         self._waits_more = False  # the queue's bound is not the usual one
         self._burst_until = 0.0  # what the card kept comes in one go, and is taken no faster than it can be passed on
         self._arrived_at = 0.0
-        self._have: int | None = None  # acknowledgement that is to go out with the next write
+        self._owes_have = False  # an acknowledgement is to go out with the next write
         self._acks = False  # a timer for an acknowledgement runs
         self._kinds = Kind(member.super_frames)
 
@@ -141,7 +141,7 @@ class ResumableSession(Session):
         self._cut(tunnel.link, reason)
 
     def _cut(self, link: int, reason: str) -> None:
-        self._have = None
+        self._owes_have = False
         if not self.machine.lost(link) or not self.is_open:
             return
         self._wait_for_card()
@@ -175,9 +175,8 @@ class ResumableSession(Session):
         """Complete records, `size` bytes on the wire. `super_frames`: such are among them."""
         machine = self.machine
         machine.received(len(frames), size, now)
-        have = machine.ack(now)
-        if have is not None:  # enough came; a flush for every read would cost more than the acknowledgement
-            self._have = have
+        if machine.ack(now) is not None:  # enough came; a flush for every read would cost more than it does
+            self._owes_have = True
             self._owner.outbox.mark(self)
         elif not self._acks:
             self._acks = True
@@ -273,6 +272,7 @@ class ResumableSession(Session):
 
     def keepalive(self) -> bytes:
         """A keep-alive, which acknowledges too."""
+        self._owes_have = False
         return encode_have_keepalive(self.machine.acknowledge(), os.urandom(secrets.randbelow(MAX_PADDING + 1)))
 
     def _write(self, tunnel: Tunnel, encodings: Encodings) -> bool:
@@ -284,12 +284,9 @@ class ResumableSession(Session):
         if self._waits_more:
             self._bound_queue()
         data = machine.take(self.limits.batch_bytes)
-        have = machine.ack(now)
-        if have is None:
-            have = self._have
-        if have is not None:
-            self._have = None
-            data = encode_have(have) + data
+        if machine.ack(now) is not None or self._owes_have:  # it may have waited for room: how far we got by now
+            self._owes_have = False
+            data = encode_have(machine.acknowledge()) + data
         if not data:
             return False
         self.count.tls_writes += 1
