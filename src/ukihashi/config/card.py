@@ -16,9 +16,11 @@ from ukihashi.auth.names import check_hub_name, check_user_name
 from ukihashi.config.hub import Congestion
 from ukihashi.config.load import load
 from ukihashi.errors import N_, ConfigError, UkihashiError, UsageError
+from ukihashi.net.dial import via
 from ukihashi.tap.netlink import check_route
 
 PIN_BYTES: Final = 32  # SHA-256 of the hub's SubjectPublicKeyInfo in DER
+AUTO: Final = "auto"  # of `path.via`: find it out
 NAME_MAX: Final = 32  # characters of an account's name
 INTERFACE_MAX: Final = 15  # bytes; what Linux takes
 
@@ -58,6 +60,17 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     to: str  # "10.8.0.0/16", "fd00:8::/48"
     via: str = ""  # gateway on the virtual LAN; "" = directly
     metric: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0  # 0 = the kernel's default
+
+
+class PathToHub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the hub is reached: directly, through a proxy, through an SSH server (A20 to A22)."""
+
+    via: str = AUTO  # "auto", or one path as a URL (`net.dial.via`), "direct:" for none
+    known: list[str] = []  # "auto": paths that are tried too, the best first; a join link brings them
+    password: str = ""  # of the user in `via`
+    secrets: str = ""  # file with passwords (`card.path_secrets`); "" = paths.secret beside card.d, if there is one
+    authorities: str = ""  # PEM file: who may certify an https:// proxy; "" = the system's authorities
+    ssh_config: str = ""  # instead of ssh's own configuration; "" = that
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,7 +136,7 @@ class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 # written only when changed
-OPTIONAL_SECTIONS: Final = frozenset({"connection", "times", "resume", "echo_guard", "tls", "standard"})
+OPTIONAL_SECTIONS: Final = frozenset({"path", "connection", "times", "resume", "echo_guard", "tls", "standard"})
 
 
 class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,6 +145,7 @@ class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hub: Hub
     trust: Trust = Trust()
     login: Login = Login()
+    path: PathToHub = PathToHub()
     connection: Connection = Connection()
     interface: Interface
     times: Times = Times()
@@ -168,6 +182,8 @@ def check(config: CardConfig) -> None:
         raise UsageError(N_("“{host}” is neither a host name nor an address"), host=hub.host)
     check_hub_name(hub.hub)
     check_user_name(hub.user)
+    for url in (*config.path.known, *([] if config.path.via == AUTO else [config.path.via])):
+        via.parse(url)
     if config.trust.pin:
         parse_pin(config.trust.pin)
     if config.trust.mode == "pin" and not config.trust.pin:

@@ -49,6 +49,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "hub": N_("Where to join."),
         "trust": N_("How the hub proves that it is the right one."),
         "login": N_("How the card proves who it is."),
+        "path": N_("How the hub is reached: directly, through a proxy, or through an SSH server."),
         "connection": N_("The TCP connections to the hub."),
         "interface": N_("The network interface that the card makes."),
         "interface.routes": N_("Networks that are reached through the card: any number of them, or none."),
@@ -97,6 +98,31 @@ CARD: Final[Mapping[str, About]] = {
         NEXT_CONNECTION,
     ),
     "login.invite": About(N_("The token of a join link, until it is spent."), NEXT_CONNECTION, secret=True),
+    "path.via": About(
+        N_(
+            "The path to the hub. “auto”: directly, and by those of path.known and of the environment (HTTPS_PROXY,"
+            " ALL_PROXY), whichever gets there first. Or one path: “direct:”, “http://proxy.example:3128”,"
+            " “https://taro@proxy.example:3129”, “socks5h://proxy.example”, “ssh://taro@gate.example”."
+        ),
+        NEXT_CONNECTION,
+    ),
+    "path.known": About(N_("With “auto”: paths that are tried too, the best first."), NEXT_CONNECTION),
+    "path.password": About(N_("Password of the user in path.via."), NEXT_CONNECTION, secret=True),
+    "path.secrets": About(
+        N_(
+            "File with passwords for paths, readable for its owner only; in each line a path as in path.via, a blank,"
+            " the password. Empty: the file paths.secret beside card.d, if there is one."
+        ),
+        NEXT_CONNECTION,
+    ),
+    "path.authorities": About(
+        N_("PEM file with the authorities that may certify an https:// proxy. Empty: the system's authorities."),
+        NEXT_CONNECTION,
+    ),
+    "path.ssh_config": About(
+        N_("File with ssh's settings for ssh:// paths. Empty: the usual ones of this machine and user."),
+        NEXT_CONNECTION,
+    ),
     "connection.congestion": About(
         N_(
             "TCP congestion control towards the hub: “bbr”, “cubic” or another that this machine has. Empty: the"
