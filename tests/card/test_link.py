@@ -251,6 +251,23 @@ def test_another_key_is_refused_with_both_fingerprints_before_anything_is_said(
         assert impostor.logins == []
 
 
+def test_a_key_that_somebody_else_vouches_for_is_told_as_inspection(hub: FakeHub, tmp_path: Path) -> None:
+    authority = trustme.CA(organization_name="Example Ltd.")
+    issued = authority.issue_cert("127.0.0.1")
+    certificate, key = tmp_path / "inspector.pem", tmp_path / "inspector.key"
+    certificate.write_bytes(issued.cert_chain_pems[0].bytes())
+    key.write_bytes(issued.private_key_pem.bytes())
+    with FakeHub(certificate, key) as inspector:
+        words = r"issued by “Example Ltd\.”: it seems that .* inspects TLS"
+        with (
+            driven(order(inspector, pin=hub.pin), inspector.port) as card,
+            pytest.raises(NotTrusted, match=words) as caught,
+        ):
+            card.open()
+        assert fingerprint(hub.pin) in str(caught.value)
+        assert inspector.logins == []
+
+
 def test_first_use_takes_any_key_and_tells_it(hub: FakeHub) -> None:
     with driven(order(hub, trust="first-use", pin=b""), hub.port) as card:
         card.open()

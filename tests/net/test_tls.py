@@ -1,19 +1,25 @@
 """Two channels back to back in memory: what one sends, the other gets, whatever the pieces."""
 
+import datetime as dt
 import hashlib
+import random
 import ssl
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ukihashi.errors import EnvironmentLacks, NotTrusted, PeerViolation
 from ukihashi.net.suites import MODERN, check_pick
-from ukihashi.net.tls import PIECE, RECORD, TlsChannel, TlsState, client_context, server_context, spki_pin
+from ukihashi.net.tls import PIECE, RECORD, TlsChannel, TlsState, client_context, issuer, server_context, spki_pin
 
 
 class Files(Protocol):
@@ -272,3 +278,41 @@ def test_a_channel_closes_what_came_about_with_a_suite_that_was_not_picked(certi
     with pytest.raises(PeerViolation, match="TLS_AES_128_GCM_SHA256, which was not picked"):
         pair.carry()
     assert getattr(pair, end).state is TlsState.FAILED
+
+
+def signed(issuer_name: list[x509.NameAttribute[str]]) -> bytes:
+    """A certificate that those names issued."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub.example")]))
+        .issuer_name(x509.Name(issuer_name))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now)
+        .sign(key, SHA256())
+    )
+    return made.public_bytes(Encoding.DER)
+
+
+def test_who_issued_a_certificate_can_be_told(pair: Pair) -> None:
+    common, organization = NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME
+    name = x509.NameAttribute
+    assert issuer(pair.client.peer_certificate()).startswith("trustme ")
+    assert issuer(signed([name(common, "hub.example")])) == ""
+    assert issuer(signed([name(organization, "検査社"), name(common, "Gate")])) == "Gate, 検査社"
+    assert issuer(signed([name(common, "Gate 門", _type=_ASN1Type.BMPString)])) == "Gate 門"
+    assert issuer(signed([name(common, "\x1b[31mred\n")])) == "[31mred"
+    assert issuer(signed([name(NameOID.COUNTRY_NAME, "JP")])) == "?"
+
+
+def test_a_damaged_certificate_has_no_issuer() -> None:
+    whole = signed([x509.NameAttribute(NameOID.COMMON_NAME, "Gate")])
+    for size in range(len(whole)):
+        assert issuer(whole[:size]) == ""
+    chance = random.Random(1)
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(120)] = chance.randrange(256)
+        issuer(bytes(damaged))

@@ -21,7 +21,7 @@ from ukihashi.net.clear import ClearChannel, cut_records
 from ukihashi.net.congestion import congestion_of
 from ukihashi.net.link import is_stalled, unacknowledged
 from ukihashi.net.suites import check_pick
-from ukihashi.net.tls import TlsChannel, TlsState, client_context, spki_pin
+from ukihashi.net.tls import TlsChannel, TlsState, client_context, issuer, spki_pin
 from ukihashi.wire.extension import Resume
 
 READ: Final = 256 * 1024  # bytes of one read from the network
@@ -269,16 +269,7 @@ class Link:
                 shown=fingerprint(self.certificate),
             )
         if known and self.pin != known and (order.trust != "ca" or order.session_key):
-            raise NotTrusted(
-                N_(
-                    "{address} shows another key than the one this account trusts. Expected SHA-256 {expected}, got "
-                    "{shown}. Nothing was sent to it. If the hub's admin says the key changed, ask for a new link "
-                    "(or put the new fingerprint into the account); otherwise somebody may be listening"
-                ),
-                address=self.order.location,
-                expected=fingerprint(known),
-                shown=fingerprint(self.pin),
-            )
+            raise _another_key(order.location, known, self.pin, issuer(shown))
 
     # -- what went wrong ------------------------------------------------------------------------------------------
 
@@ -346,6 +337,30 @@ class Link:
 def fingerprint(pin: bytes) -> str:
     """A pin as people compare it: `AB:CD:…`, the form in which the hub prints its own."""
     return pin.hex(":").upper()
+
+
+def _another_key(address: str, known: bytes, shown: bytes, issued_by: str) -> NotTrusted:
+    """`issued_by`: who vouches for the key in place of itself; a hub's own certificate is self-issued."""
+    values = {"address": address, "expected": fingerprint(known), "shown": fingerprint(shown)}
+    if issued_by:
+        return NotTrusted(
+            N_(
+                "{address} shows another key than the one this account trusts, in a certificate issued by “{issuer}”:"
+                " it seems that a proxy or a firewall on the way inspects TLS. Nothing was sent to it. Ask its"
+                " administrator to let connections to the hub pass uninspected; if the hub's admin says the key"
+                " changed, ask for a new link. Expected SHA-256 {expected}, got {shown}"
+            ),
+            issuer=issued_by,
+            **values,
+        )
+    return NotTrusted(
+        N_(
+            "{address} shows another key than the one this account trusts. Expected SHA-256 {expected}, got "
+            "{shown}. Nothing was sent to it. If the hub's admin says the key changed, ask for a new link "
+            "(or put the new fingerprint into the account); otherwise somebody may be listening"
+        ),
+        **values,
+    )
 
 
 def _channel(order: Connect) -> TlsChannel:

@@ -325,20 +325,60 @@ def spki_pin(certificate: bytes) -> bytes:
         NotTrusted: this is no certificate.
     """
     try:
-        start, end = _der(certificate, 0, len(certificate), _SEQUENCE)
-        at, end = _der(certificate, start, end, _SEQUENCE)  # tbsCertificate
-        if certificate[at] == _VERSION:
-            at = _der(certificate, at, end, _VERSION)[1]
-        for tag in (_INTEGER, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE):  # serial, algorithm, issuer, dates, subject
-            at = _der(certificate, at, end, tag)[1]
+        _issuer, _subject, at, end = _frame(certificate)
         return hashlib.sha256(certificate[at : _der(certificate, at, end, _SEQUENCE)[1]]).digest()
     except (IndexError, ValueError) as error:
         raise NotTrusted(N_("the other end's certificate can't be read")) from error
 
 
+def issuer(certificate: bytes) -> str:
+    """Who issued a DER certificate, in words that can be shown; "" if it did so itself, or can't be read."""
+    try:
+        said_by, said_of, _, _ = _frame(certificate)
+        if said_by == said_of:
+            return ""
+        names = [_name(said_by, wanted) for wanted in (_COMMON_NAME, _ORGANIZATION)]
+    except (IndexError, ValueError):
+        return ""
+    return ", ".join(dict.fromkeys(name for name in names if name)) or "?"
+
+
 _SEQUENCE: Final = 0x30
+_SET: Final = 0x31
 _INTEGER: Final = 0x02
+_IDENTIFIER: Final = 0x06
+_UTF_16: Final = 0x1E  # BMPString
 _VERSION: Final = 0xA0
+_COMMON_NAME: Final = b"\x55\x04\x03"  # RFC 5280, appendix A.1
+_ORGANIZATION: Final = b"\x55\x04\x0a"
+_NAME_MAX: Final = 64  # characters (the same)
+
+
+def _frame(certificate: bytes) -> tuple[bytes, bytes, int, int]:
+    """Issuer, subject, where the public key begins and where the part that is signed ends. Raises: as `_der`."""
+    start, end = _der(certificate, 0, len(certificate), _SEQUENCE)
+    at, end = _der(certificate, start, end, _SEQUENCE)  # tbsCertificate
+    if certificate[at] == _VERSION:
+        at = _der(certificate, at, end, _VERSION)[1]
+    parts = []
+    for tag in (_INTEGER, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE):  # serial, algorithm, issuer, dates, subject
+        start, at = at, _der(certificate, at, end, tag)[1]
+        parts.append(certificate[start:at])
+    return parts[2], parts[4], at, end
+
+
+def _name(name: bytes, wanted: bytes) -> str:
+    """The first attribute of that kind in a DER name; "" if there is none. Raises: as `_der`."""
+    at, end = _der(name, 0, len(name), _SEQUENCE)
+    while at < end:
+        one, at = _der(name, at, end, _SET)
+        start, stop = _der(name, one, at, _SEQUENCE)
+        start, value = _der(name, start, stop, _IDENTIFIER)
+        if name[start:value] == wanted:
+            start, stop = _der(name, value, stop, name[value])
+            text = name[start:stop].decode("utf-16-be" if name[value] == _UTF_16 else "utf-8", errors="replace")
+            return "".join(character for character in text if character.isprintable())[:_NAME_MAX]
+    return ""
 
 
 def _der(data: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
