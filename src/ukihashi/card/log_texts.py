@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ukihashi.card import lan
+from ukihashi.card import lan, path_sources
 from ukihashi.errors import N_
 
 LOG_TEXTS: Final = {
@@ -23,4 +23,5 @@ LOG_TEXTS: Final = {
     "not_undone": N_("something could not be undone"),
     "account_not_written": N_("the account could not be written"),
     **lan.LOG_TEXTS,
+    **path_sources.LOG_TEXTS,
 }
