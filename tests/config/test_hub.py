@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ukihashi.config.hub import Endpoint, HubConfig, Standard, load_hub, parse_listen, parse_public
+from ukihashi.config.hub import Endpoint, HubConfig, Standard, Web, load_hub, parse_listen, parse_public
 from ukihashi.errors import ConfigError, UsageError
 
 
@@ -67,6 +67,25 @@ def test_what_is_no_range_of_ports(text: str) -> None:
         Standard(udp_ports=text).udp_range()
 
 
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("", None),
+        ("http://127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("http://www.example.jp/", ("www.example.jp", 80)),
+        ("http://[::1]:8080", ("::1", 8080)),
+    ],
+)
+def test_upstreams(text: str, origin: tuple[str, int] | None) -> None:
+    assert Web(upstream=text).origin() == origin
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:8080", "http://", "http://a/b", "http://u@a", "ftp://a", "http://a:0"])
+def test_what_is_no_upstream(text: str) -> None:
+    with pytest.raises(UsageError, match="such as http://"):
+        Web(upstream=text).origin()
+
+
 @pytest.mark.parametrize("text", ["", "a b", "https://hub/", "hub:x", ":443", "hub:0"])
 def test_what_is_no_public_address(text: str) -> None:
     with pytest.raises(UsageError):
@@ -85,6 +104,10 @@ def test_what_is_no_public_address(text: str) -> None:
         ("session_timeout_s = 1", "session_timeout_s"),
         ("[standard]\nmax_connections = 33", "max_connections"),
         ('[standard]\nudp_ports = "2-1"', "two ports"),
+        ('[front]\nproxies = ["10.0.0.0/8", "lb.example"]', "is no network"),
+        ('[front]\nproxies = ["0.0.0.0/0"]', "is everybody"),
+        ('[web]\nupstream = "https://127.0.0.1"', "such as http://"),
+        ('page_dir = "/"\n[web]\nupstream = "http://127.0.0.1"', "give one of them"),
     ],
 )
 def test_the_file_is_checked_at_once(tmp_path: Path, text: str, words: str) -> None:

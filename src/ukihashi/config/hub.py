@@ -3,6 +3,7 @@
 Virtual hubs and users are in the store. Options of `ukihashi hub serve` win over the file.
 """
 
+import contextlib
 import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,6 +68,30 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     half_open: Count = 4096  # connections that are not yet in; beyond it the oldest is closed
 
 
+class Front(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands between the hub and the Internet."""
+
+    proxies: tuple[str, ...] = ()  # networks of load balancers: "10.0.0.0/8", "192.0.2.7", "2001:db8::/32"
+
+
+class Web(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What else is at the hub's address, for browsers."""
+
+    upstream: str = ""  # "http://127.0.0.1:8080": a web server that answers what the hub does not know; "" = none
+
+    def origin(self) -> tuple[str, int] | None:
+        """Host and port of `upstream`; None if there is none. Raises: UsageError."""
+        if not self.upstream:
+            return None
+        scheme, _, place = self.upstream.partition("://")
+        if scheme == "http":
+            with contextlib.suppress(UsageError):
+                return parse_public(place.removesuffix("/"), 80)
+        raise UsageError(
+            N_("web.upstream takes an address such as http://127.0.0.1:8080, not “{given}”"), given=self.upstream
+        )
+
+
 class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What official clients get of what they ask for. Between two ukihashi ends nothing of it is needed."""
 
@@ -105,6 +130,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     times: Times = Times()
     resume: Resume = Resume()
     limits: Limits = Limits()
+    front: Front = Front()
+    web: Web = Web()
     standard: Standard = Standard()
 
     def endpoints(self) -> list[Endpoint]:
@@ -130,6 +157,9 @@ def check(config: HubConfig) -> None:
     """What types alone can't say. Raises: UsageError."""
     config.endpoints()
     config.standard.udp_range()
+    check_networks(config.front.proxies)
+    if config.web.origin() is not None and config.page_dir:
+        raise UsageError(N_("page_dir and web.upstream both take the front page's place; give one of them"))
     if config.public_address:
         parse_public(config.public_address, DEFAULT_PORT)
     if config.times.keepalive_s >= config.times.dead_s:
@@ -175,6 +205,21 @@ def parse_listen(texts: Iterable[str]) -> list[Endpoint]:
     if not endpoints:
         raise UsageError(N_("listen is empty; name at least one port, such as 443"))
     return endpoints
+
+
+def check_networks(texts: Iterable[str]) -> None:
+    """Networks and addresses of `front.proxies`. Raises: UsageError."""
+    for text in texts:
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise UsageError(
+                N_("front.proxies: “{text}” is no network; write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"), text=text
+            ) from None
+        if network.prefixlen == 0:
+            raise UsageError(
+                N_("front.proxies: “{text}” is everybody, and everybody could claim any address"), text=text
+            )
 
 
 def parse_public(text: str, default_port: int) -> tuple[str, int]:

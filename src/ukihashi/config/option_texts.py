@@ -65,6 +65,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "times": N_("Periods between two ukihashi ends."),
         "resume": N_("What is kept of a session whose link is cut."),
         "limits": N_("Bounds against strangers and mistakes."),
+        "front": N_("What stands between the hub and the Internet."),
+        "web": N_("What else browsers find at the hub's address."),
         "standard": N_("What official clients get of what they ask for, in sessions that begin afterwards."),
     },
     "alert": {"": N_("The detector.")},
@@ -288,6 +290,22 @@ HUB: Final[Mapping[str, About]] = {
     "limits.opening_s": About(N_("How long a stranger may take for each step of an opening."), NOW, unit="s"),
     "limits.half_open": About(
         N_("Connections that are not yet in; beyond it the one that stood still longest is closed."), NOW
+    ),
+    "front.proxies": About(
+        N_(
+            "Networks of load balancers before this hub, such as 10.0.0.0/8 or 192.0.2.7, that say where a client comes"
+            " from by the PROXY protocol (HAProxy, nginx). A connection of theirs must begin so; from anybody else it"
+            " is not heeded."
+        ),
+        NOW,
+    ),
+    "web.upstream": About(
+        N_(
+            "A web server, http://127.0.0.1:8080 for example, that answers what browsers ask for and the hub does not"
+            " know, “/” included; the hub's own front page is at /ukihashi/ then. Not together with page_dir. Empty:"
+            " none."
+        ),
+        NEXT_START,
     ),
     "standard.max_connections": About(N_("TCP connections of one session, at most."), NOW),
     "standard.half_duplex": About(N_("Connections that carry frames in one direction only."), NOW),

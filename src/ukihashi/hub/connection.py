@@ -2,7 +2,7 @@
 
 The stage changes once, from the front door to a tunnel; no byte is lost between (trap T13), because the new stage is
 given what the old one had not used. Nothing here blocks. What began as TLS stays TLS, unless the stage leaves it in so
-many words (`leave_tls`).
+many words (`leave_tls`). From a load balancer, and from nobody else, a PROXY protocol header comes before all that.
 """
 
 import socket
@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ukihashi.errors import NotTrusted, PeerViolation
+from ukihashi.hub.balancers import Balancers
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import GONE, READ, WRITE, Deadlines, Lane, Loop
 from ukihashi.net.clear import ClearChannel, cut_records
 from ukihashi.net.congestion import congestion_of
 from ukihashi.net.link import is_stalled
-from ukihashi.net.listen import site_of
+from ukihashi.net.listen import address_text, site_of
+from ukihashi.net.proxy_protocol import MAX_HEADER, read_header
 from ukihashi.net.tls import TlsChannel, TlsState
 from ukihashi.session.udp_path import Where
 
@@ -52,18 +54,20 @@ class Wiring:
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_SIZE)))
     lingering: Deadlines["Connection"] = field(init=False)
     openings: Lane = field(init=False)  # connections with something to read that carry no session
+    balancers: Balancers = field(init=False)
 
     def __post_init__(self) -> None:
         self.openings = self.loop.lane(OPENINGS_A_TURN)
         self.lingering = Deadlines(self.limits.linger_s)
+        self.balancers = Balancers(self.loop, self.limits.proxies)
 
 
 class Connection:
     """See the module. Owns the socket; `close` is the orderly end, `abort` the hard one."""
 
     __slots__ = (
-        "_carries", "_closing", "_events", "_fd", "_reading", "_records", "_shut", "_socket", "_stage", "_tls",
-        "_waits", "_wiring", "name", "peer", "read_most", "since",
+        "_carries", "_closing", "_events", "_fd", "_head", "_reading", "_records", "_relayed", "_shut", "_socket",
+        "_stage", "_tls", "_waits", "_wiring", "name", "peer", "read_most", "since",
     )  # fmt: skip
 
     def __init__(self, wiring: Wiring, sock: socket.socket, peer: str, name: str = "") -> None:
@@ -82,7 +86,10 @@ class Connection:
         self._carries = False  # a session
         self._waits = False  # in the lane of openings
         self.name = name  # CID-n, of all connections of the worker
-        self.peer = peer  # "address:port"
+        self.peer = peer  # "address:port"; behind a load balancer the client's, as soon as it is known
+        # By a load balancer: what has come of the header that it must begin with; None: it is through, or none is due.
+        self._relayed = wiring.balancers.has(peer)
+        self._head: bytearray | None = bytearray() if self._relayed else None
         self.since = time.time()
         self.read_most = READ_SIZE  # bytes of one read
         wiring.loop.watch(self._fd, READ, self._on_events)
@@ -114,7 +121,9 @@ class Connection:
 
     @property
     def ends(self) -> tuple[Where, Where] | None:
-        """Our address and the peer's, as sockets name them; None if it broke meanwhile."""
+        """Our address and the peer's, as sockets name them; None if it broke meanwhile or the peer is elsewhere."""
+        if self._relayed:
+            return None
         try:
             return self._socket.getsockname(), self._socket.getpeername()
         except OSError:
@@ -225,6 +234,8 @@ class Connection:
             if events & (READ | GONE) and self._fd >= 0:
                 if self._closing or (self._reading and self._carries):
                     self._read()
+                elif self._head is not None:
+                    self._read_head(self._head)
                 elif self._reading:
                     self._wait()
                 elif events & GONE:
@@ -249,6 +260,33 @@ class Connection:
             self.abort("internal error")
             raise
         self._arm()
+
+    def _read_head(self, head: bytearray) -> None:
+        """Whom a load balancer brings. Not one byte more is taken, so that what follows waits in that client's name."""
+        try:
+            seen = self._socket.recv(MAX_HEADER, socket.MSG_PEEK)
+            if not seen and not head:  # it looked whether we are there
+                self.close("closed by the load balancer")
+                return
+            header = read_header(bytes(head) + seen) if seen else None
+            self._socket.recv(len(seen) if header is None else header.length - len(head))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.abort(f"connection lost ({error.strerror})")
+            return
+        except PeerViolation as violation:
+            self._wiring.balancers.complain(self.peer, violation)
+            self.close(str(violation))
+            return
+        if header is None:
+            head += seen
+            if not seen:
+                self.close("closed by the load balancer")
+            return
+        self._head = None
+        if header.source is not None:
+            self.peer = address_text(header.source)
 
     def _read(self) -> None:
         wiring = self._wiring

@@ -12,6 +12,7 @@ EVENTS: Final = {
     "session_cut": N_("a session lost its link and waits for its card"),
     "session_resumed": N_("a session goes on over a new link"),
     "login_refused": N_("a login was refused"),
+    "proxy_header_wrong": N_("a load balancer's connection was closed: it did not say whom it brings"),
     "login_delayed": N_("many wrong logins; the next answer is delayed"),
     "invite_made": N_("a join link was made"),
     "invite_used": N_("a join link was used"),

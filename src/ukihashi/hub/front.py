@@ -5,6 +5,8 @@
     TLS -> any other request -> the page server's answer, on the same kept connection
     anything else -> a short answer where one helps, and the end
 
+Before TLS a load balancer says whom it brings (`connection`, `balancers`): everything here counts by that address.
+
 Every step has a deadline, and `half_open` connections may be under way at once; when one more comes, the one that has
 stood still longest goes. So a thousand silent connections cost a thousand descriptors and keep nobody out. Of the
 logins that wait for control one address may have only a part: who floods us with them takes no place from others.
@@ -91,6 +93,7 @@ class FrontDoor:
     def set_limits(self, limits: Limits) -> None:
         """Other bounds and times. A step that is under way keeps its deadline."""
         self.wiring.limits = limits
+        self.wiring.balancers.set(limits.proxies)
         self._opening.span_s = limits.opening_s
 
     @property

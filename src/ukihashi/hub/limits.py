@@ -1,6 +1,7 @@
 """How long the hub's worker waits and how much it holds. All are options; the defaults are decisions D7, D8 and D12."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -41,6 +42,7 @@ class Limits:
     traffic_s: float = 10.0  # between two reports of what a session moved
 
     super_frames: bool = True  # granted to who offers them
+    proxies: Sequence[str] = ()  # networks of load balancers; connections of theirs begin with a PROXY header
 
     # Of official clients ([standard] in hub.toml).
     max_connections: int = MAX_CONNECTIONS  # TCP connections granted to one session
@@ -70,6 +72,7 @@ class Limits:
             resume_buffer=config.resume.buffer_kib * KIB,
             resume_memory=config.resume.memory_mib * MIB or an_eighth_of_ram(),
             super_frames=config.super_frames,
+            proxies=config.front.proxies,
             max_connections=standard.max_connections,
             half_duplex=standard.half_duplex,
             compression=standard.compression,
