@@ -4,15 +4,16 @@ A file is written whole beside the old one and put in its place (an interrupted 
 owner only. Edits keep the admin's comments.
 """
 
+import contextlib
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import tomlkit
 
-from ukihashi.auth.link import Link
+from ukihashi.auth.link import VIA_MAX, Link
 from ukihashi.config import edit as config_edit
 from ukihashi.config import places
 from ukihashi.config.card import (
@@ -20,6 +21,7 @@ from ukihashi.config.card import (
     Hub,
     Interface,
     Login,
+    PathToHub,
     Trust,
     check,
     check_account_name,
@@ -29,6 +31,7 @@ from ukihashi.config.card import (
 )
 from ukihashi.config.edit import not_written, put
 from ukihashi.errors import N_, InputUnreadable, UsageError
+from ukihashi.net.dial import via
 
 PASSWORD_BYTES: Final = 24  # random bytes of a password we make: 192 bits
 ID_BYTES: Final = 36  # of an installation: 20 for the login, 16 for node info (protocol sections 9.1, 9.4)
@@ -87,10 +90,21 @@ def from_link(link: Link, name: str, *, interface: str = "", random: RandomBytes
         hub=Hub(host=link.host, port=link.port, hub=link.hub, user=link.user),
         trust=Trust(mode="pin", pin=link.pin.hex()),
         login=Login(method="password", password=make_secret(random), invite=link.token),
+        path=PathToHub(known=_usable(link.via)),
         interface=Interface(
             name=interface or interface_name_for(name), mac=make_mac(random), addresses=list(link.addresses)
         ),
     )
+
+
+def _usable(urls: Iterable[str]) -> list[str]:
+    """The paths that can be taken; a later version's link may name kinds that this one doesn't know."""
+    found: dict[via.Via, None] = {}
+    for url in urls:
+        with contextlib.suppress(UsageError):
+            found[via.parse(url)] = None
+    found.pop(via.DIRECT, None)
+    return [str(one) for one in found][:VIA_MAX]
 
 
 def make_secret(random: RandomBytes = secrets.token_bytes) -> str:

@@ -19,17 +19,21 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from ukihashi import __version__
-from ukihashi.card import data_main, status
+from ukihashi.card import data_main, path_sources, status
 from ukihashi.card.child import DataChild
 from ukihashi.card.dialler import Card
 from ukihashi.card.messages import Connect, Opened
 from ukihashi.card.orders import Place
+from ukihashi.card.path_finder import PathMemory
+from ukihashi.card.path_sources import Candidate
+from ukihashi.card.paths import Paths
 from ukihashi.card.status import Standing, State
 from ukihashi.config import options
-from ukihashi.config.card import CardConfig
+from ukihashi.config.card import AUTO, CardConfig
 from ukihashi.config.cascade import MAX_MESSAGE, Begin, decode_begin, encode
 from ukihashi.config.cascade import Standing as Told
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
+from ukihashi.net.dial.via import DIRECT
 from ukihashi.net.route_watch import RouteWatch
 from ukihashi.tap.frame_pipe import Cable, FramePipe
 
@@ -238,12 +242,18 @@ class Cascade(Card):
 
     # -- what a card does otherwise -------------------------------------------------------------------------------
 
-    async def _connect(self, order: Connect, place: Place, *, deadline: float = 0.0) -> RouteWatch | None:
+    def _find_paths(self) -> Paths:
+        """Nothing but what the account says: a hub does not look around for ways out."""
+        return Paths(_told_path, PathMemory(None))
+
+    async def _connect(
+        self, order: Connect, place: Place, candidate: Candidate | None = None, *, deadline: float = 0.0
+    ) -> RouteWatch | None:
         as_bridge = msgspec.structs.replace(order.standard, bridge=True)
         order = msgspec.structs.replace(order, product=PRODUCT, standard=as_bridge)
         if order.password_hash and self._password_hash:
             order = msgspec.structs.replace(order, password_hash=self._password_hash)
-        return await super()._connect(order, place, deadline=deadline)
+        return await super()._connect(order, place, candidate, deadline=deadline)
 
     def _remember(self, opened: Opened) -> None:
         """For as long as we live; control does so for ever."""
@@ -266,6 +276,12 @@ class Cascade(Card):
         if self._child is not None:
             await self._child.stop()
         self._leave.set()
+
+
+def _told_path(config: CardConfig) -> list[Candidate]:
+    if config.path.via == AUTO:
+        return [Candidate(DIRECT, None, "direct")]
+    return path_sources.candidates(config)
 
 
 def _with_files(begin: Begin) -> CardConfig:

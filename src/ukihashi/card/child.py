@@ -18,6 +18,8 @@ from ukihashi.card.messages import (
     End,
     Failed,
     GiveUp,
+    GoOn,
+    Greeted,
     Lost,
     Message,
     Opened,
@@ -42,7 +44,7 @@ ANSWER_S: Final = 3.0
 SPARE_S: Final = 2.0  # seconds added to an attempt's own deadline before the process counts as stuck
 MAX_EVENTS: Final = 64  # waiting ones; more than a sane process ever has
 
-Event = Opened | Failed | Lost | Sign | SentOn | Suspect | Recovered | Asked
+Event = Opened | Failed | Lost | Greeted | Sign | SentOn | Suspect | Recovered | Asked
 
 
 class Process(Protocol):
@@ -124,6 +126,10 @@ class DataChild:
         """Close the link of an attempt, whatever it does; `Failed` or `Lost` will be among the events, if it lived."""
         self._send(GiveUp(attempt, Trouble.of(error)))
 
+    def go_on(self, attempt: int) -> None:
+        """The answer to `Greeted`."""
+        self._send(GoOn(attempt))
+
     def signed(self, attempt: int, signature: bytes) -> None:
         """The answer to `Sign`."""
         self._send(Signed(attempt, signature))
@@ -198,7 +204,7 @@ class DataChild:
             case Counters():
                 if self._counters is not None and not self._counters.done():
                     self._counters.set_result(message)
-            case Opened() | Failed() | Lost() | Sign() | SentOn() | Suspect() | Recovered() | Asked():
+            case Opened() | Failed() | Lost() | Greeted() | Sign() | SentOn() | Suspect() | Recovered() | Asked():
                 try:
                     self.events.put_nowait(message)
                 except asyncio.QueueFull:

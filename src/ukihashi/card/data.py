@@ -28,6 +28,8 @@ from ukihashi.card.messages import (
     End,
     Failed,
     GiveUp,
+    GoOn,
+    Greeted,
     Lost,
     Message,
     Ready,
@@ -283,8 +285,8 @@ class DataProcess:
         try:
             if order.exact and (session is None or session.machine.state in {State.ONLINE, State.ENDED}):
                 raise DialError(N_("this connection is not needed any more"))
-            if not order.exact and not self._is_ours(order.session_key):
-                self._end_session()
+            if not order.exact and not order.waits:
+                self._begin_anew(order)
             tune(sock, dead_after=order.settings.dead)
             link = Link(order, sock, now, udp)
         except (UkihashiError, OSError) as error:
@@ -299,13 +301,26 @@ class DataProcess:
         self._poll.register(sock.fileno(), READ)
         self._drive(link, now)
 
+    def _begin_anew(self, order: Connect, but: Link | None = None) -> None:
+        """What there was is given up, links that are opening too, unless the order is about the session there is."""
+        if not self._is_ours(order.session_key):
+            self._end_session(but)
+
+    def _go_on(self, link: Link, now: float) -> None:
+        """This one it is, of those that were greeted or will be."""
+        self._begin_anew(link.order, link)
+        link.go_on()
+        if link.challenge:
+            self._tell(Sign(link.number, link.challenge))
+        self._drive(link, now)
+
     def _is_ours(self, session_key: bytes) -> bool:
         """Does this key belong to the standard session there is?"""
         return isinstance(self._tunnel, StandardTunnel) and self._tunnel.key == session_key
 
-    def _end_session(self) -> None:
+    def _end_session(self, but: Link | None = None) -> None:
         """What there was is given up; an exact session stays, to be succeeded by the next."""
-        self._finish_all()
+        self._finish_all(but=but)
         if isinstance(self._tunnel, ExactSession):
             self._tunnel.machine.bye()
             self._tunnel.link = None
@@ -331,7 +346,9 @@ class DataProcess:
         """Something of the opening talk; gives the tunnel's first bytes behind it."""
         was_challenged = bool(link.challenge)
         plain = link.read(now)
-        if link.greeted:
+        if link.greeted and link.order.waits:
+            self._tell(Greeted(link.number))
+        elif link.greeted:
             self._ask(link, now)
         elif (member := link.sent_on) is not None:
             self._drive(link, now)  # our thanks
@@ -430,6 +447,9 @@ class DataProcess:
             case GiveUp(attempt, trouble):
                 for link in [link for link in self._links.values() if link.number == attempt]:
                     self._lose(link, trouble.error())
+            case GoOn(attempt):
+                for link in [link for link in self._links.values() if link.number == attempt and link.greeted]:
+                    self._go_on(link, now)
             case Signed(attempt, signature):
                 for link in [link for link in self._links.values() if link.number == attempt]:
                     link.sign(signature)

@@ -16,12 +16,13 @@ import contextlib
 import random
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
 import structlog
 
-from ukihashi.card import account, lan, orders, status
+from ukihashi.card import account, lan, orders, path_sources, status
 from ukihashi.card.bundle import Bundle
 from ukihashi.card.child import SPARE_S, DataChild
 from ukihashi.card.clock import clock
@@ -30,6 +31,10 @@ from ukihashi.card.holder import Holder, again
 from ukihashi.card.lan import Lan
 from ukihashi.card.messages import FORGOTTEN, Connect, Counters, Failed, Lost, Opened, SentOn, Sign, Trouble
 from ukihashi.card.orders import Place
+from ukihashi.card.path_finder import PathMemory
+from ukihashi.card.path_sources import Candidate
+from ukihashi.card.paths import Paths
+from ukihashi.card.race import Race
 from ukihashi.card.redial import Redial
 from ukihashi.card.reload import Reloaded, reload
 from ukihashi.card.status import Loss, Standing, State
@@ -49,7 +54,7 @@ from ukihashi.ether.offload import ALL
 from ukihashi.locale import say
 from ukihashi.net import control_socket
 from ukihashi.net.dial import direct
-from ukihashi.net.dial.names import KnownAddresses
+from ukihashi.net.dial.via import Kind
 from ukihashi.net.route_watch import RouteWatch
 from ukihashi.session.timers import Backoff, retry_rule
 from ukihashi.tap import netlink
@@ -103,11 +108,15 @@ class Card:
         self._ends_at: float | None = None  # by `clock`: when the hub wants the session to end
         self._fresh_login = False  # the account has changed: the next connection is not to go on with the session
         self._is_standard = False  # what we were at last
-        self._known = KnownAddresses()
+        self._paths = self._find_paths()
         self._set_up = False
         self._leave = asyncio.Event()
         self._hurry = asyncio.Event()  # don't wait for the next try
         self._ids = ids or account.installation_id()
+
+    def _find_paths(self) -> Paths:
+        memory = PathMemory(places.state_dir() / "paths" / f"{self.name}.json")
+        return Paths(path_sources.candidates, memory)
 
     async def run(self) -> None:
         """Join and stay joined until told to leave (control socket, SIGTERM, SIGINT); then leave nothing behind.
@@ -167,6 +176,7 @@ class Card:
         counted = await child.counters() if child is not None else Counters()
         pid = child.pid if child is not None else 0
         row = status.row(self.name, self._config, self._standing, counted, data_pid=pid, lan=self._lan.status())
+        row["paths"] = self._paths.finder.rows()
         await asyncio.to_thread(status.add_kernel, row)
         return [row]
 
@@ -249,7 +259,11 @@ class Card:
         if standing.session is None:
             self._member, self._vouched_pin, self._fresh_login = None, b"", False
         begun = clock()
-        way = await self._dial(attempt)
+        await self._paths.look(config)
+        if len(self._paths) > 1:
+            attempt = await self._race(child)
+        else:
+            await self._dial(attempt)
         deadline = clock() + config.times.dial + SPARE_S
         while True:
             event = await child.next_event(max(0.0, deadline - clock()))
@@ -259,11 +273,11 @@ class Card:
                 case SentOn(attempt=number) if number == attempt and self._member is None:
                     standing.attempts += 1
                     attempt = standing.attempts
-                    way = await self._dial_member(attempt, event)
+                    await self._dial_member(attempt, event)
                     deadline = clock() + config.times.dial + SPARE_S
                 case Opened(attempt=number) if number == attempt:
                     standing.opened_in_s = clock() - begun
-                    return event, way
+                    return event, self._paths.way(number)
                 case Failed(attempt=number, trouble=trouble) if number == attempt:
                     raise trouble.error()
                 case Lost(attempt=0, trouble=trouble):  # the TAP is gone
@@ -272,10 +286,39 @@ class Card:
                     await self._end_child()
                     raise EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more"))
 
-    async def _dial(self, attempt: int) -> RouteWatch | None:
-        """Connect and hand over; gives the way that the packets take. Raises: UkihashiError."""
+    async def _race(self, child: DataChild) -> int:
+        """Try the paths; the attempt that goes on, with the number that waits for its end. Raises: UkihashiError."""
+
+        def begin(candidate: Candidate) -> tuple[int, Awaitable[object]]:
+            self._standing.attempts += 1
+            number = self._standing.attempts
+            return number, self._dial(number, candidate)
+
+        finder, deadline = self._paths.finder, self._config.times.dial
+        race = Race(child, begin, lambda candidate, error: finder.failed(candidate.via, error))
+        number = await race.run(finder.order, 2 * deadline + SPARE_S)
+        if number is None:
+            raise finder.failure(self.name)
+        self._paths.chosen(number)
+        child.go_on(number)
+        return number
+
+    async def _dial(self, attempt: int, candidate: Candidate | None = None) -> RouteWatch | None:
+        """Connect and hand over; gives the way that the packets take. `candidate`: one of several that are tried.
+
+        Raises: UkihashiError.
+        """
+        order, hub = self._order(attempt), self._config.hub
+        if candidate is not None:
+            order = msgspec.structs.replace(order, waits=True)
+        return await self._connect(order, self._member or Place(hub.host, hub.port), candidate)
+
+    async def _dial_again(self, attempt: int) -> RouteWatch | None:
+        """Connect to go on with the session, over each path in turn. Raises: UkihashiError."""
+        await self._paths.look_around(self._config)
         hub = self._config.hub
-        return await self._connect(self._order(attempt), self._member or Place(hub.host, hub.port))
+        place = self._member or Place(hub.host, hub.port)
+        return await self._connect(self._order(attempt), place, self._paths.finder.next())
 
     async def _dial_member(self, attempt: int, sent_on: SentOn) -> RouteWatch | None:
         """Go where a cluster's controller sends us, with its ticket. Raises: UkihashiError."""
@@ -290,18 +333,26 @@ class Card:
         assert self._first_at is not None
         await self._connect(self._order(attempt), self._first_at)
 
-    async def _connect(self, order: Connect, place: Place, *, deadline: float = 0.0) -> RouteWatch | None:
-        child, mark, congestion = self._child, self._lan.mark, self._config.connection.congestion
+    async def _connect(
+        self, order: Connect, place: Place, candidate: Candidate | None = None, *, deadline: float = 0.0
+    ) -> RouteWatch | None:
+        config, mark, child = self._config, self._lan.mark, self._child
         assert child is not None
-        deadline = deadline or self._config.times.dial
-        sock = await direct.dial(*place, deadline=deadline, mark=mark, known=self._known, congestion=congestion)
-        way = None
-        with contextlib.suppress(OSError):  # broken already: the data process will say so
-            way = RouteWatch.of(sock, mark)
-            self._first_at = Place(*sock.getpeername()[:2])
-            self._standing.peer = direct.location(*self._first_at)
-        child.connect(order, sock, orders.udp_socket(self._config, order, sock, mark))
-        return way
+        candidate, deadline = candidate or self._paths.finder.best, deadline or config.times.dial
+        sock = await self._paths.dial(order.attempt, candidate, place, config, mark=mark, deadline=deadline)
+        udp = None
+        if candidate.via.kind is Kind.DIRECT:
+            udp = orders.udp_socket(config, order, sock, mark)
+        child.connect(order, sock, udp)
+        return self._paths.way(order.attempt)
+
+    def _carried(self, attempt: int) -> None:
+        """The link of that attempt carries the session."""
+        dialled = self._paths.carries(attempt)
+        if dialled is not None:
+            self._first_at = dialled.peer
+            self._standing.peer = direct.location(*dialled.peer)
+            self._standing.via = str(dialled.candidate.via)
 
     def _order(self, attempt: int) -> Connect:
         """Log in, or go on with the session there is. Raises: UkihashiError."""
@@ -320,6 +371,7 @@ class Card:
 
     async def _online(self, opened: Opened, interface: str) -> None:
         standing = self._standing
+        self._carried(opened.attempt)
         if opened.resumed and standing.session is not None:
             opened = again(standing.session, opened)
         else:
@@ -355,7 +407,8 @@ class Card:
         """An exactly resumable session, until it is over."""
         assert self._child is not None
         self._redial.opened(clock())
-        self._holder = Holder(self.name, self._child, self._redial, self._standing, self._dial)
+        self._redial.paths = len(self._paths)
+        self._holder = Holder(self.name, self._child, self._redial, self._standing, self._dial_again, self._carried)
         try:
             return await self._holder.hold(opened, way)
         finally:

@@ -29,12 +29,22 @@ _log = structlog.get_logger()
 class Holder:
     """One session, from its login to its end."""
 
-    def __init__(self, account: str, child: DataChild, redial: Redial, standing: Standing, dial: Dial) -> None:
+    def __init__(
+        self,
+        account: str,
+        child: DataChild,
+        redial: Redial,
+        standing: Standing,
+        dial: Dial,
+        carried: Callable[[int], object],
+    ) -> None:
+        """`carried`: told of the attempt whose link carries the session from now on."""
         self._account: Final = account
         self._child: Final = child
         self._redial: Final = redial
         self._standing: Final = standing
         self._dial: Final = dial
+        self._carried: Final = carried
         self._ways: dict[int, RouteWatch | None] = {}
         self._dials: dict[int, asyncio.Task[None]] = {}
         self._watch: asyncio.Task[None] | None = None
@@ -118,6 +128,7 @@ class Holder:
 
     def _resumed(self, group: asyncio.TaskGroup, opened: Opened, now: float) -> None:
         standing, way = self._standing, self._ways.get(opened.attempt)
+        self._carried(opened.attempt)
         self._dials.pop(opened.attempt, None)
         self._give_up_all()
         self._redial.opened(now)

@@ -113,8 +113,13 @@ class Link:
 
     @property
     def greeted(self) -> bool:
-        """The hub waits to be asked for an exact resume."""
+        """The hub waits to be asked for an exact resume, or for `go_on`."""
         return self._opening.greeted
+
+    def go_on(self) -> None:
+        """Log in, as the order says; ignored unless the hub waits for that."""
+        if self._opening.greeted and not self.order.exact and (data := self._opening.go_on()):
+            self._channel.send(data)
 
     def ask(self, resume: Resume) -> None:
         """Ask the hub to go on with the session over this link."""

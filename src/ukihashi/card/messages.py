@@ -90,8 +90,8 @@ class Connect(Message, frozen=True):
 
     A second descriptor is a UDP socket that the login shall offer to a standard hub.
 
-    `Opened` or `Failed` follows within `deadline`; before it may come `Sign`, or `SentOn` instead. What there was
-    before is given up, unless `session_key` is that of the session there is.
+    `Opened` or `Failed` follows within `deadline`; before it may come `Greeted` and `Sign`, or `SentOn` instead. What
+    there was before is given up (if it `waits`: when it goes on), unless `session_key` is that of the session there is.
     """
 
     attempt: int  # named in every answer, so that one for an attempt given up is told apart
@@ -115,6 +115,7 @@ class Connect(Message, frozen=True):
     extension: int = 0  # resume: what its welcome said
     terms: Terms = Terms()  # resume: what its welcome said
     exact: bool = False  # resume: go on from the very record, beside the link that carries the session now
+    waits: bool = False  # not exact: say `Greeted` when the hub with the right key has, and go on when told
     unique_id: bytes = b""  # 20 bytes
     node_id: bytes = b""  # 16 bytes
     product: str = ""  # what we call ourselves; "" = a card
@@ -124,6 +125,12 @@ class Connect(Message, frozen=True):
     ciphers: list[str] = []  # picked by hand; [] = modern ones
     super_frames: int = 0  # login: kinds (`ether.offload.Kind`) that the interface takes
     settings: Settings = Settings()
+
+
+class GoOn(Message, frozen=True):
+    """The answer to `Greeted`: this attempt it is, all others are given up."""
+
+    attempt: int
 
 
 class Signed(Message, frozen=True):
@@ -208,6 +215,12 @@ class Lost(Message, frozen=True):
     left: int = 0  # links that still carry it
 
 
+class Greeted(Message, frozen=True):
+    """The hub has shown the right key and has said who it is; `GoOn` is waited for."""
+
+    attempt: int
+
+
 class Sign(Message, frozen=True):
     """The hub wants proof that the login's key is ours: `Signed` is waited for."""
 
@@ -273,8 +286,8 @@ class Counters(Message, frozen=True):
 
 
 AnyMessage = (
-    Connect | Signed | End | GiveUp | Apply | Ask | Stop
-    | Ready | Opened | Failed | Lost | Sign | SentOn | Suspect | Recovered | Asked | Counters
+    Connect | GoOn | Signed | End | GiveUp | Apply | Ask | Stop
+    | Ready | Opened | Failed | Lost | Greeted | Sign | SentOn | Suspect | Recovered | Asked | Counters
 )  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode

@@ -86,8 +86,9 @@ class Outcome:
 class Opening:
     """One talk. Call `start`, then `receive` for everything that comes, until `outcome` is there.
 
-    For an exact resume it stops when `greeted`: the caller lets go of the old link and calls `ask`. For a login by
-    certificate it stops with a `challenge`: the caller has it signed and calls `sign`. It ends without an outcome when
+    For an exact resume it stops when `greeted`: the caller lets go of the old link and calls `ask`. An order that
+    `waits` stops there, too, until the caller calls `go_on`. For a login by certificate it stops with a `challenge`:
+    the caller has it signed and calls `sign`. It ends without an outcome when
     the hub has `sent_on` the card.
     """
 
@@ -99,7 +100,7 @@ class Opening:
         self._http = ClientSide(order.location, max_body=MAX_ANSWER)
         self._hello: Hello | None = None
         self._noops = 0
-        self._asked = False
+        self._asked = False  # or told to go on
         self.challenge = b""  # 20 bytes that wait for a signature
         self.sent_on: Redirect | None = None
         self.outcome: Outcome | None = None
@@ -126,8 +127,14 @@ class Opening:
 
     @property
     def greeted(self) -> bool:
-        """The hub has said who it is and waits to be asked for an exact resume."""
-        return self._hello is not None and self._order.exact and not self._asked
+        """The hub has said who it is, and waits to be asked for an exact resume or for what comes of `go_on`."""
+        return self._hello is not None and (self._order.exact or self._order.waits) and not self._asked
+
+    def go_on(self) -> bytes:
+        """What to send next; call once, when `greeted`, unless the order is an exact resume."""
+        assert self._hello is not None
+        self._asked = True
+        return self._ask_for_session(self._hello)
 
     def ask(self, resume: Resume) -> bytes:
         """Ask the hub to go on with the session from there; call once, when `greeted`."""
@@ -190,8 +197,9 @@ class Opening:
         if isinstance(hello, ErrorAnswer):
             raise self._refused(hello)
         self._hello = hello
-        if self._order.exact:
-            return b""
+        return b"" if self._order.exact or self._order.waits else self._ask_for_session(hello)
+
+    def _ask_for_session(self, hello: Hello) -> bytes:
         if self._order.session_key:
             return self._send(AdditionalConnect(self._order.session_key, PRODUCT, VERSION, BUILD))
         if self._order.method == "certificate":

@@ -8,11 +8,15 @@
 Seconds from one dial to the next count from the start of the former, so a refusal does not make dialling faster. At
 most MOST dials are open; the oldest makes room. One that got a connection and was given up nevertheless was too slow
 for this path or this hub: the pace then doubles, twice at most.
+
+Where several `paths` may lead to the hub, each dial takes the next; the first of each start BESIDE_S apart, and as many
+may be open.
 """
 
 from typing import Final
 
 MOST: Final = 2  # dials open beside the old link
+BESIDE_S: Final = 0.3  # from a dial over one path to the first over the next
 FIRST_AGAIN_S: Final = 0.25  # from the first dial after a cut to the second; also the least between any two
 SLOWER: Final = 2  # times that the pace is doubled
 BRIEF_S: Final = 1.0  # a link that lived shorter is no success
@@ -24,6 +28,7 @@ class Redial:
 
     def __init__(self, *, pace: float) -> None:
         self.pace = pace  # seconds; may be changed at any time
+        self.paths = 1  # that lead to the hub, or might; each dial takes the next
         self.open: dict[int, bool] = {}  # attempt -> its TCP connection came about; the oldest first
         self._due: float | None = None  # None: the link is well
         self._begun = float("-inf")  # when the last dial started
@@ -60,13 +65,13 @@ class Redial:
 
     def dial(self, attempt: int, now: float) -> list[int]:
         """A dial starts; gives those to be given up for it."""
-        gone = list(self.open)[: max(0, len(self.open) - MOST + 1)]
+        gone = list(self.open)[: max(0, len(self.open) - max(MOST, self.paths) + 1)]
         for old in gone:
             self._slow = self._slow + 1 if self.open.pop(old) else 0
         self.open[attempt] = False
         self._begun = now
         self._tries += 1
-        self._due = now + self._pause
+        self._due = now + (BESIDE_S if self._tries < self.paths else self._pause)
         return gone
 
     def connected(self, attempt: int) -> None:
@@ -82,7 +87,7 @@ class Redial:
 
     def failed(self, attempt: int) -> None:
         """It came to nothing."""
-        if self.open.pop(attempt, None) is not None and self._tries == 1 and self._due is not None:
+        if self.open.pop(attempt, None) is not None and self._tries <= self.paths and self._due is not None:
             self._due = min(self._due, self._begun + FIRST_AGAIN_S)
 
     # -- what to do -----------------------------------------------------------------------------------------------

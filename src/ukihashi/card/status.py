@@ -51,6 +51,7 @@ class Standing:
     reason: UkihashiError | None = None  # why not online
     session: Opened | None = None  # what a resume needs
     peer: str = ""
+    via: str = ""  # the path of the link that carries the session, or did
     banner: str = ""  # of the hub, the last one that was shown
     opened_in_s: float = 0.0  # from dialling to the welcome, the last time
     takes: int = 0  # kinds of super-frames that the interface can handle
@@ -97,6 +98,8 @@ def row(
         "user": config.hub.user,
         "address": direct.location(config.hub.host, config.hub.port),
         "peer": standing.peer,
+        "via": standing.via,
+        "paths": [],
         "opened_in_s": round(standing.opened_in_s, 3),
         "session": session.session if session else "",
         "extension": session.extension if session else 0,
