@@ -23,7 +23,6 @@ from ukihashi.card import data_main, path_sources, status
 from ukihashi.card.child import DataChild
 from ukihashi.card.dialler import Card
 from ukihashi.card.messages import Connect, Opened
-from ukihashi.card.orders import Place
 from ukihashi.card.path_finder import PathMemory
 from ukihashi.card.path_sources import Candidate
 from ukihashi.card.paths import Paths
@@ -34,7 +33,6 @@ from ukihashi.config.cascade import MAX_MESSAGE, Begin, decode_begin, encode
 from ukihashi.config.cascade import Standing as Told
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.net.dial.via import DIRECT
-from ukihashi.net.route_watch import RouteWatch
 from ukihashi.tap.frame_pipe import Cable, FramePipe
 
 PRODUCT: Final = f"ukihashi hub {__version__} (bridge)"  # "bridge" alone makes the other hub take us for one (T18)
@@ -242,25 +240,23 @@ class Cascade(Card):
 
     # -- what a card does otherwise -------------------------------------------------------------------------------
 
-    def _find_paths(self) -> Paths:
+    def _paths(self) -> Paths:
         """Nothing but what the account says: a hub does not look around for ways out."""
         return Paths(_told_path, PathMemory(None))
 
-    async def _connect(
-        self, order: Connect, place: Place, candidate: Candidate | None = None, *, deadline: float = 0.0
-    ) -> RouteWatch | None:
+    def _amend(self, order: Connect) -> Connect:
         as_bridge = msgspec.structs.replace(order.standard, bridge=True)
         order = msgspec.structs.replace(order, product=PRODUCT, standard=as_bridge)
         if order.password_hash and self._password_hash:
             order = msgspec.structs.replace(order, password_hash=self._password_hash)
-        return await super()._connect(order, place, candidate, deadline=deadline)
+        return order
 
     def _remember(self, opened: Opened) -> None:
         """For as long as we live; control does so for ever."""
         changes: dict[str, Any] = {"login.invite": None}
         if self._config.trust.mode == "first-use" and not self._config.trust.pin:
-            changes["trust.pin"] = (self._vouched_pin or opened.pin).hex()
-        self._config = options.applied(self._config, changes)
+            changes["trust.pin"] = (self._connecting.vouched_pin or opened.pin).hex()
+        self._config = self._connecting.config = options.applied(self._config, changes)
 
     async def _first_online(self, interface: str) -> None:
         """There is no interface."""

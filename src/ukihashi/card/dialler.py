@@ -16,25 +16,22 @@ import contextlib
 import random
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from ukihashi.card import account, lan, orders, path_sources, status
 from ukihashi.card.bundle import Bundle
 from ukihashi.card.child import SPARE_S, DataChild
 from ukihashi.card.clock import clock
+from ukihashi.card.connecting import Connecting
 from ukihashi.card.control import listener
 from ukihashi.card.holder import Holder, again
 from ukihashi.card.lan import Lan
 from ukihashi.card.messages import FORGOTTEN, Connect, Counters, Failed, Lost, Opened, SentOn, Sign, Trouble
-from ukihashi.card.orders import Place
 from ukihashi.card.path_finder import PathMemory
-from ukihashi.card.path_sources import Candidate
 from ukihashi.card.paths import Paths
-from ukihashi.card.race import Race
 from ukihashi.card.redial import Redial
 from ukihashi.card.reload import Reloaded, reload
 from ukihashi.card.status import Loss, Standing, State
@@ -53,8 +50,6 @@ from ukihashi.errors import (
 from ukihashi.ether.offload import ALL
 from ukihashi.locale import say
 from ukihashi.net import control_socket
-from ukihashi.net.dial import direct
-from ukihashi.net.dial.via import Kind
 from ukihashi.net.route_watch import RouteWatch
 from ukihashi.session.timers import Backoff, retry_rule
 from ukihashi.tap import netlink
@@ -64,7 +59,6 @@ from ukihashi.wire.constants import Code, sentence
 
 STABLE_S: Final = 10.0  # a session that lived that long is followed by an immediate new try
 STANDARD_PAUSE_S: Final = 5.0  # between two logins at a standard hub (protocol sections 14, 20.1)
-TICKET_S: Final = 60.0  # that a ticket for a cluster's member holds (protocol section 16)
 FOR_A_PERSON: Final = float("inf")  # until somebody does something
 NAP_S: Final = 30.0  # a sleep of asyncio stands still while the machine sleeps
 RESTARTS: Final = 5  # of the data process within a minute, then something is really wrong
@@ -102,21 +96,23 @@ class Card:
         self._redial = Redial(pace=config.times.redial)
         self._holder: Holder | None = None
         self._bundle: Bundle | None = None
-        self._member: Place | None = None  # of a cluster, that the session is at
-        self._vouched_pin = b""  # of the controller that sent us there
-        self._first_at: Place | None = None  # the address that the session's first connection has
         self._ends_at: float | None = None  # by `clock`: when the hub wants the session to end
         self._fresh_login = False  # the account has changed: the next connection is not to go on with the session
         self._is_standard = False  # what we were at last
-        self._paths = self._find_paths()
         self._set_up = False
         self._leave = asyncio.Event()
         self._hurry = asyncio.Event()  # don't wait for the next try
-        self._ids = ids or account.installation_id()
+        ids = ids or account.installation_id()
+        self._connecting = Connecting(
+            name, config, self._standing, self._paths(), ids, mark=lambda: self._lan.mark, amend=self._amend
+        )
 
-    def _find_paths(self) -> Paths:
+    def _paths(self) -> Paths:
         memory = PathMemory(places.state_dir() / "paths" / f"{self.name}.json")
         return Paths(path_sources.candidates, memory)
+
+    def _amend(self, order: Connect) -> Connect:
+        return order
 
     async def run(self) -> None:
         """Join and stay joined until told to leave (control socket, SIGTERM, SIGINT); then leave nothing behind.
@@ -176,7 +172,7 @@ class Card:
         counted = await child.counters() if child is not None else Counters()
         pid = child.pid if child is not None else 0
         row = status.row(self.name, self._config, self._standing, counted, data_pid=pid, lan=self._lan.status())
-        row["paths"] = self._paths.finder.rows()
+        row["paths"] = self._connecting.paths.finder.rows()
         await asyncio.to_thread(status.add_kernel, row)
         return [row]
 
@@ -201,7 +197,7 @@ class Card:
     def _heed(self, new: Reloaded, applied: lan.Applied) -> None:
         self._fresh_login |= new.fresh_login or new.config.standard != self._config.standard
         self._fresh_login |= applied.redial and new.config.standard.udp_acceleration  # its socket has the old mark
-        self._config = config = new.config
+        self._config = self._connecting.config = config = new.config
         self._redial.pace = config.times.redial
         if self._child is not None:
             self._child.apply(orders.settings(config))
@@ -250,34 +246,26 @@ class Card:
 
     async def _open(self, tap: Cable) -> tuple[Opened, RouteWatch | None]:
         """One try: dial, then let the data process open the session, or resume it by its key. Raises: UkihashiError."""
-        config, standing = self._config, self._standing
+        standing, connecting, dial_s = self._standing, self._connecting, self._config.times.dial
         child = await self._data_process(tap)
-        standing.attempts += 1
-        attempt = standing.attempts
         if standing.session is not None and clock() >= self._session_until:
             standing.session = None
         if standing.session is None:
-            self._member, self._vouched_pin, self._fresh_login = None, b"", False
+            self._fresh_login = False
         begun = clock()
-        await self._paths.look(config)
-        if len(self._paths) > 1:
-            attempt = await self._race(child)
-        else:
-            await self._dial(attempt)
-        deadline = clock() + config.times.dial + SPARE_S
+        attempt = await connecting.open(child)
+        deadline = clock() + dial_s + SPARE_S
         while True:
             event = await child.next_event(max(0.0, deadline - clock()))
             match event:
                 case Sign(attempt=number, challenge=challenge) if number == attempt:
-                    child.signed(number, await asyncio.to_thread(self._sign, challenge))
-                case SentOn(attempt=number) if number == attempt and self._member is None:
-                    standing.attempts += 1
-                    attempt = standing.attempts
-                    await self._dial_member(attempt, event)
-                    deadline = clock() + config.times.dial + SPARE_S
+                    child.signed(number, await connecting.sign(challenge))
+                case SentOn(attempt=number) if number == attempt:
+                    attempt = await connecting.go_to_member(event) or attempt
+                    deadline = clock() + dial_s + SPARE_S
                 case Opened(attempt=number) if number == attempt:
                     standing.opened_in_s = clock() - begun
-                    return event, self._paths.way(number)
+                    return event, connecting.paths.way(number)
                 case Failed(attempt=number, trouble=trouble) if number == attempt:
                     raise trouble.error()
                 case Lost(attempt=0, trouble=trouble):  # the TAP is gone
@@ -286,92 +274,9 @@ class Card:
                     await self._end_child()
                     raise EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more"))
 
-    async def _race(self, child: DataChild) -> int:
-        """Try the paths; the attempt that goes on, with the number that waits for its end. Raises: UkihashiError."""
-
-        def begin(candidate: Candidate) -> tuple[int, Awaitable[object]]:
-            self._standing.attempts += 1
-            number = self._standing.attempts
-            return number, self._dial(number, candidate)
-
-        finder, deadline = self._paths.finder, self._config.times.dial
-        race = Race(child, begin, lambda candidate, error: finder.failed(candidate.via, error))
-        number = await race.run(finder.order, 2 * deadline + SPARE_S)
-        if number is None:
-            raise finder.failure(self.name)
-        self._paths.chosen(number)
-        child.go_on(number)
-        return number
-
-    async def _dial(self, attempt: int, candidate: Candidate | None = None) -> RouteWatch | None:
-        """Connect and hand over; gives the way that the packets take. `candidate`: one of several that are tried.
-
-        Raises: UkihashiError.
-        """
-        order, hub = self._order(attempt), self._config.hub
-        if candidate is not None:
-            order = msgspec.structs.replace(order, waits=True)
-        return await self._connect(order, self._member or Place(hub.host, hub.port), candidate)
-
-    async def _dial_again(self, attempt: int) -> RouteWatch | None:
-        """Connect to go on with the session, over each path in turn. Raises: UkihashiError."""
-        await self._paths.look_around(self._config)
-        hub = self._config.hub
-        place = self._member or Place(hub.host, hub.port)
-        return await self._connect(self._order(attempt), place, self._paths.finder.next())
-
-    async def _dial_member(self, attempt: int, sent_on: SentOn) -> RouteWatch | None:
-        """Go where a cluster's controller sends us, with its ticket. Raises: UkihashiError."""
-        self._member = orders.member_of(sent_on, self._config.hub.port)
-        self._vouched_pin = sent_on.pin
-        _log.info("sent_on", account=self.name, member=direct.location(*self._member))
-        order = orders.with_ticket(self._config, attempt, self._ids, sent_on, self._member)
-        return await self._connect(order, self._member, deadline=min(self._config.times.dial, TICKET_S / 2))
-
-    async def _dial_further(self, attempt: int) -> None:
-        """Another connection beside those of the session, to the same address as theirs. Raises: UkihashiError."""
-        assert self._first_at is not None
-        await self._connect(self._order(attempt), self._first_at)
-
-    async def _connect(
-        self, order: Connect, place: Place, candidate: Candidate | None = None, *, deadline: float = 0.0
-    ) -> RouteWatch | None:
-        config, mark, child = self._config, self._lan.mark, self._child
-        assert child is not None
-        candidate, deadline = candidate or self._paths.finder.best, deadline or config.times.dial
-        sock = await self._paths.dial(order.attempt, candidate, place, config, mark=mark, deadline=deadline)
-        udp = None
-        if candidate.via.kind is Kind.DIRECT:
-            udp = orders.udp_socket(config, order, sock, mark)
-        child.connect(order, sock, udp)
-        return self._paths.way(order.attempt)
-
-    def _carried(self, attempt: int) -> None:
-        """The link of that attempt carries the session."""
-        dialled = self._paths.carries(attempt)
-        if dialled is not None:
-            self._first_at = dialled.peer
-            self._standing.peer = direct.location(*dialled.peer)
-            self._standing.via = str(dialled.candidate.via)
-
-    def _order(self, attempt: int) -> Connect:
-        """Log in, or go on with the session there is. Raises: UkihashiError."""
-        session, hub = self._standing.session, self._config.hub
-        if session is None:
-            return orders.login(self._config, attempt, self._ids, self._standing.takes)
-        place = self._member or Place(hub.host, hub.port)
-        return orders.further(self._config, attempt, session, place, at_member=self._member is not None)
-
-    def _sign(self, challenge: bytes) -> bytes:
-        """Prove that our key is ours. Raises: UkihashiError."""
-        from ukihashi.card import credentials
-
-        own = self._config.login
-        return credentials.load(own.certificate, own.key).sign(challenge)
-
     async def _online(self, opened: Opened, interface: str) -> None:
         standing = self._standing
-        self._carried(opened.attempt)
+        self._connecting.carried(opened.attempt)
         if opened.resumed and standing.session is not None:
             opened = again(standing.session, opened)
         else:
@@ -407,8 +312,10 @@ class Card:
         """An exactly resumable session, until it is over."""
         assert self._child is not None
         self._redial.opened(clock())
-        self._redial.paths = len(self._paths)
-        self._holder = Holder(self.name, self._child, self._redial, self._standing, self._dial_again, self._carried)
+        self._redial.paths = len(self._connecting.paths)
+        self._holder = Holder(
+            self.name, self._child, self._redial, self._standing, self._connecting.again, self._connecting.carried
+        )
         try:
             return await self._holder.hold(opened, way)
         finally:
@@ -421,7 +328,7 @@ class Card:
         """Any other session, until it has no connection left."""
         assert self._child is not None
         assert self._standing.session is not None
-        self._bundle = Bundle(self.name, self._child, self._standing, self._dial_further)
+        self._bundle = Bundle(self.name, self._child, self._standing, self._connecting.further)
         try:
             return await self._bundle.hold(self._standing.session, way)
         finally:
@@ -501,13 +408,15 @@ class Card:
         """Write down what the first login settled: the key that was trusted on first use, the spent invitation."""
         config, changes = self._config, dict[tuple[str, str], Any]()
         if config.trust.mode == "first-use" and not config.trust.pin:
-            changes["trust", "pin"] = (self._vouched_pin or opened.pin).hex()
+            changes["trust", "pin"] = (self._connecting.vouched_pin or opened.pin).hex()
         if config.login.invite:
             changes["login", "invite"] = None
         if not changes:
             return
         # what else may have changed in the file waits for a reload
-        self._config = options.applied(config, {".".join(key): value for key, value in changes.items()})
+        self._config = self._connecting.config = options.applied(
+            config, {".".join(key): value for key, value in changes.items()}
+        )
         try:
             account.edit(self.name, changes)
         except UkihashiError as error:

@@ -48,7 +48,9 @@ class Candidate(NamedTuple):
 
     via: Via
     secret: str | None  # password for `via.user`
-    source: str  # "account" (path.via), "direct", "link" (path.known), "environment", "system"
+    source: (
+        str  # "account" (path.via), "direct", "link" (path.known), "environment", "system"; of `survey` also "desktop"
+    )
 
     def __repr__(self) -> str:
         return f"Candidate(via={self.via}, secret={'None' if self.secret is None else '…'}, source={self.source})"
@@ -118,7 +120,7 @@ def _of_the_machine(
     for source, where, variables in (
         ("environment", "", environ),
         ("system", f"{ENVIRONMENT_FILE}: ", file),
-        ("system", "gsettings: ", desktop),
+        ("desktop", "gsettings: ", desktop),
     ):
         if is_spared(f"{spared},{no_proxy(variables)}", host, port):
             continue

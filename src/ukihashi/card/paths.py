@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from ukihashi.card.orders import Place
 from ukihashi.card.path_finder import Finder, PathMemory
 from ukihashi.card.path_sources import Candidate
-from ukihashi.config.card import CardConfig
+from ukihashi.config.card import CardConfig, PathToHub
 from ukihashi.errors import UkihashiError
 from ukihashi.net.dial import through
 from ukihashi.net.dial.names import KnownAddresses
@@ -33,6 +33,7 @@ class Paths:
         """`sources`: the paths that a configuration gives; raises `UkihashiError`."""
         self._sources: Final = sources
         self._known: Final = KnownAddresses()
+        self._told = PathToHub()
         self._dialled: dict[int, Dialled] = {}  # by attempt
         self.finder: Final = Finder(memory)
 
@@ -41,12 +42,15 @@ class Paths:
 
     async def look(self, config: CardConfig) -> None:
         """Which paths there are now, and where this machine is. Raises: UkihashiError."""
+        self._told = config.path
         self.finder.take(await asyncio.to_thread(self._sources, config))
         await self.look_around(config)
 
     async def look_around(self, config: CardConfig) -> None:
-        """Where this machine is, if there is a choice."""
-        if len(self) > 1:
+        """Where this machine is, if there is a choice. Raises: UkihashiError: only if other paths have been told."""
+        if config.path != self._told:
+            await self.look(config)
+        elif len(self) > 1:
             self.finder.enter(await asyncio.to_thread(network_id, config.interface.name))
 
     async def dial(
