@@ -27,6 +27,8 @@ from ukihashi.errors import N_, UsageError
 SCHEME: Final = "ukihashi"
 VERSION: Final = 1
 MAX_LINK: Final = 8192  # characters
+VIA_MAX: Final = 8  # paths that are taken from a link
+VIA_CHARACTERS: Final = 4096  # of all of them, so that the link stays below `MAX_LINK`
 PIN_SIZE: Final = 32  # bytes, SHA-256 of the server's SubjectPublicKeyInfo in DER
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[^\W_](?:[\w-]*[^\W])?(?:\.[^\W_](?:[\w-]*[^\W])?)*\.?", re.UNICODE)
@@ -55,7 +57,7 @@ class Link:
     token: str  # one-use secret
     pin: bytes  # 32 bytes, SHA-256 of the server's SubjectPublicKeyInfo in DER
     addresses: tuple[str, ...] = ()  # the card's own, "10.181.7.2/24", "fd3c:...::2/64"
-    via: tuple[str, ...] = ()
+    via: tuple[str, ...] = ()  # paths to the hub besides direct, best first; kinds not known here are skipped
 
     def __post_init__(self) -> None:
         if not is_host(self.host):

@@ -6,7 +6,7 @@ import contextlib
 import ipaddress
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +21,10 @@ from ukihashi.cli.card_page import card_page
 from ukihashi.cli.card_status import remarks, state_word
 from ukihashi.cli.card_status import show as show_status
 from ukihashi.cli.ciphers import card_ciphers
+from ukihashi.cli.doctor import doctor
 from ukihashi.cli.options import CARD_COMMANDS
 from ukihashi.cli.output import Column, print_json, say_aside, show, write
+from ukihashi.cli.path_options import check_one_stdin, path_changes, via_options
 from ukihashi.cli.user import json_option
 from ukihashi.config import places
 from ukihashi.config.card import (
@@ -77,7 +79,7 @@ def card(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | No
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
-for _command in (card_ciphers, clean, card_page, *CARD_COMMANDS):
+for _command in (card_ciphers, clean, doctor, card_page, *CARD_COMMANDS):
     card.add_command(_command)
 
 
@@ -93,18 +95,31 @@ for _command in (card_ciphers, clean, card_page, *CARD_COMMANDS):
 @click.argument("link", metavar="LINK|-")
 @click.option("--name", default="", metavar="ACCOUNT", help=_("Name of the new account [the virtual hub's name]."))
 @click.option("--interface", default="", metavar="NAME", help=_("Name of the network interface [uk + account]."))
+@via_options
 @congestion_option
 @no_offload_option
 @click.option("--foreground", is_flag=True, help=_("Stay in the foreground; Ctrl-C leaves."))
-def join(*, link: str, name: str, interface: str, congestion: str, no_offload: bool, foreground: bool) -> None:
+def join(
+    *,
+    link: str,
+    name: str,
+    interface: str,
+    via: str,
+    via_password_file: Any,
+    congestion: str,
+    no_offload: bool,
+    foreground: bool,
+) -> None:
     """Account first, then the login that spends the link's token: a lost answer can be repeated."""
     if link == "-":
+        check_one_stdin(sys.stdin, via_password_file)
         link = sys.stdin.readline()
     else:
         hide_argument(link)
     parsed = Link.parse(link)
     name = check_account_name(name) if name else account_name_for(parsed.hub)
-    config = _changed(_account_for(parsed, name, interface), congestion=congestion, no_offload=no_offload)
+    config = _account_for(parsed, name, interface)
+    config = _changed(config, path_changes(via, via_password_file), congestion=congestion, no_offload=no_offload)
     account.write(name, config)
     try:
         bring_up(name, config, foreground=foreground)
@@ -220,6 +235,7 @@ def list_(as_json: bool) -> None:
 @click.option("--address", "addresses", multiple=True, metavar="ADDRESS/LENGTH", help=_("Address of the interface."))
 @click.option("--route", "routes", multiple=True, metavar="NET[,GATEWAY]", help=_("Network behind the virtual LAN."))
 @click.option("--interface", default="", metavar="NAME", help=_("Name of the network interface [uk + account]."))
+@via_options
 @congestion_option
 @no_offload_option
 def create(
@@ -238,6 +254,8 @@ def create(
     addresses: Sequence[str],
     routes: Sequence[str],
     interface: str,
+    via: str,
+    via_password_file: Any,
     congestion: str,
     no_offload: bool,
 ) -> None:
@@ -256,6 +274,8 @@ def create(
         raise UsageError(N_("give --certificate and --key together"))
     if sum(map(bool, (anonymous, certificate, plain))) > 1:
         raise UsageError(N_("give only one of --anonymous, --certificate and --plain"))
+    check_one_stdin(password_file, via_password_file)
+    path = path_changes(via, via_password_file)
     own: dict[str, Any]
     if certificate and key:
         own = {"method": "certificate", "certificate": str(certificate.absolute()), "key": str(key.absolute())}
@@ -274,7 +294,7 @@ def create(
             routes=[_route(text) for text in routes],
         ),
     )
-    account.write(name, _changed(config, congestion=congestion, no_offload=no_offload))
+    account.write(name, _changed(config, path, congestion=congestion, no_offload=no_offload))
     write(_("account {name} is written to {path}").format(name=name, path=account.path_of(name)))
 
 
@@ -339,8 +359,8 @@ def _account_for(link: Link, name: str, interface: str) -> CardConfig:
     return account.from_link(link, name, interface=interface)
 
 
-def _changed(config: CardConfig, *, congestion: str, no_offload: bool) -> CardConfig:
-    changes: dict[str, Any] = {"connection.congestion": congestion} if congestion else {}
+def _changed(config: CardConfig, path: Mapping[str, Any], *, congestion: str, no_offload: bool) -> CardConfig:
+    changes = {**path, **({"connection.congestion": congestion} if congestion else {})}
     if no_offload:
         changes["interface.offload"] = False
     return applied(config, changes)

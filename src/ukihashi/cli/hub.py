@@ -3,6 +3,7 @@
 Exit status: 0 done, 2 wrong name or value, 3 this machine lacks something, 4 no hub runs, 5 refused.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ukihashi.cli.hub_set import set_hub, show_hub
 from ukihashi.cli.import_config import import_config
 from ukihashi.cli.options import HUB_COMMANDS
 from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write, yes_no
+from ukihashi.cli.path_options import path_of
 from ukihashi.cli.tools import admin
 from ukihashi.cli.upgrade import upgrade
 from ukihashi.cli.user import client, json_option, user
@@ -239,15 +241,31 @@ def _hub_columns() -> list[Column]:
     help=_("How the card reaches this machine [public_address of hub.toml, else found out]."),
 )
 @click.option("--days", type=float, default=7.0, metavar="DAYS", help=_("How long the link can be used [7]."))
+@click.option(
+    "--via",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help=_("A path that the card tries besides the direct one, such as http://proxy.example:3128; may be repeated."),
+)
 @click.option("--list", "listing", is_flag=True, help=_("List links."))
 @click.option("--revoke", type=int, metavar="NUMBER", help=_("Make a link useless; numbers are in --list."))
 @json_option
 def invite(
-    name: str, user_name: str, host_name: str, days: float, listing: bool, revoke: int | None, as_json: bool
+    *,
+    name: str,
+    user_name: str,
+    host_name: str,
+    days: float,
+    urls: Sequence[str],
+    listing: bool,
+    revoke: int | None,
+    as_json: bool,
 ) -> None:
     """Exit status: 0 done, 2 no such hub, wrong name or number, 4 no hub runs."""
     if bool(user_name) + listing + (revoke is not None) != 1:
         raise UsageError(N_("give one of --user NAME, --list and --revoke NUMBER"))
+    paths = {"via": [str(path_of(url)) for url in urls]} if urls else {}
     if listing:
         show(client().ask("invites", hub=name), _invite_columns(), as_json=as_json, empty=_("no join links"))
         return
@@ -258,7 +276,7 @@ def invite(
         else:
             say_aside(_("join link {number} is useless now").format(number=revoke))
         return
-    row = client().ask("invite", user=user_name, hub=name, host_name=host_name, days=days)[0]
+    row = client().ask("invite", user=user_name, hub=name, host_name=host_name, days=days, **paths)[0]
     if as_json:
         print_json(row)
         return

@@ -3,14 +3,14 @@
 import secrets
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Unpack
 
 import structlog
 
 from ukihashi.auth import token
-from ukihashi.auth.link import Link
+from ukihashi.auth.link import VIA_CHARACTERS, VIA_MAX, Link
 from ukihashi.auth.names import check_user_name, name_key
 from ukihashi.auth.password import hash_password
 from ukihashi.config.hub import parse_public
@@ -24,6 +24,7 @@ from ukihashi.hub.rows import barred, user_details, user_row
 from ukihashi.hub.storage import Storage
 from ukihashi.net import host
 from ukihashi.net.control_socket import Handler, Row, asker
+from ukihashi.net.dial.via import DIRECT, parse
 from ukihashi.store import hubs, invites, users
 from ukihashi.store.db import Database
 from ukihashi.store.hubs import Hub
@@ -153,8 +154,19 @@ class People:
 
     # -- join links -----------------------------------------------------------------------------------------------
 
-    async def invite(self, user: str, hub: str = "", host_name: str = "", days: float = token.INVITE_DAYS) -> list[Row]:
-        """A new join link for a user, who is made if absent and keeps the addresses once assigned."""
+    async def invite(
+        self,
+        user: str,
+        hub: str = "",
+        host_name: str = "",
+        days: float = token.INVITE_DAYS,
+        via: Sequence[str] = (),
+    ) -> list[Row]:
+        """A new join link for a user, who is made if absent and keeps the addresses once assigned.
+
+        `via`: paths that the card may try besides the direct one, the best first.
+        """
+        paths = _paths(via)
         if not 0 < days <= MAX_DAYS:
             raise UsageError(N_("a link lives more than 0 and at most {limit:g} days"), limit=MAX_DAYS)
         home = await self._pick(hub)
@@ -184,6 +196,7 @@ class People:
             token=secret,
             pin=self._facts.pin,
             addresses=addresses(home, number),
+            via=paths,
         ).text()
         _log.info("invite_made", hub=home.name, user=guest.name, invite=invite_id, by=asker.get())
         return [
@@ -235,6 +248,18 @@ class People:
 
     async def _pick(self, name: str) -> Hub:
         return await pick_hub(self._storage, name)
+
+
+def _paths(urls: Sequence[str]) -> tuple[str, ...]:
+    """What goes into a link. Raises: UsageError."""
+    paths = tuple(dict.fromkeys(str(one) for one in map(parse, urls) if one != DIRECT))
+    if len(paths) > VIA_MAX or sum(map(len, paths)) > VIA_CHARACTERS:
+        raise UsageError(
+            N_("a link takes at most {most} paths, of {characters} characters together"),
+            most=VIA_MAX,
+            characters=VIA_CHARACTERS,
+        )
+    return paths
 
 
 def checked_user_name(name: str) -> str:
