@@ -2,6 +2,7 @@
 
     squid = Squid(host, names={"hub.lab": hub.ipv4}, tls=(certificate, key))
     squid.start()                       # the ports in PORTS listen
+    squid.stop()                        # every connection ends; it can be started anew
 
 Every port opens tunnels to any port but `only443`; `ntlm` takes any password (Squid's own fake helper).
 """
@@ -76,6 +77,20 @@ class Squid:
 
     def start(self) -> None:
         """Start it and wait until it listens."""
+        if not self.folder.exists():
+            self._configure()
+        service = f"uklab{self.host.net.mark}{self.host.name}"  # of its shared memory: several may run
+        self.process = self.host.spawn(
+            ["squid", "-N", "-d", "1", "-n", service, "-f", self.folder / "conf"], log="squid"
+        )
+        self.process.wait_for("Accepting .*port" if self._tls is None else "Accepting HTTPS")
+
+    def stop(self) -> None:
+        """End it and its helpers."""
+        assert self.process is not None
+        self.process.stop()
+
+    def _configure(self) -> None:
         self.folder.mkdir()
         hash_ = run(["openssl", "passwd", "-apr1", SECRET]).strip()
         (self.folder / "basic").write_text(f"{USER}:{hash_}\n")
@@ -97,8 +112,3 @@ class Squid:
         its = pwd.getpwnam("proxy")
         for path in (self.folder, *self.folder.iterdir()):
             shutil.chown(path, its.pw_uid, its.pw_gid)
-        service = f"uklab{self.host.net.mark}"  # of its shared memory: several may run
-        self.process = self.host.spawn(
-            ["squid", "-N", "-d", "1", "-n", service, "-f", self.folder / "conf"], log="squid"
-        )
-        self.process.wait_for("Accepting .*port" if self._tls is None else "Accepting HTTPS")

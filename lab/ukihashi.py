@@ -25,6 +25,9 @@ import tomlkit
 
 from lab import ready
 from lab.net import Ended, Host, LabError, Process
+from ukihashi.auth.link import Link
+from ukihashi.card.account import from_link
+from ukihashi.config import card as accounts
 from ukihashi.net.control_socket import Client as ControlClient
 from ukihashi.pki import ca
 
@@ -170,9 +173,9 @@ class Hub(_Installation):
         assert self.process is not None
         return self.process.stop()
 
-    def invite(self, user: str, *, hub: str = HUB, address: str = "") -> str:
+    def invite(self, user: str, *words: str, hub: str = HUB, address: str = "") -> str:
         """A join link for `user`, made if new; `address` is where the card will find this host."""
-        found = LINK.search(self.run("hub", "invite", hub, "--user", user, "--host", address or self.host.ipv4))
+        found = LINK.search(self.run("hub", "invite", hub, "--user", user, "--host", address or self.host.ipv4, *words))
         if found is None:
             raise LabError("`hub invite` printed no link")
         return found[0]
@@ -209,6 +212,12 @@ class Card(_Installation):
         path.unlink(missing_ok=True)
         path.touch(mode=0o600)
         _edit(path, settings)
+
+    def prepare(self, link: str, settings: Mapping[str, Any], account: str = "lan") -> str:
+        """The account that `card join` would make of the link, and these settings, without joining; its name."""
+        made = accounts.plain(from_link(Link.parse(link), account))
+        self.create(account, {name: {**made.get(name, {}), **settings.get(name, {})} for name in {**made, **settings}})
+        return account
 
     def configure(self, account: str, settings: Mapping[str, Any]) -> None:
         """Change the account's file; read at the next `up` or `reload`."""
