@@ -206,3 +206,28 @@ def test_whatever_happens_dials_are_few_and_never_in_a_rush(events: list[tuple[s
                 redial.opened(now)
     gaps = [later - sooner for sooner, later in itertools.pairwise(starts)]
     assert all(gap >= FIRST_AGAIN_S - 1e-9 for gap in gaps)
+
+
+def test_where_there_are_several_paths_each_has_its_dial_soon() -> None:
+    dialling = Dialling()
+    dialling.redial.paths = 4
+    dialling.redial.cut(0.0, GRACE)
+    assert dialling.until(5.0) == pytest.approx([0.0, 0.3, 0.6, 0.9, 2.9, 4.9])
+    assert dialling.given_up == [1, 2]
+    assert len(dialling.redial.open) == 4
+
+
+def test_a_path_that_fails_at_once_makes_room_for_the_next_but_not_without_end() -> None:
+    dialling = Dialling(lambda _attempt: 0.01)
+    dialling.redial.paths = 3
+    dialling.redial.cut(0.0, GRACE)
+    assert dialling.until(5.0) == pytest.approx([0.0, 0.25, 0.5, 0.75, 2.75, 4.75])
+
+
+def test_a_hub_that_was_asked_has_its_time_whatever_the_paths() -> None:
+    dialling = Dialling()
+    dialling.redial.paths = 3
+    dialling.redial.cut(0.0, GRACE)
+    dialling.until(0.1)
+    dialling.redial.asked(1, 0.1, GRACE)
+    assert dialling.until(4.0) == pytest.approx([2.1, 2.4])

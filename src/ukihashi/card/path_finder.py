@@ -86,8 +86,8 @@ class Finder:
         if failed and all(isinstance(error, NotTrusted) for _via, error in failed):
             return failed[0][1]
         return DialError(
-            N_("no path leads to the hub. {paths} `ukihashi card doctor {account}` says more"),
-            paths=" ".join(f"{via}: {say(error)}." for via, error in failed),
+            N_("no path leads to the hub: {paths}. `ukihashi card doctor {account}` says more"),
+            paths=", ".join(f"{via} ({say(error)})" for via, error in failed),
             account=account,
         )
 
@@ -132,7 +132,7 @@ class PathMemory:
         if not network or (known is not None and known.via == str(via)):
             return
         self._known[network] = _Remembered(str(via), time.time())
-        for old in sorted(self._known, key=lambda name: self._known[name].at)[: len(self._known) - NETWORKS_MOST]:
+        for old in sorted(self._known, key=lambda name: self._known[name].at)[: max(0, len(self._known) - NETWORKS_MOST)]:
             del self._known[old]
         if self._path is None:
             return

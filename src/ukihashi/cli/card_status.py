@@ -76,6 +76,7 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         _("Virtual hub"): row.get("hub"),
         _("User"): row.get("user"),
         _("Server"): row.get("peer") or row.get("address"),
+        **_paths(row),
         _("Hub's program"): row.get("product"),
         _("Session"): row.get("session"),
         _("Encryption"): _encryption(row),
@@ -95,6 +96,16 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         lines[_("Ledger")] = _ledger(row)
         lines[_("Lost")] = _loss(row.get("last_loss"))
     return lines
+
+
+def _paths(row: Mapping[str, Any]) -> dict[str, object]:
+    """The path in use, unless it is the direct one and all there is; while there is none, what was wrong with each."""
+    paths = row.get("paths") or []
+    if row.get("state") in {"online", "suspect"}:
+        via = row.get("via")
+        return {_("Path"): via} if len(paths) > 1 or via != "direct:" else {}
+    tried = [f"{one['via']}: {reason}" for one in paths if (reason := _reason(one.get("reason")))]
+    return {_("Paths tried"): tried} if len(tried) > 1 else {}
 
 
 def _encryption(row: Mapping[str, Any]) -> str:
