@@ -79,7 +79,8 @@ class Squid:
         """Start it and wait until it listens."""
         if not self.folder.exists():
             self._configure()
-        service = f"uklab{self.host.net.mark}{self.host.name}"  # of its shared memory: several may run
+        # of its shared memory: several may run
+        service = "".join(filter(str.isalnum, self.host.namespace))
         self.process = self.host.spawn(
             ["squid", "-N", "-d", "1", "-n", service, "-f", self.folder / "conf"], log="squid"
         )
