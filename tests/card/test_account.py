@@ -1,3 +1,4 @@
+import dataclasses
 import stat
 from pathlib import Path
 
@@ -50,6 +51,23 @@ def test_a_link_gives_pin_addresses_and_a_strong_secret() -> None:
     assert config.login.invite == "t" * 22
     assert len(bytes.fromhex(config.login.password)) * 8 >= 128
     assert made().login.password != config.login.password
+
+
+def test_the_paths_of_a_link_are_tried_too_as_far_as_they_are_known_here() -> None:
+    via = (
+        "quic://new.example",
+        "HTTP://P.example:1",
+        "direct:",
+        "http://taro:s3cr3t@p.example:1",
+        "http://p.example:1",
+    )
+    link = dataclasses.replace(LINK, via=(*via, *(f"ssh://gate{number}.example" for number in range(20))))
+    config = account.from_link(Link.parse(link.text()), "lan")
+    assert config.path.via == "auto"
+    assert config.path.known == ["http://p.example:1", *(f"ssh://gate{number}.example" for number in range(7))]
+    account.write("lan", config)
+    assert account.read("lan") == config
+    assert made().path.known == []
 
 
 def test_a_mac_is_of_one_station_and_locally_administered() -> None:

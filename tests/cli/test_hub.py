@@ -132,6 +132,18 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict
             {"do": "invite", "user": "hanako", "hub": "LAN", "host_name": "h", "days": 2.0},
             "ukihashi card join ukihashi://h:1/x",
         ),
+        (
+            "invite LAN --user hanako --via HTTP://Proxy.example:3128 --via ssh://gate.example",
+            {
+                "do": "invite",
+                "user": "hanako",
+                "hub": "LAN",
+                "host_name": "",
+                "days": 7.0,
+                "via": ["http://proxy.example:3128", "ssh://gate.example"],
+            },
+            "ukihashi card join ukihashi://h:1/x",
+        ),
         ("invite --list", {"do": "invites", "hub": ""}, "open"),
         ("invite --revoke 3", {"do": "invite_revoke", "invite": 3}, "join link 3 is useless now"),
         ("admin-secret --reset", {"do": "admin_reset"}, "s3cr3t"),
@@ -186,6 +198,8 @@ def test_a_password_comes_from_a_file_never_from_the_command_line(
         ("serve --listen x", "no TCP port"),
         ("serve --listen 1.2.3:443", "is no address"),
         ("invite --user x --days soon", "not a valid float"),
+        ("invite --user x --via proxy.example", "is no path to a hub"),
+        ("invite --user x --via http://taro:s3cr3t@proxy.example:3128", "a password in a URL is seen by everybody"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_asked(

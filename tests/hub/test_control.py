@@ -330,6 +330,27 @@ def test_a_link_is_made_listed_used_and_revoked(hub: Hub) -> None:
         hub.ask("invite", user="ADMINISTRATOR")
 
 
+def test_a_link_brings_paths_to_the_hub_and_never_a_password(hub: Hub) -> None:
+    hub.ask("create", name="LAN")
+    wanted = ["http://Proxy.example:3128/", "direct:", "ssh://gate.example", "http://proxy.example:3128"]
+    link = Link.parse(hub.ask("invite", user="guest", via=wanted)[0]["link"])
+    assert link.via == ("http://proxy.example:3128", "ssh://gate.example")
+    assert Link.parse(hub.ask("invite", user="guest")[0]["link"]).via == ()
+    longest = [f"http://{number}{'x' * 254}@{'.'.join(['h' * 60] * 4)}:3128" for number in range(8)]
+    told = hub.ask("invite", user="guest", via=longest)[0]["link"]
+    assert Link.parse(told).via == tuple(longest)
+    too_long = [one.replace("@", "@w.") for one in longest]
+    for wrong in (too_long, [f"http://p:{number}" for number in range(1, 10)]):
+        with pytest.raises(UkihashiError, match="at most 8 paths"):
+            hub.ask("invite", user="guest", via=wrong)
+    with pytest.raises(UkihashiError, match="a password in a URL") as refused:
+        hub.ask("invite", user="guest", via=["http://taro:s3cr3t@proxy.example:3128"])
+    assert "s3cr3t" not in str(refused.value)
+    with pytest.raises(UkihashiError, match="is no path to a hub"):
+        hub.ask("invite", user="guest", via=["quic://proxy.example:3128"])
+    assert len(hub.ask("invites")) == 3
+
+
 def test_where_several_hubs_are_one_must_be_named(hub: Hub) -> None:
     with pytest.raises(UkihashiError, match="no virtual hub yet; make one with: ukihashi hub create LAN"):
         hub.ask("invite", user="guest")

@@ -28,7 +28,7 @@ SCHEME: Final = "ukihashi"
 VERSION: Final = 1
 MAX_LINK: Final = 8192  # characters
 VIA_MAX: Final = 8  # paths that are taken from a link
-VIA_CHARACTERS: Final = 4096  # of all of them, so that the link stays below `MAX_LINK`
+VIA_BYTES: Final = 4096  # of all of them, so that the link stays below `MAX_LINK`
 PIN_SIZE: Final = 32  # bytes, SHA-256 of the server's SubjectPublicKeyInfo in DER
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[^\W_](?:[\w-]*[^\W])?(?:\.[^\W_](?:[\w-]*[^\W])?)*\.?", re.UNICODE)

@@ -10,7 +10,7 @@ from typing import Final, Unpack
 import structlog
 
 from ukihashi.auth import token
-from ukihashi.auth.link import VIA_CHARACTERS, VIA_MAX, Link
+from ukihashi.auth.link import VIA_BYTES, VIA_MAX, Link
 from ukihashi.auth.names import check_user_name, name_key
 from ukihashi.auth.password import hash_password
 from ukihashi.config.hub import parse_public
@@ -253,11 +253,11 @@ class People:
 def _paths(urls: Sequence[str]) -> tuple[str, ...]:
     """What goes into a link. Raises: UsageError."""
     paths = tuple(dict.fromkeys(str(one) for one in map(parse, urls) if one != DIRECT))
-    if len(paths) > VIA_MAX or sum(map(len, paths)) > VIA_CHARACTERS:
+    if len(paths) > VIA_MAX or len("".join(paths).encode()) > VIA_BYTES:
         raise UsageError(
-            N_("a link takes at most {most} paths, of {characters} characters together"),
+            N_("a link takes at most {most} paths, of {bytes} bytes together"),
             most=VIA_MAX,
-            characters=VIA_CHARACTERS,
+            bytes=VIA_BYTES,
         )
     return paths
 
