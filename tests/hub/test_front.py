@@ -1,11 +1,13 @@
 """The front door: who may come in how, what strangers get to hear, and that none of them hurts a session."""
 
 import os
+import random
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from ukihashi import __version__
 from ukihashi.errors import Refused
 from ukihashi.hub.messages import LoginRefused, PeerLink
 from ukihashi.wire.constants import PACK_TARGET, PACK_TYPE, PROBE_TAG, SIGNATURE_TARGET
+from ukihashi.wire.http import ClientSide, HttpViolation
 from ukihashi.wire.messages import Login, Noop
 from ukihashi.wire.pack import Pack
 
@@ -310,9 +313,10 @@ class PageServer:
                 while b"\r\n\r\n" not in asked:
                     asked += peer.recv(65536)
                 self.asked.append(asked)
-                peer.sendall(self.answer)
-                if not self.answer:
-                    peer.recv(1)
+                with suppress(ConnectionError):  # the hub needs no more of it
+                    peer.sendall(self.answer)
+                    if not self.answer:
+                        peer.recv(1)
 
     def close(self) -> None:
         self._sock.shutdown(socket.SHUT_RDWR)
@@ -379,6 +383,99 @@ def test_pages_that_nobody_reads_are_bounded(
         assert len(response.body) == 1000000
         with hub.call() as later:
             assert later.get("/").status == 200
+
+
+LONG = random.Random(7).randbytes(2_000_000)
+BY_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\n\r\n" + LONG
+CHUNKS = [b"%x\r\n%b\r\n" % (len(part), part) for at in range(0, len(LONG), 70_000) if (part := LONG[at : at + 70_000])]
+IN_CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(CHUNKS) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [BY_LENGTH, IN_CHUNKS, b"HTTP/1.0 200 OK\r\n\r\n" + LONG])
+def test_a_long_page_passes_in_pieces_while_members_talk(
+    make_hub: Callable[..., Any], pages: PageServer, tmp_path: Path, answer: bytes
+) -> None:
+    pages.answer = answer
+    hub = make_hub(web=tmp_path / "web.sock")
+    with hub.member("a") as a, hub.member("b") as b, hub.call() as caller:
+        caller.http = ClientSide("hub.example", max_body=len(LONG))
+        caller.sock.sendall(caller.http.request("GET", "/long"))
+        response, frame = None, b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb5...."
+        while response is None:
+            response = caller.http.receive(caller.sock.recv(1 << 20))
+            for one, other in ((a, b), (b, a)):
+                one.send(frame)
+                assert other.receive(1) == [frame]
+        assert response.body == LONG
+        assert response.header(b"x-mine") is None
+        head = caller.exchange(caller.http.request("HEAD", "/long"))
+        assert (head.status, head.body) == (200, b"")
+        assert len(caller.hello().random) == 20
+
+
+def test_a_long_page_that_breaks_off_is_not_taken_for_the_whole(
+    make_hub: Callable[..., Any], pages: PageServer, tmp_path: Path
+) -> None:
+    for pages.answer in (BY_LENGTH[:1_500_000], IN_CHUNKS[:1_500_000]):
+        with make_hub(web=tmp_path / "web.sock").call() as caller:
+            caller.http = ClientSide("hub.example", max_body=len(LONG))
+            caller.sock.sendall(caller.http.request("GET", "/long"))
+            while data := caller.sock.recv(1 << 20):
+                assert caller.http.receive(data) is None
+            with pytest.raises(HttpViolation, match="before a whole answer"):
+                caller.http.end()
+
+
+def test_who_leaves_in_the_middle_of_a_long_page_frees_its_place(
+    make_hub: Callable[..., Any], quick: Any, pages: PageServer, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    pages.answer = BY_LENGTH
+    hub = make_hub(replace(quick, relays=1, relay_s=30.0), web=tmp_path / "web.sock")
+    for number in range(3):
+        with hub.call(receive_buffer=65536) as idle:
+            idle.sock.sendall(idle.http.request("GET", "/"))
+            until(lambda number=number: len(pages.asked) == number + 1, "the request")
+            idle.sock.recv(1000)
+        until(lambda: not hub.worker._door._paging, "its place")
+
+
+class Elsewhere:
+    """The same hub, seen from another address."""
+
+    def __init__(self, hub: Any) -> None:
+        self._address = hub.address
+
+    def socket(self) -> socket.socket:
+        return socket.create_connection(self._address, timeout=10.0, source_address=("127.0.0.2", 0))
+
+
+def test_one_address_has_a_quarter_of_the_places_for_pages(
+    make_hub: Callable[..., Any], quick: Any, pages: PageServer, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    pages.answer = BY_LENGTH
+    hub = make_hub(replace(quick, relays=4, relay_s=30.0), web=tmp_path / "web.sock")
+    with hub.call(receive_buffer=65536) as idle, hub.call() as other, type(other)(Elsewhere(hub)) as elsewhere:
+        idle.sock.sendall(idle.http.request("GET", "/"))
+        until(lambda: hub.worker._door._paging, "the page")
+        assert other.get("/").status == 503
+        elsewhere.sock.sendall(elsewhere.http.request("GET", "/"))
+        until(lambda: len(hub.worker._door._paging) == 2, "another's page")
+
+
+def test_a_long_page_that_nobody_reads_waits_in_no_memory_of_ours_and_not_for_ever(
+    make_hub: Callable[..., Any], quick: Any, pages: PageServer, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    pages.answer = BY_LENGTH
+    hub = make_hub(replace(quick, relay_s=1.0), web=tmp_path / "web.sock")
+    with hub.call(receive_buffer=65536) as idle:
+        idle.sock.sendall(idle.http.request("GET", "/"))
+        (caller,) = until(lambda: [one for one in hub.worker._door._paging.items() if one._rest], "the page's start")
+        until(lambda: caller._owes_page, "that it waits")
+        assert caller.connection.backlog <= 300_000
+        begin = time.thread_time()
+        spent = time.process_time()
+        until(lambda: not hub.worker._door._paging, "the end of patience")
+        assert time.process_time() - spent - (time.thread_time() - begin) < 0.5  # the worker's thread does not spin
 
 
 def test_without_a_page_server_there_is_a_short_page(call: Callable[[], Any]) -> None:

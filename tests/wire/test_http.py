@@ -13,6 +13,7 @@ from ukihashi.wire.constants import BLOB_LENGTH, BLOB_TRAILER_MAX, MAX_REQUEST_P
 from ukihashi.wire.http import (
     MAX_BEHIND,
     ClientSide,
+    ClientStream,
     HttpViolation,
     Request,
     Response,
@@ -285,3 +286,52 @@ def test_a_response_above_the_limit_is_refused() -> None:
     client.request("GET", "/")
     with pytest.raises(HttpViolation):
         client.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n")
+
+
+@given(st.binary(max_size=300), st.booleans(), cuts, cuts)
+def test_a_body_in_pieces_survives_any_split(body: bytes, with_length: bool, up: list[int], down: list[int]) -> None:
+    client, server, peer = ClientStream("h"), ServerSide(), ClientSide("h")
+    length = [("Content-Length", str(len(body)))] if with_length else []
+    assert server.receive(client.request("GET", "/"))
+    sent = server.begin(200, [("X-Kept", "1"), *length])
+    sent += b"".join(server.more(piece) for piece in split(body, up)) + server.finish()
+    parts = [client.part(piece) for piece in split(sent, down)]
+    assert [part.head.header(b"x-kept") for part in parts if part.head] == [b"1"]
+    assert b"".join(part.body for part in parts) == body
+    assert [part.over for part in parts] == [False] * (len(parts) - 1) + [True]
+    peer.request("GET", "/")
+    assert peer.receive(sent) == Response(200, peer_headers(sent), body)
+    assert server.receive(GET)  # and the next request may come
+
+
+def peer_headers(sent: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    lines = sent.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    return tuple((name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines))
+
+
+@given(st.lists(st.one_of(st.binary(max_size=60), st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"\r\n"])), max_size=9))
+def test_hostile_bytes_to_a_stream_give_parts_or_one_violation(pieces: list[bytes]) -> None:
+    client, errors, size = ClientStream("h"), list[PeerViolation](), 0
+    client.request("GET", "/")
+    for piece in [*pieces, b""]:
+        try:
+            part = client.part(piece)
+        except PeerViolation as violation:
+            errors.append(violation)
+            continue
+        size += len(part.body)
+        assert client.pending <= sum(map(len, pieces))
+        if part.over:
+            break
+    assert size <= sum(map(len, pieces))
+    assert len(set(map(id, errors))) <= 1
+
+
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfour", b"HTTP/1.1 200 OK\r\nX:", b""])
+def test_a_stream_that_ends_too_early_is_a_violation(sent: bytes) -> None:
+    client = ClientStream("h")
+    client.request("GET", "/")
+    if sent:
+        assert not client.part(sent).over
+    with pytest.raises(HttpViolation):
+        client.part(b"")

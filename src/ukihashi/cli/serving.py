@@ -158,7 +158,9 @@ class _Serving:
         page_dir = Path(config.page_dir) if config.page_dir else None
 
         async def web(listener: socket.socket, api: control.WebApi) -> None:
-            app = build_app(api, page_dir=page_dir, version=__version__, json_rpc=api.calls)
+            app = build_app(
+                api, page_dir=page_dir, version=__version__, json_rpc=api.calls, upstream=config.web.origin()
+            )
             await serve(listener, app)
 
         return control.run(

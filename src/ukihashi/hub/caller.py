@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -12,9 +12,11 @@ from ukihashi import __version__
 from ukihashi.errors import PeerViolation, VersionMismatch
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.messages import AdminAsked, LoginAnswered, LoginAsked, LoginRefused, PasswordAsked
+from ukihashi.hub.relay import Rest
 from ukihashi.hub.resumable import ResumableSession
 from ukihashi.hub.rpc_caller import RpcCaller
 from ukihashi.hub.session import Session
+from ukihashi.net.listen import site_of
 from ukihashi.session.machine import CannotResume, Stale
 from ukihashi.wire.constants import (
     BLOB_LENGTH,
@@ -70,7 +72,19 @@ LOGINS_TAKEN: Final = frozenset(AuthType) - {AuthType.TICKET}
 class Caller:
     """The stage of a connection that is not a tunnel yet."""
 
-    __slots__ = ("_busy", "_challenge", "_door", "_http", "_noops", "_owes_page", "_then", "ask", "connection", "kind")
+    __slots__ = (
+        "_busy",
+        "_challenge",
+        "_door",
+        "_http",
+        "_noops",
+        "_owes_page",
+        "_rest",
+        "_then",
+        "ask",
+        "connection",
+        "kind",
+    )
 
     def __init__(self, door: "FrontDoor", connection: Connection) -> None:
         self._door = door
@@ -79,7 +93,8 @@ class Caller:
         self._challenge = b""  # of our hello; empty before the signature came
         self._then: Callable[[LoginAnswered], None] | None = None  # what to do with control's answer
         self._noops = 0
-        self._owes_page = False  # a page is not wholly with the kernel yet
+        self._owes_page = False  # what there is of a page is not wholly with the kernel yet
+        self._rest: Rest | None = None  # of a page that is passed on in pieces
         self._busy = False  # a request is with somebody else, or this is a tunnel now: read no further request
         self.ask = 0  # number of the question to control
         self.kind = "opening"  # for listings: "login", "password", "admin" once it has asked for that
@@ -107,10 +122,16 @@ class Caller:
         """Our answer is with the kernel."""
         if self._owes_page:
             self._owes_page = False
-            self._next_request(now)
+            if self._rest is not None:
+                self._go_on_with_page()
+            else:
+                self._next_request(now)
 
     def ended(self, reason: str) -> None:  # noqa: ARG002 - part of Stage
         """Gone."""
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         self._door.left(self)
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -345,7 +366,7 @@ class Caller:
     # -- answers --------------------------------------------------------------------------------------------------
 
     def _ask_page(self, request: Request) -> None:
-        if not self._door.has_room_for_page:
+        if not self._door.has_room_for_page(self):
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, HTML, TAGGED_PAGE)
             return
         self._busy = True
@@ -353,16 +374,57 @@ class Caller:
         self._door.waits_for_page(self)
         self._door.pages.ask(request, self.connection.peer, self._page_came)
 
-    def _page_came(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def _page_came(self, status: int, headers: list[tuple[str, str]], body: bytes, rest: Rest | None) -> None:
         if not self.connection.is_open:
-            return
-        self._answer(status, headers, body)
+            if rest is not None:
+                rest.cancel()
+        elif rest is None:
+            self._answer(status, headers, body)
+            self._page_is_out()
+        elif self._http.answers_head:
+            rest.cancel()
+            self.connection.send(self._http.begin(status, _dated(headers)) + self._http.finish())
+            self._page_is_out()
+        else:
+            self._rest = rest
+            self.connection.send(self._http.begin(status, _dated(headers)) + self._http.more(body))
+            self._go_on_with_page()
+
+    def _page_is_out(self) -> None:
         if self._http.must_close:
             self.connection.close("no further request")
         elif self.connection.backlog:  # it holds its place until the peer has read, so that pages can't pile up
             self._owes_page = True
         else:
             self._next_request(self._door.wiring.loop.now)
+
+    def _go_on_with_page(self) -> None:
+        """Ask for the next piece, once the kernel has the one before, and after others have had their turn."""
+        if not self.connection.is_open:
+            return
+        self._door.waits_for_page(self)
+        if self.connection.backlog:
+            self._owes_page = True
+        else:
+            self._door.wiring.openings.put(self._next_piece, site_of(self.connection.peer))
+
+    def _next_piece(self) -> None:
+        if self._rest is not None:
+            self._rest.next(self._piece_came)
+
+    def _piece_came(self, piece: bytes | None, over: bool) -> None:
+        if self._rest is None or not self.connection.is_open:
+            return
+        if piece is None:  # the peer must not take what it has for the whole
+            self.connection.abort("the page broke off")
+            return
+        self.connection.send(self._http.more(piece) if piece else b"")
+        if over:
+            self._rest = None
+            self.connection.send(self._http.finish())
+            self._page_is_out()
+        else:
+            self._go_on_with_page()
 
     def _next_request(self, now: float) -> None:
         if self.connection.is_open:
@@ -372,9 +434,7 @@ class Caller:
             self.received(b"", now)
 
     def _answer(self, status: int, headers: list[tuple[str, str]] | tuple[tuple[str, str], ...], body: bytes) -> None:
-        if not any(name.lower() == "date" for name, _ in headers):  # RFC 9110, section 6.6.1
-            headers = [*headers, ("Date", formatdate(usegmt=True))]
-        self.connection.send(self._http.respond(status, headers, body))
+        self.connection.send(self._http.respond(status, _dated(headers), body))
 
     def _send_pack(self, pack: Pack) -> None:
         self.connection.send(pack_response(self._http, pack, formatdate(usegmt=True)))
@@ -409,6 +469,13 @@ class Caller:
             return
         self._answer(violation.status, TEXT, f"{violation}\n".encode())
         self.connection.close(str(violation))
+
+
+def _dated(headers: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """With a date, as RFC 9110 wants it (6.6.1)."""
+    if any(name.lower() == "date" for name, _ in headers):
+        return headers
+    return [*headers, ("Date", formatdate(usegmt=True))]
 
 
 def _pencore() -> bytes:

@@ -51,6 +51,7 @@ EVENTS: Final = {
     "worker_lost": N_("the switch worker is gone"),
     "supervisor_lost": N_("the supervisor is gone"),
     "worker_replaced": N_("the switch worker was started anew"),
+    "upstream_failed": N_("the web server behind the hub gave no answer that can be passed on"),
     "web_ended": N_("the page server ended; the tunnels go on without it"),
     "option_changed": N_("an option was changed"),
     "option_set": N_("an option was set by the administrator"),

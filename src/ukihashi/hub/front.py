@@ -14,7 +14,6 @@ logins that wait for control one address may have only a part: who floods us wit
 
 import socket
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ukihashi import __version__
@@ -31,6 +30,7 @@ from ukihashi.hub.messages import (
     RpcAnswered,
     RpcAsked,
 )
+from ukihashi.hub.relay import Answer
 from ukihashi.hub.rpc_caller import RpcCaller
 from ukihashi.hub.sessions import Sessions
 from ukihashi.net.listen import address_text, site_of
@@ -38,6 +38,8 @@ from ukihashi.wire.constants import Code
 from ukihashi.wire.http import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ukihashi.wire.extension import Numbers, Resume
 
 SILENT_HINT: Final = (
@@ -49,8 +51,8 @@ ACCEPTS_A_TURN: Final = 16  # connections; established sessions are served in be
 class Pages(Protocol):
     """Who answers what is not the protocol's."""
 
-    def ask(self, request: Request, peer: str, answer: Callable[[int, list[tuple[str, str]], bytes], None]) -> object:
-        """Call `answer(status, headers, body)` once, within `relay_s`."""
+    def ask(self, request: Request, peer: str, answer: Answer) -> object:
+        """Call `answer(status, headers, body, rest)` once, within `relay_s`; of a long body the start, and `rest`."""
 
 
 class Control(Protocol):
@@ -126,10 +128,15 @@ class FrontDoor:
         self.left(caller)
         self._opening.restart(caller, self._now)
 
-    @property
-    def has_room_for_page(self) -> bool:
-        """Another page may be fetched: those under way or not yet read by their peers bound our memory."""
-        return len(self._paging) < self.wiring.limits.relays
+    def has_room_for_page(self, caller: Caller) -> bool:
+        """Another page may be fetched: those under way or not yet read by their peers bound our memory.
+
+        One address has a quarter of the places: long pages, read slowly, must not keep others from theirs.
+        """
+        under_way, most = self._paging.items(), self.wiring.limits.relays
+        site = site_of(caller.connection.peer)
+        of_one = sum(site_of(one.connection.peer) == site for one in under_way)
+        return len(under_way) < most and of_one < max(1, most // 4)
 
     def waits_for_page(self, caller: Caller) -> None:
         """`caller` waits for the page server: not its fault, and not its deadline."""

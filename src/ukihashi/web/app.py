@@ -20,9 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ukihashi.errors import UkihashiError
 from ukihashi.web.admin import Administration
 from ukihashi.web.json_rpc import JsonPages, JsonRpc
-from ukihashi.web.landing import Landing
+from ukihashi.web.landing import RESERVED, Landing
 from ukihashi.web.options import OptionPages
 from ukihashi.web.render import STATIC_PREFIX, Reader, page
+from ukihashi.web.upstream import AS_IS, Upstream
 
 SAFE_HEADERS: Final = {
     "Content-Security-Policy": (
@@ -36,7 +37,7 @@ SAFE_HEADERS: Final = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     # No Strict-Transport-Security: with the hub's own certificate it would take away the browser's "continue".
 }
-PROBLEMS: Final = frozenset({403, 404, 405, 413, 500, 503})  # those with a page of their own (texts.py)
+PROBLEMS: Final = frozenset({403, 404, 405, 413, 500, 501, 502, 503, 504})  # those with a page of their own (texts.py)
 
 
 class WebApi(Protocol):
@@ -54,14 +55,14 @@ class WebApi(Protocol):
 
 
 class SafeHeaders:
-    """Adds `SAFE_HEADERS` to every answer that does not set them itself."""
+    """Adds `SAFE_HEADERS` to every answer of ours that does not set them itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and AS_IS not in scope:
                 headers = MutableHeaders(scope=message)
                 for name, value in SAFE_HEADERS.items():
                     headers.setdefault(name, value)
@@ -70,7 +71,14 @@ class SafeHeaders:
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
-def build_app(api: WebApi, *, page_dir: Path | None, version: str, json_rpc: JsonRpc | None = None) -> Starlette:
+def build_app(
+    api: WebApi,
+    *,
+    page_dir: Path | None,
+    version: str,
+    json_rpc: JsonRpc | None = None,
+    upstream: tuple[str, int] | None = None,
+) -> Starlette:
     """The ASGI application.
 
     Args:
@@ -78,6 +86,7 @@ def build_app(api: WebApi, *, page_dir: Path | None, version: str, json_rpc: Jso
         page_dir: the administrator's own page (`index.html`, `index.ja.html`, `index.en.html` and what they use).
         version: the one version string (A3).
         json_rpc: the calls of administration tools; None: there are none.
+        upstream: host and port of a web server that has every address but ours, "/" included; never with `page_dir`.
     """
     landing = Landing(page_dir=page_dir, version=version)
     administration = Administration(api, version=version)
@@ -110,16 +119,25 @@ def build_app(api: WebApi, *, page_dir: Path | None, version: str, json_rpc: Jso
         del error  # the server logs it
         return problem(request, 500, SAFE_HEADERS)  # this handler stands outside every middleware
 
-    return Starlette(
-        routes=[
+    ours = [
+        Route(STATIC_PREFIX, landing.front, methods=["GET"]),
+        Route(f"{STATIC_PREFIX}{{name}}", landing.static, methods=["GET"]),
+        *administration.routes(),
+        *OptionPages(administration).routes(),
+        *(JsonPages(json_rpc).routes() if json_rpc is not None else ()),
+    ]
+    if upstream is None:
+        others = [
             Route("/", landing.front, methods=["GET"]),
             Route("/favicon.ico", landing.favicon, methods=["GET"]),
-            Route(f"{STATIC_PREFIX}{{name}}", landing.static, methods=["GET"]),
-            *administration.routes(),
-            *OptionPages(administration).routes(),
-            *(JsonPages(json_rpc).routes() if json_rpc is not None else ()),
             Route("/{path:path}", landing.other, methods=["GET"]),
-        ],
+        ]
+    else:
+        others = [Route("/{path:path}", Upstream(*upstream, kept=(*RESERVED, "/api/")))]
+    app = Starlette(
+        routes=[*ours, *others],
         middleware=[Middleware(SafeHeaders)],
         exception_handlers={HTTPException: refused, UkihashiError: hub_silent, Exception: broken},
     )
+    app.state.home = "/" if upstream is None else STATIC_PREFIX
+    return app

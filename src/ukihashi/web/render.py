@@ -119,6 +119,7 @@ def page(
     reader = Reader.of(request)
     translate = reader.translate
     area = name.partition("_")[0]
+    home = getattr(request.app.state, "home", "/")
     body = (
         _environment()
         .get_template(f"{name}.html")
@@ -127,7 +128,8 @@ def page(
             other=_others(area, reader.language),
             language=reader.language,
             link=reader.link,
-            switch_path=values.pop("switch_path", "/"),
+            home=home,
+            switch_path=values.pop("switch_path", home),
             version=version,
             **values,
         )

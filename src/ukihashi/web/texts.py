@@ -76,6 +76,12 @@ PROBLEM: Final = {
     "413_text": N_("The request is larger than this page takes."),
     "500_title": N_("Something went wrong inside the hub"),
     "500_text": N_("The log of the hub says what. The tunnels do not depend on this page."),
+    "501_title": N_("WebSockets don't pass here"),
+    "501_text": N_("The hub passes on ordinary requests to the web server behind it, but no WebSocket."),
+    "502_title": N_("The web server behind the hub does not answer"),
+    "502_text": N_("Try again in a moment. The log of the hub says more. The tunnels do not depend on this page."),
+    "504_title": N_("The web server behind the hub takes too long"),
+    "504_text": N_("Try again in a moment. The log of the hub says more. The tunnels do not depend on this page."),
     "503_title": N_("The hub does not answer its own page"),
     "503_text": N_("Try again in a moment. On the hub machine, `ukihashi hub status` tells more."),
 }

@@ -4,6 +4,7 @@ Bytes in, whole requests or responses out, every size bounded. After the exchang
 came behind it: they are the tunnel's first ones and may arrive in the same read (trap T13).
 """
 
+import sys
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -64,6 +65,14 @@ class Response(NamedTuple):
     def header(self, name: bytes) -> bytes | None:
         """The first value of header `name` (lower case), or None."""
         return _header(self.headers, name)
+
+
+class Part(NamedTuple):
+    """What one read brought of a response that is passed on while it comes."""
+
+    head: Response | None  # once, without its body
+    body: bytes
+    over: bool
 
 
 class _Side:
@@ -224,6 +233,35 @@ class ServerSide(_Side):
         self._begin_next()
         return b"".join(part for part in parts if part)
 
+    @property
+    def answers_head(self) -> bool:
+        """The request under way is a HEAD: its response has no body."""
+        return self._to_head
+
+    def begin(self, status: int, headers: Sequence[Field]) -> bytes:
+        """As `respond`, for a body that follows by `more`, and `finish` at its end.
+
+        A Content-Length among `headers` is kept and must be true; without one the body is chunked.
+        """
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return b""
+        last = self._requests >= self._max_requests
+        ours = (b"transfer-encoding", b"connection", b"keep-alive") if last else (b"transfer-encoding",)
+        fields = [(name, value) for name, value in _fields(headers) if name.lower() not in ours]
+        fields += [(b"Connection", b"close")] if last else []
+        return self._http.send(h11.Response(status_code=status, headers=fields, reason=_reason(status))) or b""
+
+    def more(self, body: bytes) -> bytes:
+        """The bytes of a piece of the body that was begun."""
+        return self._http.send(h11.Data(data=body)) or b""
+
+    def finish(self) -> bytes:
+        """The bytes of its end; then the next exchange may begin."""
+        end = self._http.send(h11.EndOfMessage()) or b""
+        self._to_head = False
+        self._begin_next()
+        return end
+
 
 class ClientSide(_Side):
     """The card's end: one request, wait for its response, and so on; also speaks CONNECT to a proxy."""
@@ -288,6 +326,34 @@ class ClientSide(_Side):
         self._whole = True
         headers = tuple((bytes(name), bytes(value)) for name, value in head.headers)
         return Response(head.status_code, headers, self._take_body())
+
+
+class ClientStream(ClientSide):
+    """A client that asks one thing and passes the answer on while it comes: any length, nothing of the body is kept."""
+
+    def __init__(self, host: str, max_header: int = MAX_HEADER) -> None:
+        super().__init__(host, max_header, max_body=sys.maxsize)
+
+    def part(self, data: bytes) -> Part:
+        """Take what one read returned, b"" when the peer has closed; give what it brought.
+
+        Raises:
+            HttpViolation: not HTTP, a head that is too large, or the end before the answer was whole.
+        """
+        self._put(data)  # raises what was wrong before
+        if not data:
+            self._http.receive_data(b"")
+        head: Response | None = None
+        while True:
+            event = self._next()
+            if isinstance(event, h11.Response):
+                headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
+                head = Response(event.status_code, headers, b"")
+            elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
+                self._whole = True
+                return Part(head, self._take_body(), over=True)
+            elif not isinstance(event, (h11.Data, h11.InformationalResponse)):
+                return Part(head, self._take_body(), over=False)
 
 
 # -- what goes over it --------------------------------------------------------------------------------------------
