@@ -15,7 +15,7 @@ import platform
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,23 +47,25 @@ def main(argv: Sequence[str]) -> int:
         try:
             result = _measure(words, console)
         except (LabError, TimeOver, subprocess.TimeoutExpired) as error:
-            console.print(f"could not be measured: {error}", style="red", markup=False)
+            console.print(f"could not be measured: {error}{_kept(words)}", style="red", markup=False)
             return 1
         except KeyboardInterrupt:
-            console.print("stopped; everything is cleaned up", style="red")
+            console.print(f"stopped; everything is cleaned up{_kept(words)}", style="red", markup=False)
             return 130
     show(result, Console())
-    if words.json:
-        words.json.write_text(json.dumps(result, indent=1) + "\n")
     if words.docs:
         write_docs(result, ROOT / "docs")
     return 1 if result["run"]["failed"] else 0
 
 
+def _kept(words: argparse.Namespace) -> str:
+    return f"; the parts that are done are in {words.json}" if words.json and words.json.exists() else ""
+
+
 def _words(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run bench relay", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="less than a minute: SoftEther alone, short, few parts")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, after each part")
     parser.add_argument("--only", metavar="NAMES", help=f"peers, of {','.join(PEERS)}; veth and ours always are there")
     parser.add_argument("--parts", metavar="NAMES", help=f"of {','.join(PARTS)}")
     parser.add_argument("--control", metavar="NAMES", help="TCP congestion control of all hosts [cubic,bbr]")
@@ -97,31 +99,41 @@ def _measure(words: argparse.Namespace, console: Console) -> dict[str, Any]:
     for kind, gone in missing.items():
         console.print(f"{kind} is not measured: missing Debian package {gone}", style="yellow", markup=False)
     kinds = [kind for kind in words.kinds if kind not in missing]
-    result: dict[str, Any] = {}
-    stolen: list[float] = []
-    failed: list[str] = []
+    books: dict[str, Book] = {}
+    titles: dict[str, str] = {}
+    if words.json:
+        words.json.unlink(missing_ok=True)
+
+    def found() -> dict[str, Any]:
+        result = _figures(books, titles)
+        result["run"] |= {"parts": words.parts, "rounds": extent.rounds, "seconds": extent.long_s, "missing": missing}
+        if words.json:
+            words.json.write_text(json.dumps(result, indent=1) + "\n")
+        return result
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     for control in words.control:
-        book, titles = Book(), dict[str, str]()
+        books[control] = Book()
         with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
             for starts, names in _stages(kinds, words.parts, control, first=control == words.control[0]):
-                _stage(starts, names, control, extent, book, titles, progress)
-        found = {name: {"title": titles.get(name, name), **row} for name, row in column(book).items()}
-        for row in found.values():
+                _stage(starts, names, control, extent, books[control], titles, progress, found)
+    return found()
+
+
+def _figures(books: Mapping[str, Book], titles: Mapping[str, str]) -> dict[str, Any]:
+    """What the books hold; the first one's figures stand at the top."""
+    result: dict[str, Any] = {}
+    for control, book in books.items():
+        rows = {name: {"title": titles.get(name, name), **row} for name, row in column(book).items()}
+        for row in rows.values():
             row["title"] = titles.get(next(iter(row.get("setting", {}).values()), ""), row["title"])
-        result |= found if control == words.control[0] else {control: found}
-        stolen += book.stolen
-        failed += [f"{control}: {what}" for what in book.failed]
+        result |= {control: rows} if result else rows
     result["run"] = {
         **_about(),
-        "control": words.control,
-        "parts": words.parts,
-        "rounds": extent.rounds,
-        "seconds": extent.long_s,
+        "control": list(books),
         "line": {**LINE._asdict(), "each_way": True},
-        "repeated_for_steal": [round(share, 3) for share in stolen],
-        "missing": missing,
-        "failed": failed,
+        "repeated_for_steal": [round(share, 3) for book in books.values() for share in book.stolen],
+        "failed": [f"{control}: {what}" for control, book in books.items() for what in book.failed],
     }
     return result
 
@@ -162,7 +174,9 @@ def _stage(
     book: Book,
     titles: dict[str, str],
     progress: Progress,
+    done: Callable[[], object],
 ) -> None:
+    """`done` is called after each part."""
     with Net() as net:
         products: list[Product] = []
         task = progress.add_task("starting", total=len(starts))
@@ -182,6 +196,7 @@ def _stage(
         for part in (PARTS[chosen] for chosen in parts):
             measures, rounds = part.measures(extent, control), part.rounds(extent.rounds)
             run_rounds(products, measures, rounds, book, progress, paired=part.paired)
+            done()
 
 
 def _about() -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -184,3 +185,26 @@ def test_cuts_are_measured_with_the_others_and_what_they_lose_is_seen(name: str)
 def test_cuts_of_an_unknown_product_are_refused() -> None:
     with pytest.raises(SystemExit, match="2"):
         cuts.main(["--only", "nonsense"])
+
+
+def test_what_was_measured_before_a_stop_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "relay.json"
+    file.write_text("what an earlier run left")
+
+    def stage(*words: Any) -> None:
+        *_, book, titles, _progress, done = words
+        titles["ours"] = "ukihashi"
+        for value in (100.0, 300.0, 200.0):
+            book.note("ours", {"relay_mbit": value})
+        done()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(relay, "_stage", stage)
+    assert relay.main(["--quick", "--json", str(file)]) == 130
+    assert f"are in {file}" in "".join(capsys.readouterr().err.splitlines())
+    found = json.loads(file.read_text())
+    assert (found["ours"]["title"], found["ours"]["relay_mbit"]) == ("ukihashi", 200)
+    assert found["run"]["control"] == ["cubic"]
+    assert relay.main(["--from", str(file)]) == 0

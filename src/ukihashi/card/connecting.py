@@ -92,13 +92,13 @@ class Connecting:
         await self._connect(order, self._member, self.paths.finder.best, deadline=deadline)
         return number
 
-    async def again(self, attempt: int) -> RouteWatch | None:
+    async def again(self, attempt: int, reached: Callable[[], object]) -> RouteWatch | None:
         """A link to go on over with an exact session, over each path in turn; gives where its packets go.
 
-        Raises: UkihashiError.
+        `reached`: called when the first machine on the way has taken the connection. Raises: UkihashiError.
         """
         await self.paths.look_around(self.config)
-        return await self._connect(self._order(attempt), self._place, self.paths.finder.next())
+        return await self._connect(self._order(attempt), self._place, self.paths.finder.next(), reached=reached)
 
     async def further(self, attempt: int) -> None:
         """Another connection beside those of the session, to the same address as theirs. Raises: UkihashiError."""
@@ -146,12 +146,20 @@ class Connecting:
         return orders.further(self.config, attempt, session, self._place, at_member=self._member is not None)
 
     async def _connect(
-        self, order: Connect, place: Place, candidate: Candidate, *, deadline: float = 0.0
+        self,
+        order: Connect,
+        place: Place,
+        candidate: Candidate,
+        *,
+        deadline: float = 0.0,
+        reached: Callable[[], object] = lambda: None,
     ) -> RouteWatch | None:
         assert self._child is not None
         order, mark, udp = self._amend(order), self._mark(), None
         deadline = deadline or self.config.times.dial
-        sock = await self.paths.dial(order.attempt, candidate, place, self.config, mark=mark, deadline=deadline)
+        sock = await self.paths.dial(
+            order.attempt, candidate, place, self.config, mark=mark, deadline=deadline, reached=reached
+        )
         if candidate.via.kind is Kind.DIRECT:
             udp = orders.udp_socket(self.config, order, sock, mark)
         self._child.connect(order, sock, udp)

@@ -6,6 +6,7 @@ answered. What is here knows when to dial, and where the packets go.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -20,8 +21,11 @@ from ukihashi.errors import N_, DialError, EnvironmentLacks, UkihashiError
 from ukihashi.locale import say
 from ukihashi.net.route_watch import RouteWatch
 
-Dial = Callable[[int], Awaitable[RouteWatch | None]]
-"""Connect for an attempt and hand the socket to the data process; gives its way, to be watched."""
+Dial = Callable[[int, Callable[[], object]], Awaitable[RouteWatch | None]]
+"""Connect for an attempt and hand the socket to the data process; gives its way, to be watched.
+
+The second argument is called as soon as the first machine on the way has taken the connection.
+"""
 
 _log = structlog.get_logger()
 
@@ -159,7 +163,7 @@ class Holder:
 
     async def _connect(self, attempt: int) -> None:
         try:
-            self._ways[attempt] = await self._dial(attempt)
+            self._ways[attempt] = await self._dial(attempt, partial(self._redial.connected, attempt))
         except UkihashiError as error:
             self._child.report(Failed(attempt, Trouble.of(error)))
         else:

@@ -132,7 +132,9 @@ class PathMemory:
         if not network or (known is not None and known.via == str(via)):
             return
         self._known[network] = _Remembered(str(via), time.time())
-        for old in sorted(self._known, key=lambda name: self._known[name].at)[: max(0, len(self._known) - NETWORKS_MOST)]:
+        for old in sorted(self._known, key=lambda name: self._known[name].at)[
+            : max(0, len(self._known) - NETWORKS_MOST)
+        ]:
             del self._known[old]
         if self._path is None:
             return

@@ -54,9 +54,17 @@ class Paths:
             self.finder.enter(await asyncio.to_thread(network_id, config.interface.name))
 
     async def dial(
-        self, attempt: int, candidate: Candidate, place: Place, config: CardConfig, *, mark: int, deadline: float
+        self,
+        attempt: int,
+        candidate: Candidate,
+        place: Place,
+        config: CardConfig,
+        *,
+        mark: int,
+        deadline: float,
+        reached: Callable[[], object],
     ) -> socket:
-        """A connection to the hub over that path. Raises: UkihashiError."""
+        """A connection to the hub over that path. `reached`: as `through.dial` has it. Raises: UkihashiError."""
         own = config.path
         try:
             line = await through.dial(
@@ -69,6 +77,7 @@ class Paths:
                 secret=candidate.secret,
                 authorities=Path(own.authorities) if own.authorities else None,
                 ssh_config=Path(own.ssh_config) if own.ssh_config else None,
+                reached=reached,
             )
         except UkihashiError as error:
             self.finder.failed(candidate.via, error)

@@ -75,7 +75,7 @@ class Redial:
         return gone
 
     def connected(self, attempt: int) -> None:
-        """Its TCP connection came about."""
+        """Its TCP connection came about, at least to the first machine on the way. A second call does nothing."""
         if attempt in self.open:
             self.open[attempt] = True
 

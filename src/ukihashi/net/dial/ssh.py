@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -153,6 +153,7 @@ async def dial(
     congestion: str,
     secret: str | None,
     config: Path | None,
+    reached: Callable[[], object],
 ) -> tuple[socket.socket, socket.socket | None]:
     """The caller's end, and the connection to the server (to be closed), None if ssh made it. No deadline of its own.
 
@@ -179,6 +180,7 @@ async def dial(
             ),
             via=via,
         )
+    reached()
     target, child = direct.location(host, port), None
     with contextlib.ExitStack() as at_failure:
         if outer is not None:

@@ -10,6 +10,7 @@ and behind ssh stands one end of a `socketpair`, and a thread (and ssh itself) t
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -52,6 +53,7 @@ async def dial(
     secret: str | None = None,
     authorities: Path | None = None,
     ssh_config: Path | None = None,
+    reached: Callable[[], object] = lambda: None,
 ) -> Line:
     """A connection to `host` and `port` over `via`; the caller closes its socket, and with it all that is behind.
 
@@ -61,6 +63,7 @@ async def dial(
         secret: password for `via.user`; None: there is none.
         authorities: PEM file of who may certify an https:// proxy; None: the system's.
         ssh_config: instead of ssh's own configuration of this user and machine.
+        reached: called when the first machine on the way has taken the connection; of ssh's own ones when it begins.
     Raises: DialError; PathRefused, which is one, says by its `kind` what failed. EnvironmentLacks: `authorities` can't
         be read.
     """
@@ -70,7 +73,9 @@ async def dial(
         return Line(sock, _outer(sock))
     try:
         async with asyncio.timeout(deadline):
-            return await _Path(via, host, port, mark, known, congestion, secret, authorities, ssh_config).dial()
+            return await _Path(
+                via, host, port, mark, known, congestion, secret, authorities, ssh_config, reached
+            ).dial()
     except TimeoutError as error:
         raise PathRefused(
             Failure.PROXY_SILENT,
@@ -93,6 +98,7 @@ class _Path(NamedTuple):
     secret: str | None
     authorities: Path | None
     ssh_config: Path | None
+    reached: Callable[[], object]
 
     async def dial(self) -> Line:
         """Raises: DialError, EnvironmentLacks."""
@@ -192,6 +198,7 @@ class _Path(NamedTuple):
             congestion=self.congestion,
             secret=self.secret,
             config=self.ssh_config,
+            reached=self.reached,
         )
         if outer is None:
             return Line(sock, None)
@@ -201,7 +208,9 @@ class _Path(NamedTuple):
     async def _proxy(self) -> socket.socket:
         """A TCP connection to the proxy. Raises: PathRefused."""
         via = self.via
-        return await first.connect(via, via.host, via.port, self.mark, self.known, self.congestion)
+        sock = await first.connect(via, via.host, via.port, self.mark, self.known, self.congestion)
+        self.reached()
+        return sock
 
 
 def _outer(sock: socket.socket) -> Outer | None:
