@@ -393,10 +393,10 @@ IN_CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(
 
 @pytest.mark.parametrize("answer", [BY_LENGTH, IN_CHUNKS, b"HTTP/1.0 200 OK\r\n\r\n" + LONG])
 def test_a_long_page_passes_in_pieces_while_members_talk(
-    make_hub: Callable[..., Any], pages: PageServer, tmp_path: Path, answer: bytes
+    make_hub: Callable[..., Any], quick: Any, pages: PageServer, tmp_path: Path, answer: bytes
 ) -> None:
     pages.answer = answer
-    hub = make_hub(web=tmp_path / "web.sock")
+    hub = make_hub(replace(quick, dead_s=30.0), web=tmp_path / "web.sock")
     with hub.member("a") as a, hub.member("b") as b, hub.call() as caller:
         caller.http = ClientSide("hub.example", max_body=len(LONG))
         caller.sock.sendall(caller.http.request("GET", "/long"))
