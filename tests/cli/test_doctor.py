@@ -3,22 +3,27 @@
 import datetime as dt
 import io
 import json
+import re
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from lab.fake_hub import FakeHub
 from ukihashi.auth.link import Link
 from ukihashi.card import account, path_secrets, path_sources
+from ukihashi.card import doctor as card_doctor
 from ukihashi.cli import doctor as doctor_module
 from ukihashi.cli.main import build, run
 from ukihashi.config import places
 from ukihashi.config.options import applied
 from ukihashi.locale import set_language
+from ukihashi.net.dial.failures import Failure
+from ukihashi.net.dial.via import parse, split
 from ukihashi.pki import ca
 
 TOKEN = "t" * 22
@@ -177,3 +182,57 @@ def test_it_speaks_japanese(hub: FakeHub, capsys: pytest.CaptureFixture[str]) ->
     finally:
         set_language("en")
     assert "使えます: HUB が正しい鍵で応答しました" in capsys.readouterr().out
+
+
+# -- the guide -----------------------------------------------------------------------------------------------------
+
+PAGES = [Path(__file__).parent.parent.parent / "docs" / f"paths.{language}.md" for language in ("en", "ja")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_guide_explains_every_word_once(page: Path) -> None:
+    explained = re.findall(
+        r"`([a-z-]+)`", "".join(re.findall(r"^\| (`[a-z-]+`[^|]*) \|", page.read_text(), re.MULTILINE))
+    )
+    ours = [getattr(card_doctor, name) for name in vars(card_doctor) if name.isupper()]
+    words = [str(kind) for kind in Failure] + [word for word in ours if isinstance(word, str)]
+    assert sorted(explained) == sorted(["kind", *words])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_the_guide_are_understood(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "proxy.password").write_text(SECRET)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    commands = [line.split() for block in blocks for line in block.splitlines()]
+    assert commands
+    assert all(words[0] == "ukihashi" for words in commands)
+    for words in commands:
+        command, context = build(), None
+        rest = words[1:]
+        while isinstance(command, click.Group):
+            context = click.Context(command, parent=context)
+            found = command.get_command(context, rest[0])
+            assert found is not None, words
+            command, rest = found, rest[1:]
+        with command.make_context(words[-1], rest, parent=context) as made:
+            for url in [made.params.get("via"), *made.params.get("urls", ())]:
+                assert not url or str(parse(url)) == url
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_guides_file_of_passwords_and_paths_are_read(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(places.CONFIG, str(tmp_path))
+    (text,) = re.findall(r"```text\n(# /etc.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "paths.secret").touch(0o600)
+    (tmp_path / "paths.secret").write_text(text)
+    assert [str(entry.via) for entry in path_secrets.read("")] == [
+        "http://taro@proxy.example:3128",
+        "socks5h://taro@gate.example:1080",
+    ]
+    urls = re.findall(r"`((?:direct:|(?:https?|socks[45][ah]?|ssh)://[^`])[^`]*)`", page.read_text())
+    assert len(urls) > 12
+    for url in urls:
+        split(url)

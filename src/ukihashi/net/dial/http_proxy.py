@@ -1,7 +1,7 @@
 """The client's side of HTTP CONNECT (RFC 9110, section 9.3.6), over a plain or an encrypted connection to the proxy.
 
 A proxy that says 200 and closes at once can't be told here from a hub that does: the tunnel is open, and what is above
-sees an end of stream before any byte of TLS. `doctor` tells them apart by trying another target.
+sees an end of stream before any byte of TLS. `doctor` tells them apart if another path leads to the hub.
 """
 
 import contextlib
