@@ -17,6 +17,7 @@ Five guarded networks before one hub, whose firewalls drop without a word what t
 """
 
 import json
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from lab import small_proxies, squid, sshd
 from lab.faults import FaultRelay
 from lab.net import Host, Net
 from lab.numbered import End
+from lab.own_files import with_files
 from lab.ukihashi import Card, Hub
 from lab.wait import TimeOver, until
 
@@ -85,8 +87,13 @@ class Gate:
     """The programs on one machine, and what their clients must know."""
 
     def __init__(self, host: Host, *, outside: str, names: Mapping[str, str] | None = None) -> None:
-        """`outside`: the interface towards the hub; `names`: what squid alone can look up."""
+        """`outside`: the interface towards the hub; `names`: what can be looked up there, and their addresses."""
         self.host: Final = host
+        hosts = host.folder / "hosts"
+        hosts.write_text(
+            "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in (names or {}).items())
+        )
+        self._files: Final = {"/etc/hosts": hosts}
         self._outside = outside
         self.authority: Final = host.folder / "authority.pem"
         authority = trustme.CA()
@@ -106,10 +113,10 @@ class Gate:
             self.squid.start()
             small_proxies.tinyproxy(self.host)
         if "socks" in kinds:
-            small_proxies.dante(self.host, external=self._outside)
+            small_proxies.dante(self.host, external=self._outside, files=self._files)
             small_proxies.microsocks(self.host)
         if "ssh" in kinds:
-            self.sshd = sshd.on_host(self.host, password=SSH_SECRET)
+            self.sshd = sshd.on_host(self.host, password=SSH_SECRET, files=self._files)
             closed = ["AllowTcpForwarding=no"]
             self.closed = sshd.on_host(self.host, password=SSH_SECRET, name="closed", options=closed, port=CLOSED_PORT)
 
@@ -262,12 +269,6 @@ table inet {table} {{
     }}
 }}
 """
-# what is only here: who the hub is, and how ssh is set up for everybody on this machine
-AS_A_MACHINE: Final = """\
-#!/bin/sh
-exec unshare -m sh -c 'mount --bind {folder}/hosts /etc/hosts && mount --bind {folder}/ssh_config /etc/ssh/ssh_config \\
-    && exec {python} "$@"' sh "$@"
-"""
 
 
 class Region:
@@ -286,6 +287,8 @@ class Region:
             inner4, inner6, outer4, outer6 = gate.addresses
             self.machines[name].ip(f"route add default via {inner4}")
             self.machines[name].ip(f"-6 route add default via {inner6}")
+            gate.ip(f"route add default via {self.hub_host.ipv4}")
+            gate.ip(f"-6 route add default via {self.hub_host.ipv6}")
             self.hub_host.ip(f"route add {inner4.rpartition('.')[0]}.0/24 via {outer4}")
             self.hub_host.ip(f"-6 route add {inner6.rpartition('::')[0]}::/64 via {outer6}")
             self.gates[name] = Gate(gate, outside="eth0", names={HUB_NAME: self.hub_host.ipv4})
@@ -314,7 +317,8 @@ class Region:
         else:
             (folder / "ssh_config").touch()
         script = folder / "python"
-        script.write_text(AS_A_MACHINE.format(folder=folder, python=made.python))
+        own = {"/etc/hosts": folder / "hosts", "/etc/ssh/ssh_config": folder / "ssh_config"}
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(with_files([made.python], own))} "$@"\n')
         script.chmod(0o755)
         made.python, made.own_interpreter = str(script), True
         return made

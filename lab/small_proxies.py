@@ -7,9 +7,12 @@
 Each returns when it listens.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from lab.net import Host, Process
+from lab.own_files import with_files
 from lab.wait import until
 
 PACKAGES: Final = {"tinyproxy": "tinyproxy", "danted": "dante-server", "microsocks": "microsocks"}
@@ -58,13 +61,14 @@ def tinyproxy(host: Host) -> Process:
     return _listening(host, host.spawn(["tinyproxy", "-d", "-c", config]), TINYPROXY_PORT)
 
 
-def dante(host: Host, *, external: str) -> Process:
-    """A SOCKS server without passwords; `external` is the interface that it leaves by."""
+def dante(host: Host, *, external: str, files: Mapping[str, Path] | None = None) -> Process:
+    """A SOCKS server without passwords; `external` is the interface that it leaves by. `files`: see `with_files`."""
     config = host.folder / "danted.conf"
     config.write_text(
         DANTE.format(address=host.ipv4, address6=host.ipv6, port=DANTE_PORT, external=external, forbidden=FORBIDDEN)
     )
-    return _listening(host, host.spawn(["danted", "-f", config, "-p", host.folder / "danted.pid"]), DANTE_PORT)
+    argv = with_files(["danted", "-f", config, "-p", host.folder / "danted.pid"], files or {})
+    return _listening(host, host.spawn(argv, log="danted"), DANTE_PORT)
 
 
 def microsocks(host: Host) -> Process:

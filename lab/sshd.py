@@ -13,11 +13,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from lab.net import Host, LabError, Process, run
+from lab.own_files import with_files
 from lab.wait import until
 
 PACKAGES: Final = {"sshd": "openssh-server", "ssh": "openssh-client"}
@@ -97,8 +98,19 @@ def on_loopback() -> Sshd:
     return server
 
 
-def on_host(host: Host, *, password: str, name: str = "sshd", options: Sequence[str] = (), port: int = PORT) -> Sshd:
-    """A server on a lab host, with a user `taro` of its own: two files of its mount namespace say so."""
+def on_host(
+    host: Host,
+    *,
+    password: str,
+    name: str = "sshd",
+    options: Sequence[str] = (),
+    port: int = PORT,
+    files: Mapping[str, Path] | None = None,
+) -> Sshd:
+    """A server on a lab host, with a user `taro` of its own: two files of its mount namespace say so.
+
+    `files`: more of them, as `with_files` has it.
+    """
     folder = host.folder / name
     folder.mkdir(mode=0o755)
     server = Sshd(folder, port, USER, options=options)
@@ -111,8 +123,8 @@ def on_host(host: Host, *, password: str, name: str = "sshd", options: Sequence[
         text = Path("/etc", file).read_text()
         (folder / file).write_text(f"{text}{line}\n")
         (folder / file).chmod(0o644 if file == "passwd" else 0o600)
-    script = 'mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/shadow" /etc/shadow && shift && exec "$@"'
-    server.process = host.spawn(["unshare", "-m", "sh", "-c", script, "sh", folder, *server.argv()], log=name)
+    own = {"/etc/passwd": folder / "passwd", "/etc/shadow": folder / "shadow", **(files or {})}
+    server.process = host.spawn(with_files(server.argv(), own), log=name)
 
     def listens() -> bool:
         assert server.process is not None

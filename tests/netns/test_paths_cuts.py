@@ -46,8 +46,8 @@ def killed(town: Town, road: Road, apart_s: float) -> None:
     """The connection to the proxy is reset again and again, with numbered frames under way."""
     with town.relay(road, RELAY) as relay, town.nothing_left():
         town.take(road, port=RELAY)
-        # ssh can't do its own part ten times as fast
-        redial = 2.0 if road.ssh else FAST_CARD["times"]["redial"]
+        # ssh can't do its part ten times as fast: it needs longer than two dials may take, until the card sees that
+        redial = 0.4 if road.ssh else FAST_CARD["times"]["redial"]
         town.card.configure(town.account, {"times": {"redial": redial}})
         town.card.up(town.account)
         try:
