@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import datetime as dt
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
+from tests.card.proxy import Proxy
 from tests.net.dial.fakes import SECRET, USER, Fake, nothing_leaks, standing
 
 from lab.fake_hub import FakeHub
@@ -21,42 +22,6 @@ from ukihashi.pki import ca
 
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nlogin"
 PASSWORD = "wonderland"
-
-
-class Proxy(Fake):
-    """Answers before the target says anything, as real ones do."""
-
-    hangs_up = False  # once the tunnel is open
-
-    async def _on(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        host: str,
-        port: int,
-        yes: bytes,
-        no: Callable[[int], bytes],
-    ) -> None:
-        self.asked.append((host, port))
-        try:
-            there, thither = await asyncio.open_connection(host, port)
-        except ConnectionRefusedError:
-            writer.write(no(5))
-            return
-        try:
-            writer.write(yes)
-            if not self.hangs_up:
-                await asyncio.gather(_carry(reader, thither), _carry(there, writer))
-        finally:
-            thither.close()
-
-
-async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    while piece := await source.read(65536):
-        sink.write(piece)
-        await sink.drain()
-    if sink.can_write_eof():
-        sink.write_eof()
 
 
 @pytest.fixture(scope="module")
