@@ -94,6 +94,19 @@ def test_another_file_can_be_named_and_must_exist_then(own_place: Path, tmp_path
     assert file_of("") == own_place
 
 
+def test_a_file_that_is_not_ours_to_read_is_none_of_ours_unless_it_was_chosen(
+    own_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_words: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    write(own_place, "http://taro@p:1 usual\n")
+    monkeypatch.setattr(os, "open", refuse)
+    assert known("http://taro@p:1") == ("http://taro@p:1", None)
+    with pytest.raises(ConfigError, match="can't be read: Permission denied"):
+        known("http://taro@p:1", secrets=str(own_place))
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o610, 0o777])
 def test_a_file_that_others_can_read_is_refused(own_place: Path, mode: int) -> None:
     write(own_place, f"http://taro@p:1 {SECRET}\n", mode)

@@ -75,6 +75,27 @@ def test_a_join_link_is_enough_and_may_come_from_standard_input(hub: Hub, monkey
     assert hub.asked[1] == rest | more | {"link": "ukihashi://y"}
 
 
+def test_another_hub_may_be_reached_over_a_proxy(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "password").write_text("s3cr3t\n")
+    with_password = ("--via", "http://taro@proxy.example:3128", "--via-password-file", str(tmp_path / "password"))
+    assert call("create", "hq", "--to", "ukihashi://x", *with_password) == 0
+    assert call("set", "hq", *with_password) == 0
+    for request in hub.asked:
+        assert request["options"] == {"path.via": "http://taro@proxy.example:3128", "path.password": "s3cr3t"}
+    assert call("set", "hq", "--via", "direct:") == 0
+    assert hub.asked[-1]["options"] == {"path.via": "direct:", "path.password": None}
+    capsys.readouterr()
+    asked = len(hub.asked)
+    for words in (
+        ("set", "hq", "path.password", "s3cr3t"),
+        ("set", "hq", "--via", "http://taro:s3cr3t@proxy.example:3128"),
+        ("create", "hq", "--to", "-", "--via", "http://taro@proxy.example:3128", "--via-password-file", "-"),
+    ):
+        assert call(*words) == 2
+    assert len(hub.asked) == asked
+    assert "s3cr3t" not in capsys.readouterr().err
+
+
 def test_a_standard_server_by_hand_with_each_kind_of_login(hub: Hub, tmp_path: Path) -> None:
     keys = make(tmp_path)
     (tmp_path / "password").write_text("secret\n")

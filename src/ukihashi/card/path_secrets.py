@@ -82,18 +82,18 @@ def file_of(chosen: str) -> Path:
 
 
 def read(chosen: str) -> list[Entry]:
-    """The lines of the file; none if it isn't there and nobody chose it.
+    """The lines of the file; none if it isn't there, or is not for us to read, and nobody chose it.
 
     Raises: ConfigError: it can't be read, others can read it too, or a line is wrong. What a line holds is never said.
     """
     path = file_of(chosen)
     try:
         raw = _private_bytes(path)
-    except FileNotFoundError:
-        if not chosen:
-            return []
-        raise ConfigError(N_("{path} does not exist"), path=path) from None
     except OSError as error:
+        if not chosen and isinstance(error, FileNotFoundError | PermissionError):
+            return []
+        if isinstance(error, FileNotFoundError):
+            raise ConfigError(N_("{path} does not exist"), path=path) from None
         raise ConfigError(N_("{path} can't be read: {reason}"), path=path, reason=error.strerror) from None
     entries: list[Entry] = []
     for number, line in enumerate(raw.splitlines(), start=1):

@@ -12,6 +12,7 @@ from ukihashi.cli.arguments import hide_argument
 from ukihashi.cli.card_status import STATES as CARD_STATES
 from ukihashi.cli.hub_sessions import DROPS as SESSION_DROPS
 from ukihashi.cli.output import Column, cell, moment, print_json, say_aside, show, write
+from ukihashi.cli.path_options import check_one_stdin, path_changes, via_options
 from ukihashi.cli.user import client, hub_option, json_option
 from ukihashi.config.options import value_text
 from ukihashi.errors import N_, InputUnreadable, UkihashiError, UsageError
@@ -62,6 +63,7 @@ def cascade() -> None:
 @click.option("--key", type=click.Path(path_type=Path), help=_("The certificate's key (PEM, no passphrase)."))
 @click.option("--pin", default="", metavar="SHA256", help=_("Trust only the key with this fingerprint."))
 @click.option("--max-connections", type=click.IntRange(1, 32), help=_("TCP connections, at a hub that takes several."))
+@via_options
 @click.option("--offline", is_flag=True, help=_("Don't join yet."))
 @values.policy_option
 @json_option
@@ -80,18 +82,22 @@ def create(
     key: Path | None,
     pin: str,
     max_connections: int | None,
+    via: str,
+    via_password_file: Any,
     offline: bool,
     policy: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Exit status: 0 made, 2 a wrong or missing value, 4 no hub runs. Without --pin the key is trusted on first use."""
     given: dict[str, Any] = {"offline": offline}
+    check_one_stdin(password_file, sys.stdin if link == "-" else None, via_password_file)
+    path = path_changes(via, via_password_file, look_up=False)
     if link:
         given["link"] = _link(link)
     if server or remote_hub or user or not link:
         given |= {"server": server, "remote_hub": remote_hub, "user": user, "pin": pin}
         given |= _proof(password_file, anonymous, plain, certificate, key)
-    options: dict[str, Any] = given.pop("options", {})
+    options: dict[str, Any] = {**given.pop("options", {}), **path}
     if max_connections is not None:
         options["standard.max_connections"] = max_connections
     if policy:
@@ -109,10 +115,19 @@ def create(
 @click.argument("words", metavar="[KEY VALUE]...", nargs=-1)
 @hub_option
 @click.option("--password-file", type=click.File("r"), help=_("File with the password in its first line; - is stdin."))
+@via_options
 @values.policy_option
 @json_option
 def change(
-    name: str, words: tuple[str, ...], hub_name: str, password_file: Any, policy: tuple[str, ...], as_json: bool
+    *,
+    name: str,
+    words: tuple[str, ...],
+    hub_name: str,
+    password_file: Any,
+    via: str,
+    via_password_file: Any,
+    policy: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Exit status: 0 changed, 2 no such cascade or hub, or a wrong value, 4 no hub runs."""
     if len(words) % 2:
@@ -120,6 +135,12 @@ def change(
     options: dict[str, Any] = dict(zip(words[::2], words[1::2], strict=True))
     if secret := {"login.password", "login.invite"} & options.keys():
         raise UsageError(N_("{key} is a secret and not for a command line; use --password-file"), key=secret.pop())
+    if (key := "path.password") in options:
+        raise UsageError(
+            N_("{key} is a secret and not for a command line; use --via with --via-password-file"), key=key
+        )
+    check_one_stdin(password_file, via_password_file)
+    options |= path_changes(via, via_password_file, look_up=False)
     for key in ("login.certificate", "login.key", "trust.ca_file"):
         if options.get(key):
             options[key] = _text(Path(options[key]))

@@ -43,9 +43,10 @@ def path_of(text: str) -> Via:
         raise
 
 
-def path_changes(via: str, password_file: Any) -> dict[str, Any]:
+def path_changes(via: str, password_file: Any, *, look_up: bool = True) -> dict[str, Any]:
     """What the two options change in an account; a password that nobody knows yet is asked for on a terminal.
 
+    `look_up`: what this user's file of passwords and keyring know need not be asked for.
     Raises: UsageError, InputUnreadable.
     """
     if not via:
@@ -53,13 +54,13 @@ def path_changes(via: str, password_file: Any) -> dict[str, Any]:
             raise UsageError(N_("--via-password-file goes with --via"))
         return {}
     path = DIRECT if via == AUTO else path_of(via)
-    changes = {"path.via": AUTO if via == AUTO else str(path), "path.password": ""}
+    changes: dict[str, Any] = {"path.via": AUTO if via == AUTO else str(path), "path.password": None}
     if password_file is not None:
         if path.kind in _WITHOUT_PASSWORD or not (path.user or path.kind is Kind.SSH):
             raise UsageError(N_("the path {via} names no user whom a password could be for"), via=changes["path.via"])
         changes["path.password"] = _first_line(password_file)
     elif path.user and path.kind not in _WITHOUT_PASSWORD:
-        changes["path.password"] = _asked(path)
+        changes["path.password"] = _asked(path, look_up=look_up) or None
     return changes
 
 
@@ -69,8 +70,8 @@ def check_one_stdin(*files: Any) -> None:
         raise UsageError(N_("only one of them can be read from standard input; give --via-password-file a file"))
 
 
-def _asked(path: Via) -> str:
-    if not sys.stdin.isatty() or PathSecrets(PathToHub()).complete(path)[1] is not None:
+def _asked(path: Via, *, look_up: bool) -> str:
+    if not sys.stdin.isatty() or (look_up and PathSecrets(PathToHub()).complete(path)[1] is not None):
         return ""
     text = _("Password for {via} (none: just Enter)").format(via=path)
     return str(click.prompt(text, default="", show_default=False, hide_input=True, err=True))
