@@ -16,6 +16,7 @@ Five guarded networks before one hub, whose firewalls drop without a word what t
     card ---- gate --+-- hub            of each GUARDS a card and a gate that routes
 """
 
+import itertools
 import json
 import shlex
 import tempfile
@@ -297,6 +298,14 @@ class Region:
             rules = RULES.format(table=TABLE, forward=forward, input=allowed, inside=f"to-c-{name}")
             gate.run(["nft", "-f", "-"], stdin=rules)
         self.hub: Final = Hub(self.hub_host)
+        self._numbers = itertools.count(1)
+
+    def let_through(self, name: str) -> None:
+        """Let the machine in the open network reach the gate of that one, from behind."""
+        here, there = self.gates["open"].host, self.gates[name].host
+        for one, other in ((here, there), (there, here)):
+            inner4, _, outer4, _ = other.addresses
+            one.ip(f"route replace {inner4.rpartition('.')[0]}.0/24 via {outer4}")
 
     def open(self) -> None:
         """Start the hub and on each gate what its network has."""
@@ -305,8 +314,8 @@ class Region:
         self.hub.start()
 
     def card(self, name: str) -> Card:
-        """A card on the machine in that network, as nobody has prepared it but for `/etc`."""
-        made = Card(self.machines[name])
+        """One more installation on the machine in that network, as nobody has prepared it but for `/etc`."""
+        made = Card(self.machines[name], f"card-{next(self._numbers)}")
         folder = made.folder / "own"
         folder.mkdir()
         shown = f"{self.hub_host.ipv4} {HUB_NAME}\n{self.hub_host.ipv6} {HUB_NAME}\n"
