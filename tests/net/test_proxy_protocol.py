@@ -11,7 +11,7 @@ from ukihashi.errors import PeerViolation
 from ukihashi.net.proxy_protocol import MAX_HEADER, MAX_LINE, SIGNATURE, Header, read_header
 
 V4 = st.ip_addresses(v=4).map(str)
-V6 = st.ip_addresses(v=6).map(str)
+V6 = st.ip_addresses(v=6).map(str).filter(lambda text: ipaddress.IPv6Address(text).ipv4_mapped is None)
 PORT = st.integers(0, 65535)
 
 
@@ -73,6 +73,14 @@ def test_the_examples_of_the_specification() -> None:
     unknown = b"PROXY UNKNOWN " + b" ".join([b"ffff:" * 7 + b"ffff"] * 2) + b" 65535 65535\r\n"
     assert len(unknown) == MAX_LINE
     assert read_header(unknown + b"\x16\x03") == Header(None, MAX_LINE)
+
+
+def test_an_ipv4_client_told_as_an_ipv6_one() -> None:
+    for data in (
+        line("TCP6", "::ffff:192.0.2.7", "::ffff:192.0.2.1", 4711, 443),
+        block(0x21, 0x21, addresses("::ffff:192.0.2.7", "::ffff:192.0.2.1", 4711, 443)),
+    ):
+        assert read_header(data) == Header(("192.0.2.7", 4711), len(data))
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def _version_1(data: bytes) -> Header | None:
         raise _unreadable(error) from None
     if "%" in source + destination or not all(map(_is_port, ports)):
         raise _unreadable("not an address and a port")
-    return Header((str(address), int(ports[0])), length)
+    return Header((_text(address), int(ports[0])), length)
 
 
 def _is_port(digits: str) -> bool:
@@ -89,7 +89,13 @@ def _version_2(data: bytes) -> Header | None:
         return Header(None, length)
     at = FIXED.size
     port, _ = PORTS.unpack_from(data, at + 2 * size)
-    return Header((str(ipaddress.ip_address(data[at : at + size])), port), length)
+    return Header((_text(ipaddress.ip_address(data[at : at + size])), port), length)
+
+
+def _text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """An IPv4 client of a balancer's socket for both families is told as an IPv6 one."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 def _unreadable(reason: object) -> PeerViolation:
