@@ -161,6 +161,7 @@ def test_nobody_at_the_proxy_and_nobody_at_the_hub(hub: FakeHub) -> None:
     nobody = free_port()
     (gone,) = look(account(hub), candidate(f"http://127.0.0.1:{nobody}"))
     assert gone.kind == "proxy-unreachable"
+    assert "itself failed: Connection refused;" in str(gone.error)
     config = msgspec.structs.replace(account(hub), hub=Hub(host="127.0.0.1", port=nobody, hub="LAN", user="alice"))
     direct, proxied = look_over(config, [Proxy(Kind.SOCKS5)], direct=True)
     assert direct.kind == "no-connection"

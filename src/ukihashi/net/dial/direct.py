@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import os
 import socket
 from collections.abc import Sequence
 from typing import Final
@@ -168,4 +169,11 @@ def _unreachable(address: str, error: OSError) -> DialError:
         )
     if error.errno in {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}:
         return DialError(N_("there is no route to {address}; is this machine online?"), address=address)
-    return DialError(N_("{address} can't be reached: {reason}"), address=address, reason=error.strerror or error)
+    return DialError(N_("{address} can't be reached: {reason}"), address=address, reason=why(error))
+
+
+def why(error: OSError | UnicodeError) -> str:
+    """In the system's words; asyncio puts its own in their place, which name no reason."""
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return str((isinstance(error, OSError) and error.strerror) or error)

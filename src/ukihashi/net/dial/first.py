@@ -20,7 +20,7 @@ async def connect(via: Via, host: str, port: int, mark: int, known: KnownAddress
             Failure.PROXY_UNREACHABLE,
             N_("the way to {via} itself failed: {detail}; is it on, are its name and port right?"),
             via=via,
-            detail=(isinstance(error, OSError) and error.strerror) or error,
+            detail=direct.why(error),
         ) from error
     if congestion:
         with contextlib.suppress(EnvironmentLacks):  # what is used, and why, is shown (`net.congestion`)
