@@ -44,7 +44,7 @@ _log = structlog.get_logger()
 
 
 class Candidate(NamedTuple):
-    """A path that may lead to the hub."""
+    """A path that may lead to the hub. No representation shows the password."""
 
     via: Via
     secret: str | None  # password for `via.user`
@@ -70,14 +70,6 @@ class Survey(NamedTuple):
     skipped: list[Skipped]
 
 
-class _Named(NamedTuple):
-    """A path as somewhere written, before passwords are looked for."""
-
-    via: Via
-    secret: str | None
-    source: str
-
-
 def candidates(config: CardConfig, environ: Mapping[str, str] = os.environ) -> list[Candidate]:
     """The paths to try, the best first, each once; what can't be used is left out and logged once.
 
@@ -96,9 +88,9 @@ def survey(
     """As `candidates`, with what is left out and why; `desktop`: what `desktop_settings` gave. Raises: ConfigError."""
     skipped: list[Skipped] = []
     if config.path.via != AUTO:
-        named = [_Named(parse(config.path.via), None, "account")]
+        named = [Candidate(parse(config.path.via), None, "account")]
     else:
-        named = [_Named(DIRECT, None, "direct"), *(_Named(parse(url), None, "link") for url in config.path.known)]
+        named = [Candidate(DIRECT, None, "direct"), *(Candidate(parse(url), None, "link") for url in config.path.known)]
         named += _of_the_machine(config, environ, desktop or {}, skipped)
     secrets, found = PathSecrets(config.path), dict[Via, Candidate]()
     for one in named:
@@ -113,7 +105,7 @@ def survey(
 
 def _of_the_machine(
     config: CardConfig, environ: Mapping[str, str], desktop: Mapping[str, str], skipped: list[Skipped]
-) -> Iterator[_Named]:
+) -> Iterator[Candidate]:
     host, port = config.hub.host, config.hub.port
     spared = no_proxy(environ)
     file = _environment_file()
@@ -132,7 +124,7 @@ def _of_the_machine(
                 except UsageError as error:
                     skipped.append(Skipped(where + written, error))
                 else:
-                    yield _Named(via, secret, source)
+                    yield Candidate(via, secret, source)
 
 
 @functools.lru_cache(64)
