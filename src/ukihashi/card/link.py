@@ -61,10 +61,10 @@ class Link:
 
     def flush(self) -> bool:
         """Write what waits; False while the socket is full."""
-        channel, send = self._channel, self.sock.send
+        channel, send = self._channel, self.sock.sendmsg
         try:
-            while data := channel.outgoing():
-                channel.sent(send(data))
+            while pieces := channel.pieces():
+                channel.sent(send(pieces))
         except BlockingIOError:
             self._is_flushed = False
             return False
