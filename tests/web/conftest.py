@@ -111,7 +111,9 @@ class Visitor:
         incoming: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
-            return incoming.pop() if incoming else {"type": "http.disconnect"}
+            if not incoming:  # a browser that stays
+                await asyncio.Event().wait()
+            return incoming.pop()
 
         async def send(message: Message) -> None:
             sent.append(message)

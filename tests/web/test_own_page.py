@@ -1,6 +1,7 @@
 """The administrator's folder: what is found, and that nothing outside ever is."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,10 +98,27 @@ def test_no_path_leads_out(tmp_path_factory: pytest.TempPathFactory, parts: list
     assert found is None or found.body != SECRET
 
 
-def test_a_large_file_is_not_served(page_dir: Path) -> None:
-    with (page_dir / "big.bin").open("wb") as file:
-        file.truncate(own_page.MAX_FILE + 1)
-    assert find(page_dir, "/big.bin", "en") is None
+def test_a_large_file_comes_in_pieces_and_is_closed(own_visitor: "Visitor", page_dir: Path) -> None:
+    data = os.urandom(own_page.MAX_HELD + 70_000)
+    (page_dir / "big.bin").write_bytes(data)
+    before = open_files(page_dir)
+    answer = own_visitor.get("/big.bin")
+    assert (answer.status, answer.body, answer["content-length"]) == (200, data, str(len(data)))
+    assert answer["content-type"] == "application/octet-stream"
+    again = own_visitor.get("/big.bin", if_none_match=answer["etag"])
+    assert (again.status, again.body) == (304, b"")
+    assert "content-length" not in again
+    assert open_files(page_dir) == before == []
+    os.truncate(page_dir / "big.bin", len(data) - 1)
+    assert own_visitor.get("/big.bin", if_none_match=answer["etag"]).status == 200
+
+
+def open_files(folder: Path) -> list[str]:
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(link.readlink()))
+    return [name for name in found if name.startswith(f"{folder}/")]
 
 
 def test_a_missing_folder_is_no_error(tmp_path: Path) -> None:

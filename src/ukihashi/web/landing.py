@@ -2,15 +2,18 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ukihashi.web import own_page
-from ukihashi.web.render import STATIC_PREFIX, Reader, page, static_files, static_url, validated
+from ukihashi.web.own_page import LargeFile
+from ukihashi.web.render import STATIC_PREFIX, Reader, is_known, page, static_files, static_url, validated
 
 # A Host field (RFC 9110, 7.2): name or IPv4 address, or IPv6 address in brackets, then maybe a port.
 HOST: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
@@ -80,4 +83,30 @@ class Landing:
         fields = {"Cache-Control": "no-cache", "Content-Security-Policy": OWN_PAGE_POLICY, "Vary": "Accept-Language"}
         if file.language:
             fields["Content-Language"] = file.language
+        if file.large is not None:
+            return _LargeAnswer(request, file.large, file.media_type, fields)
         return validated(request, file.body, file.media_type, fields)
+
+
+class _LargeAnswer(StreamingResponse):
+    """A file piece by piece, or 304 for who has it; the file is closed in any case."""
+
+    def __init__(self, request: Request, file: LargeFile, media_type: str, headers: Mapping[str, str]) -> None:
+        known = is_known(request, file.tag)
+        super().__init__(
+            self._pieces(), 304 if known else 200, {**headers, "ETag": file.tag}, None if known else media_type
+        )
+        if not known:
+            self.headers["Content-Length"] = str(file.size)
+        self._file, self._left = file, 0 if known else file.size
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        while self._left and (piece := await asyncio.to_thread(self._file.read)):  # it may have shrunk since
+            yield piece[: self._left]
+            self._left = max(0, self._left - len(piece))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()

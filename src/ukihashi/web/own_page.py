@@ -7,33 +7,52 @@ relative to the one before, so neither `..` nor a link, nor a folder swapped mea
 import mimetypes
 import os
 import stat
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from ukihashi.locale import LANGUAGES
 
-MAX_FILE: Final = 1024 * 1024  # bytes; all of a file is held in memory, and the worker passes on no larger body
+MAX_HELD: Final = 1024 * 1024  # bytes of a file that is held in memory; a larger one is read piece by piece
+PIECE: Final = 65536  # bytes
 MAX_DEPTH: Final = 16
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block the open
+
+
+class LargeFile:
+    """An open file above `MAX_HELD`. Whoever has it must `close` it."""
+
+    def __init__(self, file: BinaryIO, status: os.stat_result) -> None:
+        self._file = file
+        self.size: Final = status.st_size
+        self.tag: Final = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+
+    def read(self) -> bytes:
+        """The next piece; b"" at the end."""
+        return self._file.read(PIECE)
+
+    def close(self) -> None:
+        """A second call does nothing."""
+        self._file.close()
 
 
 @dataclass(frozen=True, slots=True)
 class OwnFile:
     """One file of the folder. `language` is set where its name says it (`index.ja.html`)."""
 
-    body: bytes
+    body: bytes  # none of a large one
     media_type: str
     language: str = ""
+    large: LargeFile | None = None
 
 
 def find(page_dir: Path, path: str, language: str) -> OwnFile | None:
     """The file that the request path `path` (decoded) names, or None.
 
     A path that ends with `/` names that folder's `index.LANGUAGE.html`, else `index.html`, else the index in another
-    language. Hidden names, symbolic links, anything but plain files, and files above `MAX_FILE` are not found.
+    language. Hidden names, symbolic links and anything but plain files are not found. A large file comes open.
     """
     *folders, name = path.removeprefix("/").split("/")
     if len(folders) > MAX_DEPTH or not all(map(_is_plain, folders)) or not (name == "" or _is_plain(name)):
@@ -57,7 +76,7 @@ def _index(folder: int, language: str) -> OwnFile | None:
     for tongue in (language, "", *LANGUAGES):
         found = _read(folder, f"index.{tongue}.html" if tongue else "index.html")
         if found is not None:
-            return OwnFile(found.body, found.media_type, tongue)
+            return replace(found, language=tongue)
     return None
 
 
@@ -66,12 +85,15 @@ def _read(folder: int, name: str) -> OwnFile | None:
         handle = os.open(name, _FILE, dir_fd=folder)
     except OSError:
         return None
-    with os.fdopen(handle, "rb") as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(os.fdopen(handle, "rb"))
         status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE:
+        if not stat.S_ISREG(status.st_mode):
             return None
-        body = file.read(MAX_FILE + 1)  # it may have grown since
-    return OwnFile(body, _media_type(name)) if len(body) <= MAX_FILE else None
+        if status.st_size > MAX_HELD:
+            stack.pop_all()
+            return OwnFile(b"", _media_type(name), large=LargeFile(file, status))
+        return OwnFile(file.read(MAX_HELD), _media_type(name))  # it may have grown since
 
 
 def _media_type(name: str) -> str:

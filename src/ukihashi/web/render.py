@@ -146,10 +146,15 @@ def validated(request: Request, body: bytes, media_type: str, headers: Mapping[s
     """200 with an ETag, or 304 when `If-None-Match` names it (RFC 9110, 13.1.2)."""
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     fields = {**headers, "ETag": tag}
-    known = [given.strip().removeprefix("W/") for given in request.headers.get("if-none-match", "").split(",")]
-    if tag in known or known == ["*"]:
+    if is_known(request, tag):
         return Response(status_code=304, headers=fields)
     return Response(body, 200, fields, media_type)
+
+
+def is_known(request: Request, tag: str) -> bool:
+    """The reader has what `tag` names (`If-None-Match`)."""
+    known = [given.strip().removeprefix("W/") for given in request.headers.get("if-none-match", "").split(",")]
+    return tag in known or known == ["*"]
 
 
 def _others(area: str, language: str) -> Mapping[str, Mapping[str, str]]:
