@@ -21,6 +21,7 @@ from ukihashi.card.messages import (
     encode,
 )
 from ukihashi.errors import DialError, PeerViolation, Refused, UkihashiError, UsageError
+from ukihashi.net.dial.failures import Failure, PathRefused
 from ukihashi.wire.http import HttpViolation
 
 
@@ -56,6 +57,13 @@ def test_errors_keep_class_words_and_code() -> None:
     assert (str(refused), refused.code, refused.exit_status) == ("no u", 9, 5)
     dial = Trouble.of(DialError("{address} gone", address="h:1")).error()
     assert (type(dial), str(dial)) == (DialError, "h:1 gone")
+
+
+def test_a_value_called_code_that_is_not_of_the_wire_is_kept() -> None:
+    error = PathRefused(Failure.FORBIDDEN, "the proxy said {code}", code=403)
+    assert str(Trouble.of(error).error()) == "the proxy said 403"
+    refused = Refused("{code}: no", code=20)
+    assert (str(Trouble.of(refused).error()), Trouble.of(refused).values) == (str(refused), {})
 
 
 def test_an_error_of_one_modules_own_class_travels_as_its_public_one() -> None:

@@ -38,7 +38,7 @@ class Trouble(msgspec.Struct, frozen=True, omit_defaults=True):
         values = {
             name: value if isinstance(value, int | float | str) else str(value)
             for name, value in error.values.items()
-            if name != "code"
+            if name != "code" or not isinstance(error, errors.Refused)
         }
         return cls(kind, error.template, values, int(getattr(error, "code", 0)))
 
