@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -175,6 +176,21 @@ def test_one_client_of_a_balancer_takes_no_place_from_its_others(make_field: Cal
     other.join("b")
     crowd.close()
     other.close()
+
+
+def test_a_client_waits_for_its_turn_in_its_own_name(behind: Field) -> None:
+    waiting: list[str] = []
+    openings = behind.wiring.openings
+
+    def put(call: Callable[[], None], whose: str = "") -> None:
+        waiting.append(whose)
+        openings.put(call, whose)
+
+    behind.wiring.openings = SimpleNamespace(put=put)  # type: ignore[assignment]
+    for header in (V1, V2):
+        Behind(behind, header).dial().drop()
+    assert set(waiting) == {"192.0.2.7", "20010db800000000"}
+    behind.until(lambda: not behind.door.half_open, "the end")
 
 
 def test_no_udp_is_offered_behind_a_balancer(behind: Field) -> None:

@@ -73,6 +73,10 @@ def curl(host: Host, *words: str | Path) -> str:
     return host.run(["curl", "-sk", "--max-time", "15", *words])
 
 
+def status(host: Host, url: str, *words: str) -> str:
+    return curl(host, url, *words, "-o", "/dev/null", "-w", "%{http_code}")
+
+
 def complaints(hub: Hub) -> list[str]:
     return re.findall(r".*did not say whom it brings.*", hub.log())
 
@@ -143,8 +147,13 @@ def test_the_web_site_is_at_the_hubs_address_and_at_its_own(behind: Behind, tmp_
     assert "<h1" in curl(behind.a, f"{root}/ukihashi/")
     curl(behind.a, f"{root}/long.bin", "-o", tmp_path / "long.bin")
     assert (tmp_path / "long.bin").read_bytes() == bytes(range(256)) * 12_000
-    assert curl(behind.a, f"{root}/nothing", "-o", "/dev/null", "-w", "%{http_code}") == "404"
-    assert curl(behind.a, f"{root}/.%2e/%2e%2e/etc/passwd", "-o", "/dev/null", "-w", "%{http_code}") == "400"
+    assert status(behind.a, f"{root}/nothing") == "404"
+    assert status(behind.a, f"{root}/.%2e/%2e%2e/etc/passwd") == "400"
+    upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    assert status(behind.a, f"{root}/ws", *(word for line in upgrade for word in ("-H", line))) == "501"
+    (tmp_path / "upload").write_bytes(bytes(70_000))
+    assert status(behind.a, f"{root}/form", "--data-binary", f"@{tmp_path}/upload") == "413"
+    assert status(behind.a, f"{root}/long.bin", "--head") == "200"
     asked = f"{behind.a.ipv4} GET /index.html https {behind.haproxy.host.ipv4} 200"
     until(lambda: asked in behind.web.log(), seconds=5, what="nginx' log")
     resolved = f"{SITE}:443:{behind.haproxy.host.ipv4}"
