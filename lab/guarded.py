@@ -163,7 +163,7 @@ class Town:
         self.gate.open()
         self.behind = sshd.on_host(self.hub_host, password=SSH_SECRET)
         self.hub.configure(hub or {})
-        self.hub.start(words=["--listen", f"[::]:{OTHER_PORT}"])
+        self.hub.start(words=["--listen", f"0.0.0.0:{OTHER_PORT}"])
         settings = {**(card or {}), "path": {"authorities": str(self.gate.authority)}}
         self.account = self.card.prepare(self.hub.invite("taro"), settings)
 

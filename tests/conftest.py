@@ -43,7 +43,7 @@ FAILED = pytest.StashKey[bool]()
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, though a user's PATH may not say so
 PACKAGES = {
     **peers.PACKAGES, "sshd": "openssh-server", "ssh": "openssh-client", "ip": "iproute2", "nft": "nftables",
-    "tincd": "tinc", "danted": "dante-server", "ss": "iproute2",
+    "tincd": "tinc", "danted": "dante-server", "ss": "iproute2", "mitmdump": "mitmproxy",
 }  # fmt: skip
 
 
