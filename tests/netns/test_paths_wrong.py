@@ -5,7 +5,9 @@ card 10.77.1.2 ---- 10.77.1.1 gate 10.77.2.1 ---- 10.77.2.2 hub (ports 443, 8443
 
 import contextlib
 import json
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -18,6 +20,7 @@ import pytest
 from lab import mitm, small_proxies
 from lab.guarded import CLOSED_PORT, OTHER_PORT, PROGRAMS, ROADS, Town
 from lab.net import Host, Net
+from lab.wait import until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.peer(*PROGRAMS)]
 
@@ -69,10 +72,13 @@ def through(town: Town, via: str, **path: str) -> None:
 
 
 class Liar:
-    """What is no proxy, or one that lies: says its pieces, each after the client has spoken once, then hangs up."""
+    """What is no proxy, or one that lies: says its pieces, each after the client has spoken once, then hangs up.
 
-    def __init__(self, host: Host, *pieces: bytes) -> None:
-        self._pieces = pieces
+    `silent`: it listens to the end instead.
+    """
+
+    def __init__(self, host: Host, *pieces: bytes, silent: bool = False) -> None:
+        self._pieces, self._silent = pieces, silent
         with host.inside():
             self._listener = socket.create_server((host.ipv4, LIAR))
         self.heard: list[bytes] = []
@@ -95,14 +101,15 @@ class Liar:
                 for piece in self._pieces:
                     self.heard.append(near.recv(4096))
                     near.sendall(piece)
-                near.shutdown(socket.SHUT_WR)
-                while near.recv(4096):
-                    pass
+                if not self._silent:
+                    near.shutdown(socket.SHUT_WR)
+                while piece := near.recv(4096):
+                    self.heard.append(piece)
 
 
 @contextmanager
-def lying(town: Town, *pieces: bytes) -> Iterator[Liar]:
-    liar = Liar(town.gate.host, *pieces)
+def lying(town: Town, *pieces: bytes, silent: bool = False) -> Iterator[Liar]:
+    liar = Liar(town.gate.host, *pieces, silent=silent)
     try:
         yield liar
     finally:
@@ -237,6 +244,35 @@ def test_a_hub_that_is_not_behind_the_server(town: Town) -> None:
     ssh_town(town, "gone")
     town.card.configure(town.account, {"hub": {"port": 1}})
     refused(town, DIAL_FAILED, r"refused the connection; does a hub listen")
+
+
+# -- ends in the middle ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["http", "https", "socks5h", "ssh"])
+def test_leaving_while_a_proxy_says_nothing(town: Town, kind: str) -> None:
+    config = town.gate.ssh_config(town.folder / "silent") if kind == "ssh" else ""
+    through(town, f"{kind}://{{gate}}:{LIAR}", ssh_config=str(config))
+    with town.nothing_left(), lying(town, silent=True) as liar:
+        starting = town.machine.spawn(town.card.argv("card", "up", town.account), env=town.card.env)
+        until(lambda: liar.heard, seconds=20, what="the proxy being asked")
+        began = time.monotonic()
+        town.card.leave(town.account)
+        print(f"{kind}: left after {time.monotonic() - began:.1f} s")
+        assert time.monotonic() - began < 5.0
+        assert starting.wait(seconds=10) != 0
+
+
+@pytest.mark.parametrize("name", ["squid inside TLS", "ssh, key"])
+def test_a_card_that_was_killed_leaves_no_process_behind(town: Town, name: str) -> None:
+    town.take(ROADS[name])
+    with town.nothing_left():
+        town.card.up(town.account)
+        pids = town.machine.pids()
+        assert any(Path(f"/proc/{pid}/comm").read_text() == "ssh\n" for pid in pids) == (name == "ssh, key")
+        os.kill(int(town.card.status()["pid"]), signal.SIGKILL)
+        until(lambda: not town.machine.pids(), seconds=20, what="the end of all its processes")
+        town.card.run("card", "clean")
 
 
 # -- somebody who reads along -----------------------------------------------------------------------------------------
