@@ -142,6 +142,7 @@ def test_traffic_leaves_by_the_hub_and_the_tunnel_outlives_a_change_of_gateway(w
     assert after["logins"] == before["logins"] == 1
 
     world.one.ip("link set eth0 up")
+    world.one.add_address("eth0", f"{world.one.ipv6}/64")  # with the link its IPv6 addresses went
     world.lead_through(world.one)
     world.card.leave(world.account)
     assert world.state() == world.before

@@ -37,7 +37,7 @@ class Line:
 
     @property
     def link(self) -> Link:
-        return self.world.links[max(self.world.links)]
+        return self.world.links[next(reversed(self.world.links))]  # the newest
 
     def turn(self, seconds: float) -> None:
         """Both ends take what their applications have, and write what they may."""
