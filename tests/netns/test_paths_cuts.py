@@ -3,15 +3,19 @@
 card ---- relay, proxy ---- hub           the relay is on the proxy's machine, and kills what goes through it
 """
 
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from lab.cuts import random_cuts
+from lab.faults import FaultRelay
 from lab.guarded import PROGRAMS, ROADS, Gate, Road, Town, hub_end
 from lab.net import Net
 from lab.numbered import End, Numbered, Result
+from lab.pairs import Pair
 from lab.ukihashi import FAST_CARD, FAST_HUB, Card, Hub
 from lab.wait import pause, until
 
@@ -22,6 +26,7 @@ APART_S = 0.3  # 3 s divided by ten, as the card's times are
 SOAK_APART_S = 30.0
 RATE = 100.0  # frames a second, each way
 RELAY = 9000
+BUFFER_KIB = 8192
 WAYS = {"one": "http://", "two": "socks5h://"}
 KINDS = [ROADS[name] for name in ("squid Basic", "squid inside TLS", "dante SOCKS5h", "ssh, key")]
 
@@ -107,6 +112,47 @@ def test_twenty_kills_lose_nothing(town: Town, road: Road) -> None:
 @pytest.mark.parametrize("road", KINDS, ids=lambda road: road.name)
 def test_twenty_kills_half_a_minute_apart_lose_nothing(usual_town: Town, road: Road) -> None:
     killed(usual_town, road, SOAK_APART_S)
+
+
+def pair(town: Town, road: Road, relay: FaultRelay) -> Pair:
+    """The two ends as `random_cuts` wants them."""
+
+    def revive() -> None:
+        town.card.leave(town.account)
+        town.card.up(town.account)
+
+    # a dial over ssh takes longer than one by TCP alone
+    blind_s = FAST_CARD["times"]["dead"] + (3.0 if road.ssh else 0.0)
+    return Pair(road.name, road.name, relay, {}, *town.ends(), ("", ""), blind_s, revive, dict, BUFFER_KIB * 1024)
+
+
+def cut_at_random(town: Town, road: Road, *, cuts: int, seed: int) -> None:
+    """Every kind of cut between the card and the proxy."""
+    with town.relay(road, RELAY, seed) as relay, town.nothing_left():
+        town.take(road, port=RELAY)
+        town.card.configure(town.account, {"times": {"redial": 0.4 if road.ssh else FAST_CARD["times"]["redial"]}})
+        town.card.up(town.account)
+        try:
+            before = seen(town.card)
+            report = random_cuts(pair(town, road, relay), cuts=cuts, seed=seed, buffer=BUFFER_KIB * 1024)
+            print(report.plan)
+            print(f"{road.name}: {report.count} cuts, back after {report.worst_s:.2f} s at most: {report.cuts}")
+            exact(report.result)
+            assert (report.count, report.stuck) == (cuts, 0)
+            assert went_on(before, seen(town.card)) >= cuts // 2
+        finally:
+            town.card.leave(town.account)
+
+
+def test_no_cut_before_a_proxy_loses_a_frame(town: Town) -> None:
+    cut_at_random(town, ROADS["squid inside TLS"], cuts=8, seed=5)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("road", KINDS, ids=lambda road: road.name)
+def test_no_cut_of_a_hundred_before_a_proxy_loses_a_frame(town: Town, road: Road) -> None:
+    cut_at_random(town, road, cuts=100, seed=random.SystemRandom().randrange(1 << 20))
 
 
 def test_a_proxy_that_is_started_anew_loses_nothing(town: Town) -> None:
