@@ -38,7 +38,9 @@ from lab.wait import TimeOver, until
 
 SSH_SECRET: Final = "s3cret 'q\" $HOME %s wörd"
 CLOSED_PORT: Final = 2222  # of an SSH server that forwards nothing
+DYNAMIC_PORT: Final = 1082  # SOCKS by OpenSSH
 OTHER_PORT: Final = 8443  # where the hub listens too
+HUB_NAME: Final = "hub.lab"
 TABLE: Final = "ukihashi_guard"
 PROGRAMS: Final = ("squid", "danted", "microsocks", "tinyproxy", "ssh", "sshd", "openssl", "ss", "unshare", "nft")
 
@@ -67,7 +69,8 @@ ROADS: Final[dict[str, Road]] = {
         Road("squid inside TLS", "https", squid.PORTS["tls"]),
         Road("tinyproxy", "http", small_proxies.TINYPROXY_PORT, small_proxies.USER, small_proxies.SECRET),
         Road("dante SOCKS4", "socks4", small_proxies.DANTE_PORT, versions=(4,)),
-        Road("dante SOCKS4a", "socks4a", small_proxies.DANTE_PORT, versions=(4,)),
+        Road("dante SOCKS4a", "socks4a", small_proxies.DANTE_PORT, versions=(4,)),  # takes addresses only
+        Road("ssh -D, SOCKS4a", "socks4a", DYNAMIC_PORT, versions=(4,)),
         Road("dante SOCKS5", "socks5", small_proxies.DANTE_PORT),
         Road("dante SOCKS5h", "socks5h", small_proxies.DANTE_PORT),
         Road("microsocks", "socks5h", small_proxies.MICROSOCKS_PORT, small_proxies.USER, small_proxies.SECRET),
@@ -120,6 +123,11 @@ class Gate:
             self.sshd = sshd.on_host(self.host, password=SSH_SECRET, files=self._files)
             closed = ["AllowTcpForwarding=no"]
             self.closed = sshd.on_host(self.host, password=SSH_SECRET, name="closed", options=closed, port=CLOSED_PORT)
+            config = self.ssh_config(self.host.folder / "ssh-D")
+            argv = ["ssh", "-F", config, "-N", "-D", f"{self.host.ipv4}:{DYNAMIC_PORT}", self.host.ipv4]
+            self.host.spawn(argv, log="ssh-D")
+            listening = f":{DYNAMIC_PORT} "
+            until(lambda: listening in self.host.run(["ss", "-Hltn"]), seconds=20, what="ssh -D listening", step_s=0.1)
 
     def ssh_config(self, path: Path, *lines: str, key: bool = True, known: Path | None = None) -> Path:
         """Write a configuration of these lines that trusts the server, at whatever port, and the key it takes."""
@@ -148,7 +156,7 @@ class Town:
         self.machine, gate, self.hub_host = (net.host(name) for name in ("card", "gate", "hub"))
         net.link(gate, self.machine)
         outside, _ = net.link(gate, self.hub_host)
-        self.gate: Final = Gate(gate, outside=outside, names={"hub.lab": self.hub_host.ipv4})
+        self.gate: Final = Gate(gate, outside=outside, names={HUB_NAME: self.hub_host.ipv4})
         self.hub: Final = Hub(self.hub_host)
         self.card: Final = Card(self.machine)
         self.account = ""
@@ -255,7 +263,6 @@ GUARDS: Final[dict[str, tuple[tuple[int, ...], str]]] = {
     "ipv6": ((), "meta nfproto ipv4 drop"),
     "open": ((), ""),
 }
-HUB_NAME: Final = "hub.lab"  # both families
 RULES: Final = """\
 table inet {table} {{
     chain forward {{

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.flow import stream
-from lab.guarded import PROGRAMS, ROADS, Road, Town
+from lab.guarded import HUB_NAME, PROGRAMS, ROADS, Road, Town
 from lab.net import Net
 from lab.ukihashi import gateway
 
@@ -53,9 +53,8 @@ def test_there_is_no_direct_way(town: Town) -> None:
     assert "route" in done.stderr
 
 
-@pytest.mark.parametrize(("road", "version"), cells())
-def test_a_card_joins_and_carries(town: Town, road: Road, version: int) -> None:
-    town.take(road, version)
+def carries(town: Town, road: Road) -> None:
+    """Join, pings and bulk both ways, leave; nothing is left over."""
     with town.nothing_left():
         town.card.up(town.account)
         try:
@@ -71,3 +70,20 @@ def test_a_card_joins_and_carries(town: Town, road: Road, version: int) -> None:
         finally:
             town.card.leave(town.account)
     assert town.hub.sessions() == []
+
+
+@pytest.mark.parametrize(("road", "version"), cells())
+def test_a_card_joins_and_carries(town: Town, road: Road, version: int) -> None:
+    town.take(road, version)
+    carries(town, road)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["squid", *(pytest.param(n, marks=pytest.mark.soak) for n in ("ssh -D, SOCKS4a", "dante SOCKS5h", "ssh, key"))],
+)
+def test_by_a_name_that_only_the_gate_knows(town: Town, name: str) -> None:
+    town.take(ROADS[name])
+    town.card.configure(town.account, {"hub": {"host": HUB_NAME}})
+    assert town.machine.ask(["getent", "hosts", HUB_NAME]).returncode != 0
+    carries(town, ROADS[name])

@@ -339,6 +339,24 @@ def test_a_gateway_that_inspects_tls_reads_nothing_of_a_login(town: Town) -> Non
         town.card.leave(town.account)
 
 
+@pytest.mark.peer("mitmdump")
+def test_where_the_direct_way_is_inspected_another_one_is_taken(town: Town) -> None:
+    with routed(town):
+        through(town, "auto")
+        socks = f"socks5h://{town.gate.host.ipv4}:{small_proxies.DANTE_PORT}"
+        town.card.configure(town.account, {"path": {"known": [socks]}})
+        inspector = mitm.Inspector(town.gate.host, transparent=True)
+        try:
+            with town.nothing_left():
+                town.card.up(town.account)
+                row = town.card.status()
+                town.card.leave(town.account)
+            assert row["via"] == socks
+            assert (inspector.clients, inspector.seen) == (1, [])
+        finally:
+            inspector.stop()
+
+
 def test_a_captive_portal_in_the_place_of_the_hub(town: Town) -> None:
     gate = town.gate.host
     redirect = mitm.REDIRECT.format(table="portal", port=LIAR)
