@@ -36,7 +36,10 @@ from ukihashi.net.dial.via import DIRECT
 from ukihashi.tap.frame_pipe import Cable, FramePipe
 
 PRODUCT: Final = f"ukihashi hub {__version__} (bridge)"  # "bridge" alone makes the other hub take us for one (T18)
-LATE_MODULES: Final = ("pyroute2", "pyroute2.iproute.linux", "ukihashi.card.credentials")
+LATE_MODULES: Final = (
+    "pyroute2", "pyroute2.iproute.linux", "ukihashi.card.credentials", "ukihashi.net.dial.http_proxy",
+    "ukihashi.net.dial.over_tls", "ukihashi.net.dial.relay", "ukihashi.net.dial.socks", "ukihashi.net.dial.ssh",
+)  # fmt: skip
 LOOK_S: Final = 1.0  # between two looks at what changes without a word, as the number of connections
 
 # Of a card's status, what a cascade tells.

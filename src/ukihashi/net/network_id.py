@@ -4,9 +4,6 @@ import hashlib
 import ipaddress
 from typing import Any, Final
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 RT_TABLE_MAIN: Final = 254  # linux/rtnetlink.h
 
 
@@ -16,6 +13,9 @@ def network_id(but: str = "") -> str:
     It goes by the default gateways and by the prefixes of this machine's addresses. So two networks that number their
     machines alike are taken for one. `but`: an interface that does not count, the card's own.
     """
+    from pyroute2 import IPRoute  # here: a card with one path does without
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
         with IPRoute() as netlink:
             names = {row["index"]: row.get_attr("IFLA_IFNAME") for row in netlink.get_links()}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ukihashi.errors import N_
-from ukihashi.net.dial import direct, first, http_proxy, over_tls, relay, socks
+from ukihashi.net.dial import direct, first
 from ukihashi.net.dial.failures import Failure, PathRefused
 from ukihashi.net.dial.names import KnownAddresses, look_up
 from ukihashi.net.dial.stream import AnswerTooLong, SocketStream, Stream, StreamEnded
@@ -133,6 +133,8 @@ class _Path(NamedTuple):
             ) from error
 
     async def _http(self) -> Line:
+        from ukihashi.net.dial import http_proxy, over_tls, relay  # here and below: a direct path does without
+
         talk = http_proxy.Talk(self.via, self.host, self.port, self.secret)
         while True:
             with contextlib.ExitStack() as at_failure:
@@ -175,6 +177,8 @@ class _Path(NamedTuple):
         raise AssertionError
 
     async def _socks(self, host: str) -> Line:
+        from ukihashi.net.dial import socks
+
         via = self.via
         with contextlib.ExitStack() as at_failure:
             sock = at_failure.enter_context(await self._proxy())
