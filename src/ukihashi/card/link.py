@@ -61,10 +61,10 @@ class Link:
 
     def flush(self) -> bool:
         """Write what waits; False while the socket is full."""
-        channel, send = self._channel, self.sock.sendmsg
+        channel, send = self._channel, self.sock.send
         try:
-            while pieces := channel.pieces():
-                channel.sent(send(pieces))
+            while data := channel.outgoing():
+                channel.sent(send(data))
         except BlockingIOError:
             self._is_flushed = False
             return False
