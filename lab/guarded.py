@@ -123,7 +123,7 @@ class Gate:
             self.sshd = sshd.on_host(self.host, password=SSH_SECRET, files=self._files)
             closed = ["AllowTcpForwarding=no"]
             self.closed = sshd.on_host(self.host, password=SSH_SECRET, name="closed", options=closed, port=CLOSED_PORT)
-            config = self.ssh_config(self.host.folder / "ssh-D")
+            config = str(self.ssh_config(self.host.folder / "ssh-D"))
             argv = ["ssh", "-F", config, "-N", "-D", f"{self.host.ipv4}:{DYNAMIC_PORT}", self.host.ipv4]
             self.host.spawn(argv, log="ssh-D")
             listening = f":{DYNAMIC_PORT} "

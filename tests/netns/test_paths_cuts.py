@@ -121,8 +121,8 @@ def pair(town: Town, road: Road, relay: FaultRelay) -> Pair:
         town.card.leave(town.account)
         town.card.up(town.account)
 
-    # a dial over ssh takes longer than one by TCP alone
-    blind_s = FAST_CARD["times"]["dead"] + (3.0 if road.ssh else 0.0)
+    # a dial over ssh takes longer than one by TCP alone, and the next comes later
+    blind_s = FAST_CARD["times"]["dead"] + (8.0 if road.ssh else 0.0)
     return Pair(road.name, road.name, relay, {}, *town.ends(), ("", ""), blind_s, revive, dict, BUFFER_KIB * 1024)
 
 
@@ -130,7 +130,8 @@ def cut_at_random(town: Town, road: Road, *, cuts: int, seed: int) -> None:
     """Every kind of cut between the card and the proxy."""
     with town.relay(road, RELAY, seed) as relay, town.nothing_left():
         town.take(road, port=RELAY)
-        town.card.configure(town.account, {"times": {"redial": 0.4 if road.ssh else FAST_CARD["times"]["redial"]}})
+        # eight times that is what a dial may take at most, and ssh is slow on a busy machine
+        town.card.configure(town.account, {"times": {"redial": 2.0 if road.ssh else FAST_CARD["times"]["redial"]}})
         town.card.up(town.account)
         try:
             before = seen(town.card)
