@@ -54,7 +54,7 @@ def switch_off(installation: Hub | Card) -> None:
     program = installation.folder / "python"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m lab.without_tls "$@"\n')
     program.chmod(0o755)
-    installation.env |= {PYTHON: str(program), "PYTHONPATH": str(ROOT)}
+    installation.env |= {PYTHON: str(program), "PYTHONPATH": str(ROOT), tls.SWITCH: "ssl"}
     installation.python = str(program)
 
 

@@ -18,8 +18,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ukihashi.errors import EnvironmentLacks, NotTrusted, PeerViolation
+from ukihashi.net import tls_fast
 from ukihashi.net.suites import MODERN, check_pick
-from ukihashi.net.tls import PIECE, RECORD, TlsChannel, TlsState, client_context, issuer, server_context, spki_pin
+from ukihashi.net.tls import (
+    PIECE,
+    RECORD,
+    SWITCH,
+    TlsChannel,
+    TlsState,
+    channel,
+    client_context,
+    issuer,
+    server_context,
+    spki_pin,
+)
 
 
 class Files(Protocol):
@@ -31,12 +43,20 @@ class Files(Protocol):
     def authority(self) -> Path: ...
 
 
+@pytest.fixture(autouse=True, params=["fast", "usual"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here is promised by both."""
+    if request.param == "usual":
+        monkeypatch.setenv(SWITCH, "ssl")
+    return str(request.param)
+
+
 class Pair:
     """A client and a server channel; `carry` moves ciphertext until neither has any, in pieces of `size`."""
 
     def __init__(self, server: ssl.SSLContext, client: ssl.SSLContext, name: str | None = "hub.example") -> None:
-        self.client = TlsChannel(client, server_side=False, server_name=name)
-        self.server = TlsChannel(server, server_side=True)
+        self.client = channel(client, server_side=False, server_name=name)
+        self.server = channel(server, server_side=True)
         self.at_client, self.at_server = bytearray(), bytearray()
         self.client.start()
 
@@ -104,12 +124,12 @@ def test_everything_sent_arrives_in_order_whatever_the_pieces(pair: Pair, sizes:
     assert bytes(pair.at_client) == up
 
 
-def all_of(channel: TlsChannel) -> bytes:
+def all_of(end: TlsChannel) -> bytes:
     """Everything that waits for the network."""
     sealed = b""
-    while piece := channel.outgoing():
+    while piece := end.outgoing():
         sealed += piece
-        channel.sent(len(piece))
+        end.sent(len(piece))
     return sealed
 
 
@@ -122,7 +142,7 @@ def test_one_receive_drains_many_records(pair: Pair) -> None:
 
 
 def test_what_goes_into_the_library_at_once_is_bounded_because_it_keeps_what_it_grew_to(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grown: list[int] = []
 
@@ -143,8 +163,23 @@ def test_what_goes_into_the_library_at_once_is_bounded_because_it_keeps_what_it_
         def pending(self) -> int:
             return self._real.pending
 
-    monkeypatch.setattr(pair.client, "_encrypted", Bio(pair.client._encrypted))
-    monkeypatch.setattr(pair.server, "_incoming", Bio(pair.server._incoming))
+    def bio_write(bio: object, data: object, size: int) -> int:
+        written: int = real_write(bio, data, size)
+        grown.append(tls_fast._bio_info(bio, tls_fast._NULL))
+        return written
+
+    def bio_read(bio: object, room: object, most: int) -> int:
+        grown.append(tls_fast._bio_info(bio, tls_fast._NULL))
+        read: int = real_read(bio, room, most)
+        return read
+
+    if library == "usual":
+        monkeypatch.setattr(pair.client, "_encrypted", Bio(pair.client._encrypted))
+        monkeypatch.setattr(pair.server, "_incoming", Bio(pair.server._incoming))
+    else:
+        real_write, real_read = tls_fast._bio_write, tls_fast._bio_read
+        monkeypatch.setattr(tls_fast, "_bio_write", bio_write)
+        monkeypatch.setattr(tls_fast, "_bio_read", bio_read)
     pair.client.send(b"x" * 400_000)
     assert len(pair.server.receive(all_of(pair.client))) == 400_000
     assert len(grown) >= 2 * 400_000 // PIECE
@@ -205,16 +240,16 @@ def test_after_the_peers_end_close_notify_still_goes_out(pair: Pair) -> None:
 
 
 def test_closing_before_the_handshake_ended_says_nothing(certificate: Files) -> None:
-    channel = TlsChannel(server_context(certificate.certificate, certificate.key), server_side=True)
-    channel.close()
-    assert channel.backlog == 0
+    end = channel(server_context(certificate.certificate, certificate.key), server_side=True)
+    end.close()
+    assert end.backlog == 0
 
 
 def test_garbage_is_a_violation_with_an_alert_to_send(certificate: Files) -> None:
-    channel = TlsChannel(server_context(certificate.certificate, certificate.key), server_side=True)
+    end = channel(server_context(certificate.certificate, certificate.key), server_side=True)
     with pytest.raises(PeerViolation):
-        channel.receive(b"\x16\x03\x01\x00\x05hello" * 10)
-    assert channel.state is TlsState.FAILED
+        end.receive(b"\x16\x03\x01\x00\x05hello" * 10)
+    assert end.state is TlsState.FAILED
 
 
 def test_the_client_can_verify_by_authority_and_name(certificate: Files) -> None:

@@ -17,6 +17,7 @@ from ukihashi.card.messages import Lost, Trouble, encode
 from ukihashi.errors import EnvironmentLacks
 from ukihashi.net.memory import keep_freed
 from ukihashi.net.privileges import drop, identity
+from ukihashi.net.tls import preload
 from ukihashi.tap.device import adopt_tap
 from ukihashi.tap.frame_pipe import Cable
 
@@ -37,6 +38,7 @@ def live(control: socket.socket, tap: Cable) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the dialler says when to stop
     signal.signal(signal.SIGTERM, _end)
     keep_freed()
+    preload()
     gc.freeze()  # what is there by now stays: the collector need not look at it while frames wait
     try:
         drop(identity(USER))

@@ -22,6 +22,7 @@ from ukihashi.net.congestion import congestion_of
 from ukihashi.net.link import is_stalled, unacknowledged
 from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import TlsChannel, TlsState, client_context, issuer, spki_pin
+from ukihashi.net.tls import channel as tls_channel
 from ukihashi.wire.extension import Resume
 
 READ: Final = 256 * 1024  # bytes of one read from the network
@@ -380,6 +381,6 @@ def _channel(order: Connect) -> TlsChannel:
         except (ssl.SSLError, ValueError) as error:
             raise UsageError(N_("the certificates in trust.ca_file can't be used: {reason}"), reason=error) from error
     try:
-        return TlsChannel(context, server_side=False, server_name=order.server_name)
+        return tls_channel(context, server_side=False, server_name=order.server_name)
     except ValueError as error:
         raise UsageError(N_("“{host}” is neither a host name nor an address"), host=order.server_name) from error

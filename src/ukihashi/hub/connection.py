@@ -21,7 +21,7 @@ from ukihashi.net.congestion import congestion_of
 from ukihashi.net.link import is_stalled
 from ukihashi.net.listen import address_text, site_of
 from ukihashi.net.proxy_protocol import MAX_HEADER, read_header
-from ukihashi.net.tls import TlsChannel, TlsState
+from ukihashi.net.tls import TlsChannel, TlsState, channel
 from ukihashi.session.udp_path import Where
 
 READ_SIZE: Final = 256 * 1024  # bytes of one read; the buffer is shared, for a thousand of them would cost 256 MB
@@ -315,7 +315,7 @@ class Connection:
     def _begin(self, first: int) -> bool:
         """Look at the first byte of all: TLS, or somebody who forgot the s of https, or nothing we know."""
         if first == TLS_HANDSHAKE:
-            self._tls = TlsChannel(self._wiring.context, server_side=True)
+            self._tls = channel(self._wiring.context, server_side=True)
             return True
         if chr(first).isalpha() and chr(first).isupper():  # a method of plain HTTP
             head = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"

@@ -10,13 +10,20 @@ import os
 import ssl
 import sys
 from collections import deque
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ukihashi.errors import N_, EnvironmentLacks, NotTrusted, PeerViolation
 from ukihashi.net.openssl import make_context
 from ukihashi.net.suites import MODERN, NO_PICK, Pick, default_tls13, security_level
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ukihashi.net.tls_fast import FastContext
+
+SWITCH: Final = "UKIHASHI_TLS"  # variable of the environment: `ssl` leaves the faster library alone
 RECORD: Final = 16384  # bytes; the most plaintext of one TLS record, and all that one SSL_read gives
 PIECE: Final = 65536  # bytes that go into the library at once: a memory BIO never gives back what it once grew to
 
@@ -35,6 +42,9 @@ N///////////AgEC
 """
 
 
+_NOTHING: Final = memoryview(b"")
+
+
 class TlsState(enum.Enum):
     """Where a channel stands."""
 
@@ -48,6 +58,18 @@ class Context(ssl.SSLContext):
     """A context that knows which suites were picked by hand; none means the modern ones."""
 
     picked: frozenset[str] = frozenset()
+    fast: "FastContext | None" = None  # the same in a faster library, where that may be used
+
+
+def channel(context: ssl.SSLContext, *, server_side: bool, server_name: str | None = None) -> "TlsChannel":
+    """A channel for frames: through the faster library where nothing speaks against it (`tls_fast.py`), else as usual.
+
+    `server_name`: as `TlsChannel`. Raises: ValueError, it can't be a name.
+    """
+    fast = context.fast if isinstance(context, Context) and not context.picked else None
+    if fast is not None and fast.server_side == server_side and context.verify_mode is ssl.CERT_NONE:
+        return fast.channel(server_name)
+    return TlsChannel(context, server_side=server_side, server_name=server_name)
 
 
 class TlsChannel:
@@ -65,7 +87,10 @@ class TlsChannel:
             self._incoming, self._encrypted, server_side=server_side, server_hostname=server_name
         )
         self._picked = context.picked if isinstance(context, Context) else frozenset[str]()
-        self._unsent = memoryview(b"")  # ciphertext taken out of the BIO and not yet written to the network
+        self._begin()
+
+    def _begin(self) -> None:
+        self._unsent = _NOTHING  # ciphertext taken out of the BIO and not yet written to the network
         self._later = deque[bytes]()  # more of it, behind that
         self._later_bytes = 0
         self._closing = False
@@ -139,7 +164,7 @@ class TlsChannel:
             count -= len(self._unsent)
             self._unsent = memoryview(self._later.popleft())
             self._later_bytes -= len(self._unsent)
-        self._unsent = self._unsent[count:]
+        self._unsent = self._unsent[count:] or _NOTHING  # an empty view would keep what it is a view of
 
     @property
     def backlog(self) -> int:
@@ -176,11 +201,12 @@ class TlsChannel:
             raise NotTrusted(N_("the other end showed no certificate; is the hub really at this address?"))
         return certificate
 
-    def _handshake(self) -> None:
+    def _handshake(self) -> bool:
+        """Go on with it; True: it ended well."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
-            return
+            return False
         except ssl.SSLError as error:
             raise self._failed(error) from error
         if self._picked and self.cipher not in self._picked:  # our own promise, whatever the library did (A11)
@@ -190,6 +216,7 @@ class TlsChannel:
                 cipher=self.cipher,
             )
         self.state = TlsState.OPEN
+        return True
 
     def _take(self, data: bytes | bytearray | memoryview, pieces: list[bytes]) -> None:
         """At most PIECE bytes from the network, and the plaintext behind what there is."""
@@ -246,6 +273,7 @@ def server_context(certificate: Path, key: Path, *, pick: Pick = NO_PICK) -> Con
             key=key,
             reason=error.strerror or error,
         ) from error
+    context.fast = _faster(context, certificate, key)
     return context
 
 
@@ -259,6 +287,7 @@ def client_context(*, authorities: Path | None = None, system_trust: bool = Fals
     if authorities is None and not system_trust:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+        context.fast = _faster(context)
         return context
     if system_trust:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
@@ -303,6 +332,34 @@ def _with_suites(protocol: int, pick: Pick) -> Context:
     level = security_level(pick, context.security_level)
     context.set_ciphers(f"{':'.join(pick.tls12) or MODERN}:@SECLEVEL={level}")
     return context
+
+
+def preload() -> None:
+    """Import the faster library now: a process that gives up its rights may not reach its files afterwards."""
+    if os.environ.get(SWITCH) != "ssl":
+        _fast_library()
+
+
+def _faster(context: Context, *files: Path) -> "FastContext | None":
+    """The same in the faster library, if that is there and may be used. `files`: a server's certificate and key."""
+    if os.environ.get(SWITCH) == "ssl" or context.picked or context.keylog_filename:
+        return None
+    make = _fast_library()
+    try:
+        return make(context, files) if make else None
+    except Exception:  # noqa: BLE001 - as `_fast_library`
+        return None
+
+
+@cache
+def _fast_library() -> "Callable[[ssl.SSLContext, tuple[Path, ...]], FastContext] | None":
+    try:
+        from ukihashi.net import tls_fast
+
+        tls_fast.check_itself()
+    except Exception:  # noqa: BLE001 - what nobody promised may lack anything; then the usual one does the work
+        return None
+    return tls_fast.context
 
 
 def _load_dh_group(context: ssl.SSLContext) -> None:
