@@ -122,11 +122,12 @@ def test_a_cascade_made_by_hand_is_wanted_and_its_process_is_told_all(tmp_path: 
 def test_no_secret_stands_with_the_account_or_is_shown(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
         files = {"login.certificate": "CERTIFICATE", "login.key": "PRIVATE"}
-        await scene.desk.cascade_create("a", password="secret", **BY_HAND)
+        path = {"path.via": "http://taro@proxy.lab:3128", "path.password": "looking glass"}
+        await scene.desk.cascade_create("a", password="wonderland", options=path, **BY_HAND)
         await scene.desk.cascade_create("b", method="certificate", options=files, **BY_HAND)
         shown = [await scene.desk.cascade_show(name) for name in "ab"] + [await scene.desk.cascades()]
         stored = [one.account for one in await scene.storage.read(kept.all_cascades)]
-        for text in ("secret", "PRIVATE", "CERTIFICATE"):
+        for text in ("wonderland", "looking glass", "PRIVATE", "CERTIFICATE"):
             assert text not in str(shown) + str(stored)
         begin = begun(scene.start(2))
         assert begin.files == files

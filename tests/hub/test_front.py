@@ -396,13 +396,15 @@ def test_a_long_page_passes_in_pieces_while_members_talk(
     make_hub: Callable[..., Any], quick: Any, pages: PageServer, tmp_path: Path, answer: bytes
 ) -> None:
     pages.answer = answer
-    hub = make_hub(replace(quick, dead_s=30.0), web=tmp_path / "web.sock")
+    hub = make_hub(replace(quick, dead_s=30.0, relay_s=30.0), web=tmp_path / "web.sock")
     with hub.member("a") as a, hub.member("b") as b, hub.call() as caller:
         caller.http = ClientSide("hub.example", max_body=len(LONG))
         caller.sock.sendall(caller.http.request("GET", "/long"))
         response, frame = None, b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb5...."
         while response is None:
-            response = caller.http.receive(caller.sock.recv(1 << 20))
+            piece = caller.sock.recv(1 << 20)
+            assert piece, "the page broke off"
+            response = caller.http.receive(piece)
             for one, other in ((a, b), (b, a)):
                 one.send(frame)
                 assert other.receive(1) == [frame]

@@ -201,11 +201,11 @@ class Cascade(Card):
     """One cascade, joined."""
 
     def __init__(self, begin: Begin, child: DataChild, control: _Control, leave: asyncio.Event) -> None:
-        super().__init__(begin.name, _with_files(begin), keep_trying=True, ids=begin.ids)
+        standing = _Watched(control.asked.set)
+        super().__init__(begin.name, _with_files(begin), keep_trying=True, ids=begin.ids, standing=standing)
         self._child = child
         self._control = control
         self._leave = leave
-        self._standing = _Watched(control.asked.set)
         self._password_hash = begin.password_hash
 
     async def stay(self, cable: Cable) -> None:

@@ -77,18 +77,20 @@ class Card:
         keep_trying: bool = False,
         report: Callable[[UkihashiError | None], None] = lambda _error: None,
         ids: bytes = b"",
+        standing: Standing | None = None,
     ) -> None:
         """
         Args:
             keep_trying: go on even if the very first try comes to nothing (for a start at boot).
             report: called once, with None when first online, or with what the first try failed with.
             ids: 36 bytes that other hubs know us by; unless given, this machine's.
+            standing: to be kept up to date; unless given, one of our own.
         """
         self.name: Final = name
         self._config = config
         self._keep_trying = keep_trying
         self._report: Callable[[UkihashiError | None], None] | None = report
-        self._standing = Standing()
+        self._standing: Final = standing or Standing()
         self._session_until = 0.0  # by `clock`: when a standard hub will have forgotten the session
         self._child: DataChild | None = None
         self._restarts: list[float] = []
