@@ -123,6 +123,16 @@ def test_a_key(town: Town) -> None:
     town.carries(town.via(ipv6=True))
 
 
+def test_what_a_user_has_for_shells_is_not_run(town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".bashrc").write_text(f"touch {tmp_path}/run\nsleep 60\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    monkeypatch.setenv("SHLVL", "0")  # within another shell bash would not
+    town.carries(town.via())
+    town.carries(Via(Kind.SSH, town.hub.ipv4), config=jump_config(town))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_password(town: Town) -> None:
     known = f"UserKnownHostsFile {town.server.folder}/known_hosts"
     no_key = only(town, known, "IdentityFile none", "LogLevel QUIET", "ControlMaster auto", "ControlPath ~/x")

@@ -423,6 +423,8 @@ def _environment(room: Path, settings: _Settings, secret: str | None) -> Iterato
     """As ours, in English; with a password, the program that says it, for as long as the block lasts."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SSH_ASKPASS")}
     environment["LC_ALL"] = "C"
+    # for proxy commands: bash takes a socket at its input for a remote shell's, and would run the user's .bashrc
+    environment["SHELL"] = "/bin/sh"
     if secret is None:
         yield {**environment, "SSH_ASKPASS_REQUIRE": "never"}  # the ssh to a jump host would ask on the screen
         return
