@@ -47,6 +47,15 @@ def test_frames_go_through_it_where_nothing_speaks_against_it(certificate: Files
     assert kind(client_context(), server_side=False) is FastChannel
 
 
+def test_the_library_that_does_the_work_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = tls.library(client_context())
+    monkeypatch.setenv(SWITCH, "ssl")
+    usual = tls.library(client_context())
+    assert fast.split()[0] == usual.split()[0] == "OpenSSL"
+    assert ssl.OPENSSL_VERSION.startswith(f"{usual} ")
+    assert fast != usual
+
+
 def test_authorities_picks_and_logs_of_keys_are_for_the_usual_one(
     certificate: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ from ukihashi.locale import LANGUAGES, _, catalogue
 from ukihashi.net.host import own_address
 from ukihashi.net.privileges import identity, is_root
 from ukihashi.net.suites import NO_PICK, Pick, check_key, check_pick, usual_names
-from ukihashi.net.tls import server_context
+from ukihashi.net.tls import library, server_context
 from ukihashi.ops import log
 from ukihashi.pki import ca
 from ukihashi.store.db import check_form, migrations
@@ -66,7 +66,7 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str, workers: i
         UkihashiError: it can't start. The sentence says why; nothing is left running.
     """
     ready = _prepare(listen, log_format)
-    serving = _Serving(ready.options, ready.pick, first=first)
+    serving = _Serving(ready.options, ready.pick, ready.tls, first=first)
     settings = Supervisor(
         listen=[(one.address, one.port) for one in _bindable(ready.endpoints)],
         state_dir=ready.state / "hub",
@@ -105,6 +105,7 @@ class _Ready:
     endpoints: Sequence[Endpoint]
     state: Path
     pick: Pick
+    tls: str  # library
 
 
 def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
@@ -116,7 +117,8 @@ def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
     identity_ = _key(config, state)
     pick = check_pick(config.tls.ciphers) if config.tls.ciphers else NO_PICK
     check_key(pick, identity_.kind)
-    server_context(identity_.certificate, identity_.key, pick=pick)  # what is wrong is said here, before anything opens
+    # what is wrong is said here, before anything opens
+    tls = library(server_context(identity_.certificate, identity_.key, pick=pick))
     _warm_up()
     if config.super_frames:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads, for what nobody here asks of it
@@ -124,14 +126,15 @@ def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
     gc.collect()
     gc.freeze()  # else each child's collector would look at all this, and writing to do so, make a copy of its own
     options = LiveOptions(places.hub_config(), config, identity_, lambda: _key(config, state))
-    return _Ready(options, endpoints, state, pick)
+    return _Ready(options, endpoints, state, pick, tls)
 
 
 class _Serving:
     """What the supervisor calls back."""
 
-    def __init__(self, options: LiveOptions, pick: Pick, *, first: bool) -> None:
+    def __init__(self, options: LiveOptions, pick: Pick, tls: str, *, first: bool) -> None:
         self._options = options
+        self._tls = tls
         self._ciphers = pick.tls13 + pick.tls12 or usual_names()
         self._first = first
         self._serves = False  # set in the supervisor: a control process started anew inherits it
@@ -153,6 +156,7 @@ class _Serving:
             host_ports=start.host_ports,
             certificate=key.der,
             ciphers=self._ciphers,
+            tls=self._tls,
         )
         log.keep(facts.log.note)
         page_dir = Path(config.page_dir) if config.page_dir else None

@@ -34,6 +34,7 @@ class Facts:
     host_ports: bool = True  # whether the supervisor may make interfaces (root)
     certificate: bytes = b""  # the hub's own, DER
     ciphers: tuple[str, ...] = ()  # cipher suites that are offered, the first liked best
+    tls: str = ""  # the library that encrypts, with its version
     log: LogRing = field(default_factory=LogRing)
 
 

@@ -219,7 +219,9 @@ class _Control:
             if announce is not None:
                 announce(birth)
             await links.tell_supervisor(Ready("control"))
-            _log.info("hub_started", version=self._facts.version, listen=[str(one) for one in self._facts.endpoints])
+            facts = self._facts
+            listen = [str(one) for one in facts.endpoints]
+            _log.info("hub_started", version=facts.version, listen=listen, tls=facts.tls)
             await _first_end(tasks, links.stopping)
             if not links.worker_stays:
                 with contextlib.suppress(TimeoutError):  # its last words: sessions that end now are logged too

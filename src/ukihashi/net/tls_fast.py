@@ -103,6 +103,11 @@ class FastContext:
             _lib.SSL_CTX_set_tlsext_servername_callback(self.handle, _no_ticket)
             self._take_group()
 
+    @property
+    def library(self) -> str:
+        """Name, version and date of the library."""
+        return str(_ffi.string(_lib.OpenSSL_version(_lib.OPENSSL_VERSION)).decode())
+
     def load(self, certificate: Path, key: Path) -> None:
         """Prove ourselves by these PEM files. Raises: Unfit."""
         handle, pem = self.handle, _lib.SSL_FILETYPE_PEM
