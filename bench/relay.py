@@ -28,7 +28,7 @@ from bench.report import show, write_docs
 from bench.rounds import Book, run_rounds
 from lab.net import LabError, Net, run
 from lab.wait import TimeOver
-from ukihashi.net.tls import client_context, library
+from ukihashi.net.tls import client_context, tls_library
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CONTROLS: Final = ("cubic", "bbr")
@@ -205,7 +205,7 @@ def _about() -> dict[str, str]:
     changed = run(["git", "-C", str(ROOT), "status", "--porcelain", "src"], check=False).strip()
     machine = (
         f"{os.cpu_count()} processors ({processor()}), Linux {platform.release().partition('-')[0]}, "
-        f"Python {platform.python_version()}, {library(client_context())}"
+        f"Python {platform.python_version()}, {tls_library(client_context())}"
     )
     now = dt.datetime.now(dt.UTC)
     return {"date": f"{now:%Y-%m-%d}", "commit": commit + (" and changes" if changed else ""), "machine": machine}

@@ -48,9 +48,9 @@ def test_frames_go_through_it_where_nothing_speaks_against_it(certificate: Files
 
 
 def test_the_library_that_does_the_work_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast = tls.library(client_context())
+    fast = tls.tls_library(client_context())
     monkeypatch.setenv(SWITCH, "ssl")
-    usual = tls.library(client_context())
+    usual = tls.tls_library(client_context())
     assert fast.split()[0] == usual.split()[0] == "OpenSSL"
     assert ssl.OPENSSL_VERSION.startswith(f"{usual} ")
 

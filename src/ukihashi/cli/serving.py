@@ -36,7 +36,7 @@ from ukihashi.locale import LANGUAGES, _, catalogue
 from ukihashi.net.host import own_address
 from ukihashi.net.privileges import identity, is_root
 from ukihashi.net.suites import NO_PICK, Pick, check_key, check_pick, usual_names
-from ukihashi.net.tls import library, server_context
+from ukihashi.net.tls import server_context, tls_library
 from ukihashi.ops import log
 from ukihashi.pki import ca
 from ukihashi.store.db import check_form, migrations
@@ -118,7 +118,7 @@ def _prepare(listen: Sequence[str], log_format: str) -> _Ready:
     pick = check_pick(config.tls.ciphers) if config.tls.ciphers else NO_PICK
     check_key(pick, identity_.kind)
     # what is wrong is said here, before anything opens
-    tls = library(server_context(identity_.certificate, identity_.key, pick=pick))
+    tls = tls_library(server_context(identity_.certificate, identity_.key, pick=pick))
     _warm_up()
     if config.super_frames:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads, for what nobody here asks of it

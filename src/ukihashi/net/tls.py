@@ -72,10 +72,10 @@ def channel(context: ssl.SSLContext, *, server_side: bool, server_name: str | No
     return TlsChannel(context, server_side=server_side, server_name=server_name)
 
 
-def library(context: ssl.SSLContext) -> str:
+def tls_library(context: ssl.SSLContext) -> str:
     """The name of what does a context's work, with its version: "OpenSSL 3.0.22"."""
     fast = context.fast if isinstance(context, Context) else None
-    return " ".join((ssl.OPENSSL_VERSION if fast is None else fast.library).split()[:2])
+    return " ".join((ssl.OPENSSL_VERSION if fast is None else fast.made_by).split()[:2])
 
 
 class TlsChannel:

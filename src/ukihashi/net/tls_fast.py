@@ -104,7 +104,7 @@ class FastContext:
             self._take_group()
 
     @property
-    def library(self) -> str:
+    def made_by(self) -> str:
         """Name, version and date of the library."""
         return str(_ffi.string(_lib.OpenSSL_version(_lib.OPENSSL_VERSION)).decode())
 
