@@ -4,8 +4,9 @@ Per direction only the highest sequence number is kept; growth is new data, so r
 When the other side acknowledges more than was seen, the missing bytes are credited *before* that packet: turns stay
 right under capture loss, with one direction captured and with any snap length.
 
-A flow is OPENING (its first turns are recorded), then WATCHED (its messages after silences are recorded) or DEAD
-(nothing is; the fate of nearly all). The `Watcher` decides which.
+A flow is OPENING (its first turns are recorded), then WATCHED (its messages after silences are recorded), BOTH (turns
+and messages are; for tunnels that open inside an older connection) or DEAD (nothing is; the fate of nearly all). The
+`Watcher` decides which.
 """
 
 from collections import deque
@@ -17,18 +18,22 @@ from ukihashi.detect.decode import ACK, FIN, RST, SYN, Segment, reverse
 OPENING: Final = 0
 WATCHED: Final = 1
 DEAD: Final = 2
+BOTH: Final = 3
 
 PAUSE_S: Final = 0.03  # data after a longer pause is another message
 GAP_S: Final = 0.95  # a message after a shorter silence tells nothing about timers
 COUPLED_S: Final = 0.35  # a message this close to one of the other side may be its answer
 MAX_MESSAGES: Final = 128  # kept per direction, oldest dropped
 LONG_TURN: Final = 60_000  # bytes; a longer turn is judged before it ends
+MAX_TURNS: Final = 64  # kept of a flow whose turns are recorded for long, the oldest half dropped
 MAX_FLOWS: Final = 65_536
 AGE_S: Final = 300.0  # a silent connection is forgotten
 DEAD_AGE_S: Final = 900.0  # longer for one that was cleared: it must not come back as one that began unseen
 TICK_S: Final = 1.0
 HEAD: Final = 96  # bytes kept of a turn's beginning, to tell the outer layer
 
+_TURNING: Final = (OPENING, BOTH)
+_TALKING: Final = (WATCHED, BOTH)
 _MASK: Final = 0xFFFFFFFF
 _WINDOW: Final = 1 << 30  # a larger step of a sequence number is no growth (RFC 7323: windows stay below)
 _DEFAULT_MSS: Final = 1460
@@ -135,9 +140,9 @@ class Flow:
         """Bytes of both directions that the capture missed."""
         return self.client.lost + self.server.lost
 
-    def watch(self, time: float) -> None:
-        """Record messages from now on, instead of turns."""
-        self.stage = WATCHED
+    def watch(self, time: float, *, turns: bool = False) -> None:
+        """Record messages from now on, instead of turns or besides them."""
+        self.stage = BOTH if turns else WATCHED
         self.watched = time
         for half in (self.client, self.server):
             half.sends, half.longest = 0, 0.0
@@ -162,13 +167,13 @@ class Watcher(Protocol):
     """Who is told; each method may call `watch` or `drop` on the flow."""
 
     def turned(self, flow: Flow, time: float) -> None:
-        """The last of `flow.turns` is complete, or longer than LONG_TURN (stage OPENING)."""
+        """The last of `flow.turns` is complete, or longer than LONG_TURN (stages OPENING and BOTH)."""
 
     def joined(self, flow: Flow, time: float) -> None:
         """The flow began before the capture; it is WATCHED now."""
 
     def spoke(self, half: Half, time: float) -> None:
-        """A message after a silence begins (stage WATCHED); all earlier ones are complete."""
+        """A message after a silence begins (stages WATCHED and BOTH); all earlier ones are complete."""
 
     def closed(self, flow: Flow, time: float) -> None:
         """FIN, RST, forgotten, or replaced by a new connection of the same ports."""
@@ -232,7 +237,7 @@ class FlowTable:
                         half.lost += new - length
                         self.missed += new - length
                     head = b""
-                    if flow.stage == OPENING:
+                    if flow.stage in _TURNING:
                         head = bytes(buffer[data : min(data + min(length, HEAD), end)])
                     self._grow(flow, half, new, time, length, head)
             if flags & (FIN | RST):
@@ -253,10 +258,10 @@ class FlowTable:
     def _grow(self, flow: Flow, half: Half, new: int, time: float, length: int, head: bytes) -> None:
         """`new` bytes of `half`; `length` = payload of the packet that brought them, 0 if only acknowledged."""
         half.total += new
-        if flow.stage == OPENING:
+        if flow.stage in _TURNING:
             if flow.undecided and head:
                 self._decide(flow, half, time, head)
-            if flow.stage == OPENING:
+            if flow.stage in _TURNING:
                 self._turn(flow, half, new, time, length, head)
         silence = time - half.heard
         half.heard = time
@@ -265,7 +270,7 @@ class FlowTable:
                 half.message.size += new
             return
         half.message = None
-        if flow.stage != WATCHED:
+        if flow.stage not in _TALKING:
             return
         peer = half.peer
         half.sends += 1
@@ -285,8 +290,11 @@ class FlowTable:
         if not turns or turns[-1].toward_server != toward_server:
             if turns:
                 self._watcher.turned(flow, time)
-                if flow.stage != OPENING:
+                if flow.stage not in _TURNING:
                     return
+                turns = flow.turns
+                if len(turns) >= MAX_TURNS:
+                    del turns[: MAX_TURNS // 2]
             turns.append(Turn(time, toward_server=toward_server))
         turn = turns[-1]
         if not turn.size and new == length:
@@ -350,7 +358,7 @@ class FlowTable:
     def _close(self, flow: Flow, time: float) -> None:
         if not flow.closed:
             flow.closed = True
-            if flow.stage == OPENING and flow.turns:
+            if flow.stage in _TURNING and flow.turns:
                 self._watcher.turned(flow, time)
             if flow.stage != DEAD:
                 self._watcher.closed(flow, time)
