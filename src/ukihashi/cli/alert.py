@@ -5,6 +5,8 @@ not, 1 with --fail-on-detect and a detection, 2 for a file that can't be read or
 lacks.
 """
 
+import importlib
+import importlib.util
 import os
 import signal
 import sys
@@ -34,6 +36,39 @@ BANNER: Final = (
 SEALERT_LOG: Final = "sealert.log"
 LABELS: Final = ("modern", "classic")
 SINK_FAILED: Final = 3  # exit status when a log could not be written to the end
+
+# name -> module (the command has its name there), summary; imported only when it is called
+SUBCOMMANDS: Final = {
+    "top": ("ukihashi.cli.alert_top", N_("Watch the findings of a running sensor in the terminal.")),
+    "web": ("ukihashi.cli.alert_web", N_("Show the findings of a running sensor as a page.")),
+    "allow": ("ukihashi.cli.alert_allow", N_("The list of tunnels that are known and allowed.")),
+    "doctor": ("ukihashi.cli.alert_doctor", N_("Say whether this machine and this place can see the traffic.")),
+    "verify": ("ukihashi.cli.alert_evidence", N_("Check that an evidence bundle is whole and whose it is.")),
+    "replay": ("ukihashi.cli.alert_evidence", N_("Judge the packets of an evidence bundle once more.")),
+    "block": ("ukihashi.cli.alert_block", N_("Block what is found, where this machine forwards the traffic.")),
+}
+
+
+class Subcommands(click.Group):
+    """The detector itself, and beside it commands that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of those that are there."""
+        del ctx
+        return [name for name, (module, _summary) in SUBCOMMANDS.items() if importlib.util.find_spec(module)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = getattr(importlib.import_module(SUBCOMMANDS[cmd_name][0]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section(_("Commands")):
+            formatter.write_dl([(name, _(SUBCOMMANDS[name][1])) for name in self.list_commands(ctx)])
 
 
 def _note(text: str) -> None:
@@ -152,7 +187,13 @@ def _sinks(json_file: str, log: str, *, classic: bool) -> list[Sink]:
     return sinks
 
 
-@click.command("alert", help=_("Find SoftEther and ukihashi tunnels on a network, or in capture files."))
+@click.group(
+    "alert",
+    cls=Subcommands,
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND [ARGS]...]",
+    help=_("Find SoftEther and ukihashi tunnels on a network, or in capture files."),
+)
 @click.option(
     "-r",
     "--read",
@@ -176,7 +217,9 @@ def _sinks(json_file: str, log: str, *, classic: bool) -> list[Sink]:
 @click.option("--probable", is_flag=True, help=_("Show findings that are only PROBABLE, too."))
 @click.option("--fail-on-detect", is_flag=True, help=_("Exit with status 1 if something was detected."))
 @click.option("--label", type=click.Choice(LABELS), help=_label_help())
+@click.pass_context
 def alert(
+    context: click.Context,
     files: tuple[str, ...],
     interface: str | None,
     json_file: str | None,
@@ -187,6 +230,8 @@ def alert(
     label: str | None,
 ) -> None:
     """Find SoftEther and ukihashi tunnels on a network, or in capture files."""
+    if context.invoked_subcommand is not None:
+        return
     config = load_alert(config_dir() / "alert.toml")
     if bool(files) == bool(interface):
         raise UsageError(N_("give either capture files (-r FILE) or a card to listen on (-i CARD)"))
