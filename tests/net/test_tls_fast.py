@@ -18,7 +18,7 @@ from ukihashi.net import tls, tls_fast
 from ukihashi.net.openssl import tls13_of
 from ukihashi.net.suites import check_pick
 from ukihashi.net.tls import SWITCH, Context, TlsChannel, TlsState, channel, client_context, server_context
-from ukihashi.net.tls_fast import FastChannel
+from ukihashi.net.tls_fast import QUIET, FastChannel
 
 
 class Files(Protocol):
@@ -36,6 +36,13 @@ def from_the_start() -> Iterator[None]:
     tls._fast_library.cache_clear()
     yield
     tls._fast_library.cache_clear()
+
+
+def pour(source: TlsChannel, sink: TlsChannel) -> bytes:
+    """What comes out at the other end, given to it in pieces that end anywhere."""
+    wire = b"".join(source.pieces())
+    source.sent(len(wire))
+    return b"".join(sink.receive(wire[at : at + 70_001]) for at in range(0, len(wire), 70_001))
 
 
 def kind(context: Context, *, server_side: bool) -> type[TlsChannel]:
@@ -71,6 +78,33 @@ def test_authorities_picks_and_logs_of_keys_are_for_the_usual_one(
     assert kind(server_context(certificate.certificate, certificate.key, pick=pick), server_side=True) is TlsChannel
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     assert kind(client_context(), server_side=False) is TlsChannel
+
+
+def test_a_channel_that_became_quiet_gives_its_memory_back(certificate: Files) -> None:
+    """The library keeps what it grew to, so the thing that grew goes; nothing is lost by it."""
+    one = channel(server_context(certificate.certificate, certificate.key), server_side=True)
+    other = channel(client_context(), server_side=False)
+    assert isinstance(one, FastChannel)
+    assert isinstance(other, FastChannel)
+    other.start()
+    for source, sink in ((other, one), (one, other), (other, one), (one, other)):
+        assert pour(source, sink) == b""
+    grown = one._network_out
+    one.send(b"x" * 1_000_000)
+    assert len(pour(one, other)) == 1_000_000
+    assert one._busy
+    assert other._busy
+    for count in range(QUIET):
+        one.send(b"%d" % count)
+        one.send(b"more")  # before it was taken: nothing may be forgotten
+        assert pour(one, other) == b"%dmore" % count
+    assert not one._busy
+    assert not other._busy
+    assert one._network_out != grown
+    one.send(b"y" * 300_000)
+    assert pour(one, other) == b"y" * 300_000
+    other.send(b"z" * 300_000)
+    assert pour(other, one) == b"z" * 300_000
 
 
 def test_it_can_be_switched_off(certificate: Files, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,14 @@ from cryptography.hazmat.bindings.openssl.binding import Binding
 from ukihashi.errors import N_, NotTrusted, PeerViolation
 from ukihashi.net.openssl import tls13_of
 from ukihashi.net.suites import MODERN
-from ukihashi.net.tls import DH_GROUP, PIECE, RECORD, TlsChannel, TlsState
+from ukihashi.net.tls import DH_GROUP, RECORD, TlsChannel, TlsState
 
 OLDEST: Final = 0x30100000  # OpenSSL 3.1: older ones win nothing
 PLAIN: Final = 256 * 1024  # bytes of plaintext that are collected before they become an object
-SEALED: Final = PIECE + RECORD  # what one piece becomes, with room to spare
+PIECE: Final = 256 * 1024  # bytes of plaintext that go into the library at once
+SEALED: Final = PIECE + 4 * RECORD  # what one piece becomes, with room to spare
+BUSY: Final = 16 * 1024  # bytes a call from which on a channel keeps its memory for the next one
+QUIET: Final = 16  # calls with less, one after another, that make it give the memory back
 
 _lib: Any = Binding.lib
 _ffi: Any = Binding.ffi
@@ -33,6 +36,7 @@ _NULL: Final = _ffi.NULL
 # Looked up once, for the calls of each turn; what the binding lacks is found out here.
 _read, _write, _do_handshake, _why = _lib.SSL_read, _lib.SSL_write, _lib.SSL_do_handshake, _lib.SSL_get_error
 _bio_read, _bio_write, _bio_info = _lib.BIO_read, _lib.BIO_write, _lib.BIO_get_mem_data
+_bio_over, _bio_goes_on, _set_bio = _lib.BIO_new_mem_buf, _lib.BIO_set_mem_eof_return, _lib.SSL_set_bio
 _forget_errors, _next_error = _lib.ERR_clear_error, _lib.ERR_get_error
 _version, _group, _set_options = _lib.SSL_version, _lib.SSL_get0_group_name, _lib.SSL_set_options
 _from_buffer, _release = _ffi.from_buffer, _ffi.release
@@ -154,7 +158,9 @@ class FastChannel(TlsChannel):
         self._server_side = context.server_side
         self._connection = connection = _ffi.gc(_lib.SSL_new(context.handle), _lib.SSL_free)
         self._network_in, self._network_out = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
-        _lib.SSL_set_bio(connection, self._network_in, self._network_out)  # they are its own now, and end with it
+        _set_bio(connection, self._network_in, self._network_out)  # they are its own now, and end with it
+        self._busy = False  # it keeps memory for what comes next
+        self._quiet = 0  # calls with little, since one with much
         if context.server_side:
             _lib.SSL_set_accept_state(connection)
         else:
@@ -174,16 +180,17 @@ class FastChannel(TlsChannel):
         room, connection, size = _room, self._connection, len(data)
         plain, plain_at = room.plain, room.plain_at
         pieces: list[bytes] = []
-        at = count = 0
+        count = 0
+        if size >= BUSY or self._busy:
+            self._weigh(size)
         _forget_errors()
         source = _from_buffer(data)
         try:
-            while at < size:
-                step = min(PIECE, size - at)
-                _bio_write(self._network_in, source + at, step)
-                at += step
-                if self.state is TlsState.HANDSHAKING and not self._handshake():
-                    continue
+            # The library reads the caller's bytes where they are; what is behind the last whole record it keeps itself.
+            self._network_in = _bio_over(source, size)
+            _bio_goes_on(self._network_in, -1)
+            _set_bio(connection, self._network_in, self._network_out)
+            if self.state is TlsState.OPEN or self._handshake():
                 while (got := _read(connection, plain_at + count, RECORD)) > 0:
                     count += got
                     if count > PLAIN:
@@ -193,7 +200,6 @@ class FastChannel(TlsChannel):
                     if why != _CLOSED:
                         raise self._broken()
                     self.state = TlsState.PEER_CLOSED
-                    break
         finally:
             _release(source)  # or an error's traceback would keep the caller's buffer from growing
             self._inside = _bio_info(self._network_out, _NULL)  # an alert, or the answer to new keys
@@ -210,6 +216,8 @@ class FastChannel(TlsChannel):
         if not data:
             return
         connection, size, at = self._connection, len(data), 0
+        if size >= BUSY or self._busy:
+            self._weigh(size)
         _forget_errors()
         source = _from_buffer(data)
         try:
@@ -285,6 +293,21 @@ class FastChannel(TlsChannel):
         while (count := _bio_read(self._network_out, room.sealed_at, SEALED)) > 0:
             self._later.append(bytes(room.sealed[:count]))
             self._later_bytes += count
+
+    def _weigh(self, size: int) -> None:
+        """Memory kept from call to call is faster; a channel that has become quiet gives it back."""
+        if size >= BUSY:
+            self._quiet = 0
+            if not self._busy:
+                self._busy = True
+                _lib.SSL_clear_mode(self._connection, _lib.SSL_MODE_RELEASE_BUFFERS)
+            return
+        self._quiet += 1
+        if self._quiet >= QUIET and not _bio_info(self._network_out, _NULL):
+            self._busy = False
+            _lib.SSL_set_mode(self._connection, _lib.SSL_MODE_RELEASE_BUFFERS)
+            self._network_out = _lib.BIO_new(_lib.BIO_s_mem())  # a BIO never gets smaller
+            _set_bio(self._connection, self._network_in, self._network_out)
 
     def _broken(self) -> PeerViolation:
         self.state = TlsState.FAILED
