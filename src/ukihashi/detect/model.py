@@ -69,25 +69,48 @@ def _delay_cost(delay: float, free: float) -> float:
     return -2.0 * max(0.0, delay - free)
 
 
+class Window(NamedTuple):
+    """Turns of a connection read as a dialogue, and what that reading is worth."""
+
+    turns: tuple[Turn, Turn, Turn, Turn]  # the last turn of each part
+    sizes: tuple[int, int, int, int]  # bytes; a part can be two turns, or only the begin of one
+    pieces: tuple[float, float, float, float]  # score of each size
+    late: float  # cost of the waits, 0 or less
+    split: float  # cost of reading two turns as one, 0 or less
+
+    @property
+    def score(self) -> float:
+        """Natural log; not below IMPOSSIBLE."""
+        return max(IMPOSSIBLE, sum(self.pieces) + self.late) + self.split
+
+
 def dialogue_score(turns: Sequence[Turn], hello: int, dialogue: Dialogue) -> float:
     """Score of the dialogue whose last turn is the last of `turns`; IMPOSSIBLE if no window ends there.
 
     Args:
         turns: complete turns of a connection, the client hello at index `hello`.
     """
+    window = best_window(turns, hello, dialogue)
+    return window.score if window is not None else IMPOSSIBLE
+
+
+def best_window(turns: Sequence[Turn], hello: int, dialogue: Dialogue) -> Window | None:
+    """The reading that `dialogue_score` takes; None if no window ends with the last turn."""
     end = len(turns) - 1
     if turns[end].toward_server:
-        return IMPOSSIBLE
-    best = IMPOSSIBLE
+        return None
+    best = None
     start = end - 3
     if FIRST_WINDOW <= start - hello <= LAST_WINDOW:
         c1, s1, c2, s2 = turns[start:]
-        best = _window(dialogue, (c1.size, s1.size, c2.size), s2, (c1, s1, c2), turns[hello])
+        best = _window(dialogue, (c1.size, s1.size, c2.size), (c1, s1, c2, s2), turns[hello])
     start = end - 5
     if FIRST_WINDOW <= start - hello <= LAST_WINDOW and turns[start + 1].size <= _SPLIT_MAX:
         c1, t1, c1b, s1, c2, s2 = turns[start:]
         sizes = (c1.size + c1b.size, t1.size + s1.size, c2.size)
-        best = max(best, _window(dialogue, sizes, s2, (c1b, s1, c2), turns[hello]) - _SPLIT_COST)
+        split = _window(dialogue, sizes, (c1b, s1, c2, s2), turns[hello])._replace(split=-_SPLIT_COST)
+        if best is None or split.score > best.score:
+            best = split
     return best
 
 
@@ -97,18 +120,19 @@ def best_score(turns: Sequence[Turn], hello: int, dialogues: Sequence[Dialogue])
 
 
 def _window(
-    dialogue: Dialogue, sizes: tuple[int, int, int], s2: Turn, before: tuple[Turn, Turn, Turn], hello: Turn
-) -> float:
-    c1, s1, c2 = before
-    answer = max(size_score(s2.size, dialogue.s2), size_score(s2.first, dialogue.s2))
-    score = sum(map(size_score, sizes, dialogue[:3])) + answer
+    dialogue: Dialogue, sizes: tuple[int, int, int], turns: tuple[Turn, Turn, Turn, Turn], hello: Turn
+) -> Window:
+    c1, s1, c2, s2 = turns
+    answer = max((s2.size, s2.first), key=lambda size: size_score(size, dialogue.s2))
+    first, second, third = map(size_score, sizes, dialogue[:3])
     late = (
         _delay_cost(s1.begin - c1.end, 1.5)
         + _delay_cost(c2.begin - s1.end, 1.5)
         + _delay_cost(s2.begin - c2.end, 4.0)
         + _delay_cost(c1.begin - hello.end, 4.0)
     )
-    return max(IMPOSSIBLE, score + max(-8.0, late))
+    pieces = (first, second, third, size_score(answer, dialogue.s2))
+    return Window(turns, (*sizes, answer), pieces, max(-8.0, late), 0.0)
 
 
 # Keep-alives. T is the session timeout; the sender waits max(T/5, random below T/2), at most one poll (256 ms) longer.

@@ -1,12 +1,10 @@
-"""What is said about a finding: the log line of 2004 and its JSON twin."""
+"""What is found, and the log line of 2004 about it. The JSON twin is `alert/eve.py`."""
 
-import base64
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, NamedTuple
 
 from ukihashi.detect.features import Outer
 
@@ -45,12 +43,41 @@ class Endpoint:
         return f"{self.host}:{self.port}" if len(self.address) == 4 else f"[{self.host}]:{self.port}"
 
 
+class Piece(NamedTuple):
+    """One measured number of a reason: what it was, what the tunnel has, how usual that is elsewhere."""
+
+    name: str  # fixed English, for programs
+    measured: float
+    unit: str  # "bytes", "seconds", "share" or "count"
+    low: float  # the tunnel's range
+    high: float
+    elsewhere: float  # share of other traffic within that range by the model, 0..1; nan = not modelled
+    score: float  # natural log; 0.0 for a condition that only lets the rest count
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One piece of evidence. `name` is fixed English, for programs; `score` a natural-log likelihood ratio."""
 
     name: str
     score: float
+    pieces: tuple[Piece, ...] = ()
+
+
+class Step(NamedTuple):
+    """One entry of a finding's timeline."""
+
+    time: float  # seconds since 1970 UTC
+    kind: str  # "connection" (it began), "turn" (of an opening dialogue), "message" (after a silence)
+    connection: int  # index in `Finding.connections`
+    toward_server: bool
+    size: int  # bytes
+    seconds: float  # a turn: since the turn before it ended; a message: the silence of its direction before it
+    name: str = ""  # of a turn that counted: "C1", "S1", "C2", "S2"; "hello" for the client's TLS hello
+
+
+Packet = tuple[float, int, int, bytes]
+"""A packet kept for evidence: time in seconds, link type, bytes on the wire, its first bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +86,16 @@ class Connection:
 
     client: Endpoint
     begin: float  # seconds since 1970 UTC
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The entry of the allow list that a finding matches."""
+
+    id: str
+    owner: str
+    reason: str
+    expires: str  # the last day, YYYY-MM-DD
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +119,11 @@ class Finding:
     connections: tuple[Connection, ...]  # attached so far, the first one included
     lost: int  # bytes of the first connection that the capture missed
     again: bool = False  # it was given as PROBABLE before
+    allowed: Allowed | None = None  # it is known: no log line
+    evidence_file: str = ""  # where its evidence bundle lies
+    timeline: tuple[Step, ...] = ()
+    looks: tuple[float, ...] = ()  # when a rule that waits for time was tried; a replay must try it then, too
+    packets: tuple[Packet, ...] = field(default=(), repr=False, compare=False)  # headers, up to the verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +134,22 @@ class Attached:
     connection: Connection
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One connection of a session that has its line ended, or, with `session`, the session itself."""
+
+    finding: Finding
+    connection: Connection
+    time: float  # when its last packet was seen
+    reason: str  # closed (FIN, RST), silent, or capture_end: it was open when the capture ended
+    session: bool = False
+    to_server: int = -1  # bytes of payload, -1 = not counted
+    to_client: int = -1
+
+
+Found = Finding | Attached | Ended
+
+
 def log_line(finding: Finding, *, zone: tzinfo | None, classic: bool = False) -> str:
     """The line of manual B (requirement B19), without a line end; what is not CONFIRMED says so behind it.
 
@@ -99,7 +157,7 @@ def log_line(finding: Finding, *, zone: tzinfo | None, classic: bool = False) ->
         zone: of the time printed; None = this machine's local time.
         classic: print the product of 2004 for every family.
     """
-    moment = _moment(finding.begin).astimezone(zone)
+    moment = moment(finding.begin).astimezone(zone)
     label = CLASSIC_LABEL if classic else finding.family.value
     line = (
         f"[{moment:%Y/%m/%d %H:%M:%S}] {label} {finding.outer.value} Connection Detected"
@@ -108,60 +166,6 @@ def log_line(finding: Finding, *, zone: tzinfo | None, classic: bool = False) ->
     return line if finding.verdict is Verdict.CONFIRMED else f"{line} verdict={finding.verdict.value}"
 
 
-def event(found: Finding | Attached) -> dict[str, object]:
-    """The JSON twin, with the field names of Suricata's EVE where it has them."""
-    finding = found if isinstance(found, Finding) else found.finding
-    client = finding.client if isinstance(found, Finding) else found.connection.client
-    begin = finding.begin if isinstance(found, Finding) else found.connection.begin
-    shared: dict[str, object] = {
-        "timestamp": _utc(begin),
-        "event_type": "vpn" if isinstance(found, Finding) else "vpn_connection",
-        "src_ip": client.host,
-        "src_port": client.port,
-        "dest_ip": finding.server.host,
-        "dest_port": finding.server.port,
-        "proto": "TCP",
-        "community_id": community_id(client, finding.server),
-    }
-    if isinstance(found, Attached):
-        return shared | {"session": community_id(finding.client, finding.server), "session_begin": _utc(finding.begin)}
-    return shared | {
-        "vpn": {
-            "family": finding.family.name.lower(),
-            "transport": finding.outer.value,
-            "target": finding.target or None,
-            "verdict": finding.verdict.value,
-            "decided": _utc(finding.decided),
-            "rule": finding.rule,
-            "score": round(finding.score, 2),
-            "reasons": [{"name": reason.name, "score": round(reason.score, 2)} for reason in finding.reasons],
-            "evidence": {
-                "turn_bytes": list(finding.turns),
-                "keepalive_gaps_s": [round(gap, 3) for gap in finding.gaps],
-                "keepalive_bytes": list(finding.sizes),
-                "connections": [
-                    {"src_port": connection.client.port, "begin": _utc(connection.begin)}
-                    for connection in finding.connections
-                ],
-                "capture_lost_bytes": finding.lost,
-            },
-        }
-    }
-
-
-def community_id(one: Endpoint, other: Endpoint, *, seed: int = 0) -> str:
-    """Community ID v1 of a TCP connection, the same for both directions (Corelight's specification)."""
-    low, high = sorted((one, other), key=lambda end: (end.address, end.port))
-    data = seed.to_bytes(2) + low.address + high.address + b"\x06\x00" + low.port.to_bytes(2) + high.port.to_bytes(2)
-    digest = hashlib.sha1(data, usedforsecurity=False).digest()
-    return "1:" + base64.b64encode(digest).decode()
-
-
-def _utc(time: float) -> str:
-    """ISO 8601 with the zone, as EVE writes it."""
-    return _moment(time).strftime("%Y-%m-%dT%H:%M:%S.%f+0000")
-
-
-def _moment(time: float) -> datetime:
-    """A capture may claim any time; beyond the calendar it is shown as the calendar's end."""
+def moment(time: float) -> datetime:
+    """UTC of seconds since 1970. A capture may claim any time; beyond the calendar it is shown as the calendar's end."""
     return datetime.fromtimestamp(min(max(time, 86_400.0), _LAST_MOMENT), UTC)
