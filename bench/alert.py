@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from ukihashi.alert.service import Alert
 from ukihashi.capture.pcap import CaptureFile
 from ukihashi.detect.features import Outer
-from ukihashi.detect.record import Attached, Finding, Verdict
+from ukihashi.detect.record import Finding, Found, Verdict
 from ukihashi.errors import InputUnreadable, UkihashiError
 
 CORPUS: Final = Path(__file__).resolve().parent.parent / "tests" / "corpus"
@@ -53,7 +53,7 @@ class _Memory:
     def __init__(self) -> None:
         self.findings: list[Finding] = []
 
-    def take(self, found: Finding | Attached) -> None:
+    def take(self, found: Found) -> None:
         if isinstance(found, Finding):
             self.findings.append(found)
 

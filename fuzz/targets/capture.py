@@ -6,10 +6,11 @@ from collections import Counter
 from random import Random
 
 from lab.scene import Talk, keepalives, pcap, softether_login, ukihashi_login
+from ukihashi.alert.eve import event
 from ukihashi.capture.pcap import CHUNK, MAX_BLOCK, CaptureFile
 from ukihashi.detect.decode import segments
 from ukihashi.detect.flow import FlowTable
-from ukihashi.detect.record import Finding, event, log_line
+from ukihashi.detect.record import Finding, log_line
 from ukihashi.detect.verdict import Detector
 from ukihashi.errors import InputUnreadable
 

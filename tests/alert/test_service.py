@@ -6,7 +6,7 @@ from lab.scene import Frame, Talk, keepalives, pcap, softether_login, ukihashi_l
 from ukihashi.alert.service import Alert
 from ukihashi.capture.batch import Batch
 from ukihashi.capture.pcap import CaptureFile
-from ukihashi.detect.record import Attached, Family, Finding, Verdict
+from ukihashi.detect.record import Family, Finding, Found, Verdict
 from ukihashi.errors import EnvironmentLacks, UkihashiError
 
 CLIENT, SERVER = ("10.0.0.1", 50000), ("10.0.0.2", 443)
@@ -16,11 +16,11 @@ class Memory:
     """A sink that keeps everything; it breaks after `room` findings."""
 
     def __init__(self, room: int = 99) -> None:
-        self.found: list[Finding | Attached] = []
+        self.found: list[Found] = []
         self.room = room
         self.closed = False
 
-    def take(self, found: Finding | Attached) -> None:
+    def take(self, found: Found) -> None:
         if len(self.found) >= self.room:
             raise EnvironmentLacks("full")
         self.found.append(found)

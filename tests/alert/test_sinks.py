@@ -82,7 +82,7 @@ def test_json_lines_carry_findings_and_attached_connections(tmp_path: Path) -> N
     sink.take(ATTACHED)
     sink.close()
     events = [json.loads(line) for line in (tmp_path / "eve.json").read_text().splitlines()]
-    assert [event["event_type"] for event in events] == ["vpn", "vpn_connection"]
+    assert [event["event_type"] for event in events] == ["alert", "vpn_connection"]
     written: list[str] = []
     console = Console(written.append, as_json=True)
     console.take(FINDING)

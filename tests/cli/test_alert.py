@@ -67,14 +67,14 @@ def test_several_files_json_log_and_explanation(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert (tmp_path / "alert.log").read_text() == done.stdout
     events = [json.loads(line) for line in (tmp_path / "eve.json").read_text().splitlines()]
-    assert [event["vpn"]["verdict"] for event in events if event["event_type"] == "vpn"] == ["CONFIRMED"] * 2
+    assert [event["ukihashi"]["verdict"] for event in events if event["event_type"] == "alert"] == ["CONFIRMED"] * 2
     assert "CONFIRMED by rule 1" in done.stderr
     assert "login dialogue: +" in done.stderr
 
 
 def test_json_on_standard_output_takes_the_place_of_the_lines() -> None:
     done = run("-r", IDLE, "--json", "-")
-    assert [json.loads(line)["event_type"] for line in done.stdout.splitlines()] == ["vpn"]
+    assert next(json.loads(line)["event_type"] for line in done.stdout.splitlines()) == "alert"
 
 
 def test_standard_input() -> None:

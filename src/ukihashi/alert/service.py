@@ -10,7 +10,7 @@ from ukihashi.capture.batch import Batch
 from ukihashi.capture.live import LiveCapture, Statistics
 from ukihashi.detect.decode import LINK_TYPES, segments
 from ukihashi.detect.flow import MAX_FLOWS, FlowTable
-from ukihashi.detect.record import Attached, Finding, Verdict
+from ukihashi.detect.record import Finding, Verdict
 from ukihashi.detect.verdict import Detector
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 
@@ -143,7 +143,7 @@ class Alert:
                 found = replace(found, again=False)  # nobody was told of it before
             if isinstance(found, Finding) and found.verdict is not Verdict.CONFIRMED and not self._probable:
                 continue
-            if isinstance(found, Attached) and found.finding.verdict is not Verdict.CONFIRMED and not self._probable:
+            if not isinstance(found, Finding) and found.finding.verdict is not Verdict.CONFIRMED and not self._probable:
                 continue
             for sink in self._sinks[:]:
                 try:

@@ -1,20 +1,20 @@
 """Where findings go: the console, `sealert.log`, a file of JSON lines."""
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
-from ukihashi.detect.record import Attached, Finding, event, log_line
+from ukihashi.alert import eve
+from ukihashi.detect.record import Finding, Found, log_line
 from ukihashi.errors import N_, EnvironmentLacks
 
 
 class Sink(Protocol):
     """One place."""
 
-    def take(self, found: Finding | Attached) -> None:
+    def take(self, found: Found) -> None:
         """Write it down, at once.
 
         Raises:
@@ -25,19 +25,32 @@ class Sink(Protocol):
         """Nothing more comes."""
 
 
+def is_line(found: Found) -> TypeGuard[Finding]:
+    """Does it get a log line? One for each login; none for what the allow list knows."""
+    return isinstance(found, Finding) and not found.again and found.allowed is None
+
+
 class Console:
     """Log lines through a function that prints one; JSON objects if `as_json`."""
 
-    def __init__(self, write: Callable[[str], None], *, classic: bool = False, as_json: bool = False) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        classic: bool = False,
+        as_json: bool = False,
+        maker: eve.Eve | None = None,
+    ) -> None:
         self._write = write
         self._classic = classic
         self._as_json = as_json
+        self._eve = maker or eve.Eve()
 
-    def take(self, found: Finding | Attached) -> None:
+    def take(self, found: Found) -> None:
         """See `Sink`."""
         if self._as_json:
-            self._write(json_line(found))
-        elif isinstance(found, Finding) and not found.again:
+            self._write(eve.line(self._eve.event(found)))
+        elif is_line(found):
             self._write(log_line(found, zone=None, classic=self._classic))
 
     def close(self) -> None:
@@ -83,20 +96,19 @@ class LogFile(_File):
         super().__init__(path)
         self._classic = classic
 
-    def take(self, found: Finding | Attached) -> None:
+    def take(self, found: Found) -> None:
         """See `Sink`."""
-        if isinstance(found, Finding) and not found.again:
+        if is_line(found):
             self._append(log_line(found, zone=None, classic=self._classic))
 
 
 class JsonFile(_File):
-    """The JSON twin, one object a line; attached connections too."""
+    """EVE objects, one a line."""
 
-    def take(self, found: Finding | Attached) -> None:
+    def __init__(self, path: Path, maker: eve.Eve | None = None) -> None:
+        super().__init__(path)
+        self._eve = maker or eve.Eve()
+
+    def take(self, found: Found) -> None:
         """See `Sink`."""
-        self._append(json_line(found))
-
-
-def json_line(found: Finding | Attached) -> str:
-    """The JSON twin on one line, without a line end."""
-    return json.dumps(event(found), ensure_ascii=False, separators=(",", ":"))
+        self._append(eve.line(self._eve.event(found)))

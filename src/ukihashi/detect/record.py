@@ -157,15 +157,15 @@ def log_line(finding: Finding, *, zone: tzinfo | None, classic: bool = False) ->
         zone: of the time printed; None = this machine's local time.
         classic: print the product of 2004 for every family.
     """
-    moment = moment(finding.begin).astimezone(zone)
+    began = moment(finding.begin).astimezone(zone)
     label = CLASSIC_LABEL if classic else finding.family.value
     line = (
-        f"[{moment:%Y/%m/%d %H:%M:%S}] {label} {finding.outer.value} Connection Detected"
+        f"[{began:%Y/%m/%d %H:%M:%S}] {label} {finding.outer.value} Connection Detected"
         f" (client {finding.client}, server {finding.server})"
     )
     return line if finding.verdict is Verdict.CONFIRMED else f"{line} verdict={finding.verdict.value}"
 
 
 def moment(time: float) -> datetime:
-    """UTC of seconds since 1970. A capture may claim any time; beyond the calendar it is shown as the calendar's end."""
+    """UTC of seconds since 1970. A capture may claim any time; beyond the calendar it is shown as its end."""
     return datetime.fromtimestamp(min(max(time, 86_400.0), _LAST_MOMENT), UTC)
