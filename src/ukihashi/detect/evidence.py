@@ -1,6 +1,6 @@
 """What several rules ask of a flow: the shape of its timers, who it is, and a finding about it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import exp
 from typing import Final
 
@@ -8,7 +8,7 @@ from ukihashi.detect import model
 from ukihashi.detect.features import Outer
 from ukihashi.detect.flow import COUPLED_S, Flow, Half, Message
 from ukihashi.detect.model import Timing
-from ukihashi.detect.record import Connection, Endpoint, Family, Finding, Reason, Verdict
+from ukihashi.detect.record import Connection, Endpoint, Family, Finding, Packet, Reason, Verdict
 
 # Our own law's further conditions (docs/detection.md, section 3).
 OWN_TIMER_MIN: Final = 12.0
@@ -16,6 +16,21 @@ OWN_DISTINCT: Final = 0.75
 OWN_SPREAD: Final = 75.0  # bytes; 148 is the deviation of the law, 75 the lowest that six draws reach
 OWN_BEYOND: Final = 0.1
 OWN_ANSWERING: Final = 0.4
+
+
+Headers = Callable[[Flow], Sequence[Packet]]
+"""Gives the packets that were kept of a flow: of each its first bytes."""
+
+
+def no_headers(flow: Flow) -> Sequence[Packet]:
+    """Nothing is kept."""
+    del flow
+    return ()
+
+
+def evidence_packets(packets: Iterable[Packet], until: float) -> tuple[Packet, ...]:
+    """In order of time, none later than the verdict."""
+    return tuple(sorted((packet for packet in packets if packet[0] <= until), key=lambda packet: packet[0]))
 
 
 def timer_shape(timing: Timing) -> bool:

@@ -4,10 +4,20 @@ from dataclasses import replace
 from typing import Final
 
 from ukihashi.detect import model
-from ukihashi.detect.evidence import complete, connection_of, make_finding, own_shape, session_key
+from ukihashi.detect.evidence import (
+    Headers,
+    complete,
+    connection_of,
+    evidence_packets,
+    make_finding,
+    no_headers,
+    own_shape,
+    session_key,
+)
 from ukihashi.detect.flow import Flow, Half
 from ukihashi.detect.model import Timing
-from ukihashi.detect.record import Family, Finding, Reason
+from ukihashi.detect.reasons import steps, timer_reason
+from ukihashi.detect.record import Family, Finding
 from ukihashi.errors import N_
 
 MAX_TOGETHER: Final = 64  # connections of one key looked at together
@@ -17,7 +27,8 @@ MAX_KEYS: Final = 16_384  # keys found; the oldest is forgotten
 class Midstream:
     """The flows without a begin, by client address, server address and port; one finding for each."""
 
-    def __init__(self) -> None:
+    def __init__(self, headers: Headers = no_headers) -> None:
+        self._headers = headers
         self._flows: dict[bytes, list[Flow]] = {}
         self._done: dict[bytes, None] = {}
 
@@ -58,7 +69,7 @@ class Midstream:
             and all(own_shape(one) for one in each)
             and max(flow.client.longest, flow.server.longest) <= limit
         ):
-            return self._found(key, [flow], Family.UKIHASHI, "own, begin unseen", timing.score, now)
+            return self._found(key, [flow], Family.UKIHASHI, "own, begin unseen", timing, now)
         return None
 
     def _softether(self, key: bytes, now: float) -> Finding | None:
@@ -82,15 +93,23 @@ class Midstream:
         flows = list({id(flow): flow for flow, _, _ in units}.values())
         both = len({toward_server for _, toward_server, _ in units}) == 2
         if both and gaps >= 14 and score >= 28.0 and (len(flows) >= 2 or gaps >= 20):
-            return self._found(key, flows, Family.SOFTETHER, "5", score, now)
+            every = model.softether_timing([complete(half) for flow in flows for half in (flow.client, flow.server)])
+            return self._found(key, flows, Family.SOFTETHER, "5", every._replace(score=score, gaps=gaps), now)
         return None
 
-    def _found(self, key: bytes, flows: list[Flow], family: Family, rule: str, score: float, now: float) -> Finding:
+    def _found(self, key: bytes, flows: list[Flow], family: Family, rule: str, timing: Timing, now: float) -> Finding:
         flows = sorted(flows, key=lambda flow: flow.begin)
         directions = [complete(half) for flow in flows for half in (flow.client, flow.server)]
         connections = [connection_of(flow) for flow in flows]
-        finding = make_finding(flows[0], connections, now, rule, (Reason(N_("keep-alive timers"), score),), directions)
-        finding = replace(finding, family=family)
+        reason = timer_reason(N_("keep-alive timers"), timing, own=family is Family.UKIHASHI)
+        finding = make_finding(flows[0], connections, now, rule, (reason,), directions)
+        packets = [packet for flow in self._flows.get(key, flows) for packet in self._headers(flow)]
+        finding = replace(
+            finding,
+            family=family,
+            timeline=steps({}, dict(enumerate(flows))),
+            packets=evidence_packets(packets, now),
+        )
         if len(self._done) >= MAX_KEYS:
             del self._done[next(iter(self._done))]
         self._done[key] = None

@@ -4,6 +4,7 @@ A *session* is what one login opens: its connection, and those that join it late
 server port. A connection whose opening was seen and did not match is never judged by its keep-alives.
 """
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -11,18 +12,24 @@ from typing import Final
 from ukihashi.detect import model
 from ukihashi.detect.evidence import (
     OWN_TIMER_MIN,
+    Headers,
     answering,
     complete,
     connection_of,
+    evidence_packets,
     make_finding,
+    no_headers,
     own_timer,
     session_key,
     timer_shape,
 )
-from ukihashi.detect.features import Beginning, beginning
+from ukihashi.detect.features import Beginning, beginning, is_ssh
 from ukihashi.detect.flow import LONG_TURN, Flow, Half, Message
 from ukihashi.detect.midstream import Midstream
-from ukihashi.detect.record import Attached, Family, Finding, Reason, Verdict
+from ukihashi.detect.reasons import MAX_OPENINGS, Opening, dialogue_reason, steps, timer_reason
+from ukihashi.detect.record import Attached, Family, Finding, Found, Packet, Reason, Verdict
+from ukihashi.detect.ssh import Shell, Ssh
+from ukihashi.detect.trail import Trail
 from ukihashi.errors import N_
 
 # Rules 1 to 4, SoftEther.
@@ -45,16 +52,26 @@ OWN_FURTHER_MIN: Final = 4.0
 OWN_SOON_S: Final = 20.0  # a card whose connection was cut is back within this time
 OWN_SOON_SCORE: Final = 1.5
 
+# The dialogues that are tried, and how a login must score.
+LOGINS: Final = {
+    Family.SOFTETHER: (model.SOFTETHER_LOGIN, model.SOFTETHER_AT_OURS),
+    Family.UKIHASHI: (model.UKIHASHI_LOGIN, model.OURS_AT_SOFTETHER),
+}
+FURTHERS: Final = {Family.SOFTETHER: (model.SOFTETHER_FURTHER,), Family.UKIHASHI: (model.UKIHASHI_FURTHER,)}
+LOGIN_LEAST: Final = {Family.SOFTETHER: LOGIN_MIN, Family.UKIHASHI: OWN_LOGIN_MIN}
+
 SESSION_GONE_S: Final = 35.0  # session timeout and a margin: later connections are not of this session
 RESUME_S: Final = 300.0  # how long a hub of ours keeps a session that was cut
 LOOK_S: Final = 5.0
 MAX_SESSIONS: Final = 16_384
+MAX_LOOKS: Final = 64
+MAX_PACKETS: Final = 4096  # kept of connections that joined a session before its verdict
 
 
 class Case:
     """What is known of one flow while it is a candidate."""
 
-    __slots__ = ("beginning", "family", "flow", "further", "login", "matched", "session", "turns")
+    __slots__ = ("beginning", "family", "flow", "further", "login", "matched", "opening", "session", "turns")
 
     def __init__(self, flow: Flow, start: Beginning) -> None:
         self.flow = flow
@@ -64,23 +81,45 @@ class Case:
         self.further = model.IMPOSSIBLE
         self.matched = 0.0  # when the opening matched
         self.turns: tuple[int, ...] = ()
+        self.opening: Opening | None = None  # once it matched
         self.session: Session | None = None
 
 
 class Session:
     """A login and what joined it."""
 
-    __slots__ = ("case", "closed", "connections", "finding", "further", "hello_size", "latest", "next_look")
+    __slots__ = (
+        "case",
+        "closed",
+        "connections",
+        "finding",
+        "flows",
+        "further",
+        "hello_size",
+        "joined",
+        "judged",
+        "latest",
+        "looks",
+        "next_look",
+        "openings",
+        "packets",
+    )
 
     def __init__(self, case: Case) -> None:
         self.case = case
         self.hello_size = case.beginning.hello_size
         self.further = 0.0  # best score of a connection that joined
         self.connections = [connection_of(case.flow)]
+        self.flows = [case.flow]
         self.finding: Finding | None = None
         self.closed: float | None = None  # when the connection that is judged ended
         self.latest = case.flow  # the connection that joined last
         self.next_look = case.matched + LOOK_S  # rules that wait for time to pass; messages are judged as they come
+        self.looks: deque[float] = deque(maxlen=MAX_LOOKS)
+        self.joined: Case | None = None  # whose score `further` is
+        self.judged = 0  # index in `connections` of the case's
+        self.openings: dict[int, Opening] = {0: case.opening} if case.opening is not None else {}  # by that index
+        self.packets: deque[Packet] = deque(maxlen=MAX_PACKETS)  # of connections that are dropped by now
 
     @property
     def confirmed(self) -> bool:
@@ -91,12 +130,21 @@ class Session:
 class Detector:
     """Watches the flows of one `FlowTable`; `drain` gives what was found since the last call."""
 
-    def __init__(self) -> None:
-        self._found: list[Finding | Attached] = []
-        self._sessions: dict[bytes, list[Session]] = {}
-        self._midstream = Midstream()
+    def __init__(self, headers: Headers = no_headers, *, ssh_clients: Sequence[str] = ()) -> None:
+        """Watch.
 
-    def drain(self) -> list[Finding | Attached]:
+        Args:
+            headers: gives the packets that were kept of a flow; a finding carries them as its evidence.
+            ssh_clients: patterns of SSH client identifications that are always reported.
+        """
+        self._found: list[Found] = []
+        self._sessions: dict[bytes, list[Session]] = {}
+        self._headers = headers
+        self._midstream = Midstream(headers)
+        self._ssh = Ssh(ssh_clients, headers)
+        self._trail = Trail()
+
+    def drain(self) -> list[Found]:
         """Findings in the order they were decided."""
         found, self._found = self._found, []
         return found
@@ -106,9 +154,16 @@ class Detector:
     def turned(self, flow: Flow, time: float) -> None:
         """See `flow.Watcher`."""
         turns = flow.turns
+        if isinstance(flow.case, Shell):
+            self._found += self._ssh.turned(flow.case, time)
+            return
+        if is_ssh(turns):
+            self._found += self._ssh.begin(flow, time)
+            return
         start = beginning(turns)
         if start is None:
-            flow.drop()
+            if turns[0].toward_server or len(turns) > 1:  # an SSH server may speak first
+                flow.drop()
             return
         after = len(turns) - 1 - start.hello if start.hello >= 0 else 0
         if after >= model.FIRST_WINDOW + 3 and not turns[-1].toward_server and self._match(flow, start, time):
@@ -124,10 +179,13 @@ class Detector:
     def spoke(self, half: Half, time: float) -> None:
         """See `flow.Watcher`."""
         case = half.flow.case
-        if not isinstance(case, Case):
+        if isinstance(case, Shell):
+            self._found += self._ssh.spoke(case, time)
+        elif not isinstance(case, Case):
             found = self._midstream.judge(half, time)
             if found is not None:
                 self._found.append(found)
+                self._trail.follow(found, [half.flow])
         elif case.session is not None and not case.session.confirmed:
             self._judge(case.session, time)
 
@@ -136,20 +194,25 @@ class Detector:
         case = flow.case
         if isinstance(case, Case) and case.session is not None:
             case.session.closed = time
+        elif isinstance(case, Shell):
+            self._ssh.closed(flow)
         elif case is None:
             self._midstream.leave(flow)
 
     def tick(self, now: float) -> None:
         """See `flow.Watcher`."""
+        self._found += self._ssh.tick(now)
         for key, sessions in list(self._sessions.items()):
             for session in sessions[:]:
                 if self._is_over(session, now):
                     sessions.remove(session)
                 elif not session.confirmed and session.closed is None and now >= session.next_look:
                     session.next_look = now + LOOK_S
+                    session.looks.append(now)
                     self._judge(session, now)
             if not sessions:
                 del self._sessions[key]
+        self._found += self._trail.tick(now)
 
     @staticmethod
     def _is_over(session: Session, now: float) -> bool:
@@ -168,10 +231,12 @@ class Detector:
 
     def finish(self, now: float) -> None:
         """The capture ends: say what is still open and probable."""
+        self._found += self._ssh.finish(now)
         for sessions in self._sessions.values():
             for session in sessions:
                 if not session.confirmed and session.closed is None:
                     self._judge(session, now, last=True)
+        self._found += self._trail.finish(now)
 
     # -- openings ------------------------------------------------------------------------------------------------
 
@@ -179,16 +244,18 @@ class Detector:
         """Does an opening dialogue end with the last turn? Then the flow belongs to a session, or to nothing."""
         turns, hello = flow.turns, start.hello
         case = Case(flow, start)
-        case.login = model.best_score(turns, hello, (model.SOFTETHER_LOGIN, model.SOFTETHER_AT_OURS))
-        case.further = model.dialogue_score(turns, hello, model.SOFTETHER_FURTHER)
+        case.login = model.best_score(turns, hello, LOGINS[case.family])
+        case.further = model.best_score(turns, hello, FURTHERS[case.family])
         if case.login < LOGIN_MIN and case.further < FURTHER_MIN:
             case.family = Family.UKIHASHI
-            case.login = model.best_score(turns, hello, (model.UKIHASHI_LOGIN, model.OURS_AT_SOFTETHER))
-            case.further = model.dialogue_score(turns, hello, model.UKIHASHI_FURTHER)
+            case.login = model.best_score(turns, hello, LOGINS[case.family])
+            case.further = model.best_score(turns, hello, FURTHERS[case.family])
             if case.login < OWN_LOGIN_MIN and case.further < OWN_FURTHER_MIN:
                 return False
         case.matched = time
         case.turns = tuple(turn.size for turn in turns[hello:])
+        tried = LOGINS[case.family] if case.login >= LOGIN_LEAST[case.family] else FURTHERS[case.family]
+        case.opening = Opening.read(flow.begin, turns, hello, tried)
         flow.turns = []
         flow.case = case
         flow.watch(time)
@@ -225,11 +292,16 @@ class Detector:
         connection = connection_of(case.flow)
         late = connection.begin - session.connections[0].begin > FURTHER_WITHIN_S
         session.connections.append(connection)
+        session.flows.append(case.flow)
         session.latest = case.flow
+        if not session.confirmed and not late:
+            self._remember(session, case, case.flow)
         if session.finding is not None and session.confirmed:
             self._found.append(Attached(session.finding, connection))
+            self._trail.follow(session.finding, [case.flow])
         elif not late and case.family is Family.SOFTETHER:
-            session.further = max(session.further, case.further)
+            if case.further > session.further:
+                session.further, session.joined = case.further, case
             self._judge(session, time)
         case.flow.drop()
 
@@ -253,9 +325,18 @@ class Detector:
             self._attach(session, case, time)
             return
         session.connections.append(connection_of(case.flow))
+        session.flows.append(case.flow)
+        self._remember(session, case, session.case.flow)
         session.case.flow.drop()
         case.login = max(case.login, session.case.login)
+        session.judged = len(session.connections) - 1
         case.session, session.case, session.latest, session.closed = session, case, case.flow, None
+
+    def _remember(self, session: Session, case: Case, dropped: Flow) -> None:
+        """For the evidence: how a further connection opened, and the packets of the flow that is dropped next."""
+        session.packets.extend(self._headers(dropped))
+        if case.opening is not None and len(session.openings) < MAX_OPENINGS:
+            session.openings[len(session.connections) - 1] = case.opening
 
     # -- rules ---------------------------------------------------------------------------------------------------
 
@@ -264,15 +345,17 @@ class Detector:
         if case.family is Family.UKIHASHI:
             self._judge_own(session, now)
             return
-        login = Reason(N_("login dialogue"), case.login)
+        login = dialogue_reason(N_("login dialogue"), case.login, case.opening, LOGINS[case.family])
         if session.further >= FURTHER_MIN:
-            self._confirm(session, now, "1", (login, Reason(N_("further connection"), session.further)), ())
+            joined = session.joined.opening if session.joined is not None else None
+            further = dialogue_reason(N_("further connection"), session.further, joined, FURTHERS[case.family])
+            self._confirm(session, now, "1", (login, further), ())
             return
         flow = case.flow
         directions = [complete(half) for half in (flow.client, flow.server)]
         timing = model.softether_timing(directions)
         if timing.gaps >= 6 and timing.score >= TIMER_MIN and timer_shape(timing):
-            self._confirm(session, now, "2", (login, Reason(N_("keep-alive timers"), timing.score)), directions)
+            self._confirm(session, now, "2", (login, timer_reason(N_("keep-alive timers"), timing)), directions)
             return
         if case.login < LOGIN_ALONE:
             return
@@ -299,17 +382,17 @@ class Detector:
         directions = [complete(half) for half in (flow.client, flow.server)]
         timing = model.ukihashi_timing(directions)
         limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
-        login = Reason(N_("login dialogue"), case.login)
+        login = dialogue_reason(N_("login dialogue"), case.login, case.opening, LOGINS[case.family])
         silent = any(half.longest > limit or now - half.heard > limit for half in (flow.client, flow.server))
         if not silent and own_timer(timing, directions, answering(flow, now)):
-            self._confirm(session, now, "own", (login, Reason(N_("keep-alive timers"), timing.score)), directions)
+            timer = timer_reason(N_("keep-alive timers"), timing, own=True)
+            self._confirm(session, now, "own", (login, timer), directions)
             return
         timing = model.softether_timing(directions)  # our card at a SoftEther server keeps that one's law
         if timing.gaps >= 8 and timing.score >= OWN_TIMER_MIN and timing.beyond == 0 and timer_shape(timing):
             case.family = Family.SOFTETHER
-            self._confirm(
-                session, now, "2, our card", (login, Reason(N_("keep-alive timers"), timing.score)), directions
-            )
+            timer = timer_reason(N_("keep-alive timers"), timing)
+            self._confirm(session, now, "2, our card", (login, timer), directions)
 
     def _confirm(
         self,
@@ -330,8 +413,12 @@ class Detector:
             target=case.beginning.target,
             turns=case.turns,
             again=session.finding is not None,
+            timeline=steps(session.openings, {session.judged: case.flow}),
+            looks=tuple(session.looks),
+            packets=evidence_packets([*session.packets, *self._headers(case.flow)], now),
         )
         session.finding = finding
         self._found.append(finding)
+        self._trail.follow(finding, session.flows)
         if session.confirmed:
             case.flow.drop()
