@@ -122,7 +122,6 @@ class Finding:
     allowed: Allowed | None = None  # it is known: no log line
     evidence_file: str = ""  # where its evidence bundle lies
     timeline: tuple[Step, ...] = ()
-    looks: tuple[float, ...] = ()  # when a rule that waits for time was tried; a replay must try it then, too
     packets: tuple[Packet, ...] = field(default=(), repr=False, compare=False)  # headers, up to the verdict
 
 

@@ -64,7 +64,6 @@ SESSION_GONE_S: Final = 35.0  # session timeout and a margin: later connections 
 RESUME_S: Final = 300.0  # how long a hub of ours keeps a session that was cut
 LOOK_S: Final = 5.0
 MAX_SESSIONS: Final = 16_384
-MAX_LOOKS: Final = 64
 MAX_PACKETS: Final = 4096  # kept of connections that joined a session before its verdict
 
 
@@ -99,7 +98,6 @@ class Session:
         "joined",
         "judged",
         "latest",
-        "looks",
         "next_look",
         "openings",
         "packets",
@@ -115,7 +113,6 @@ class Session:
         self.closed: float | None = None  # when the connection that is judged ended
         self.latest = case.flow  # the connection that joined last
         self.next_look = case.matched + LOOK_S  # rules that wait for time to pass; messages are judged as they come
-        self.looks: deque[float] = deque(maxlen=MAX_LOOKS)
         self.joined: Case | None = None  # whose score `further` is
         self.judged = 0  # index in `connections` of the case's
         self.openings: dict[int, Opening] = {0: case.opening} if case.opening is not None else {}  # by that index
@@ -208,7 +205,6 @@ class Detector:
                     sessions.remove(session)
                 elif not session.confirmed and session.closed is None and now >= session.next_look:
                     session.next_look = now + LOOK_S
-                    session.looks.append(now)
                     self._judge(session, now)
             if not sessions:
                 del self._sessions[key]
@@ -414,7 +410,6 @@ class Detector:
             turns=case.turns,
             again=session.finding is not None,
             timeline=steps(session.openings, {session.judged: case.flow}),
-            looks=tuple(session.looks),
             packets=evidence_packets([*session.packets, *self._headers(case.flow)], now),
         )
         session.finding = finding
