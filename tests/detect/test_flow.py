@@ -221,3 +221,27 @@ def test_a_dead_flow_costs_nothing_and_stays_dead() -> None:
     feed(table, talk.frames[before:])
     assert flow.stage == DEAD
     assert not flow.client.messages
+
+
+def test_short_segments_are_kept_with_what_the_other_side_said_before() -> None:
+    notes = Notes(turns=2)
+    table = FlowTable(notes)
+    talk = conversation([517, 900, 100])
+    feed(table, talk.frames)
+    flow = notes.flows[0]
+    flow.small = 70
+    before = len(talk.frames)
+    begin = talk.now
+    talk.say(1, 500, at=begin)
+    talk.say(1, 200, at=begin + 0.5)
+    talk.say(0, 39, at=begin + 1.0)
+    talk.say(0, 71, at=begin + 1.5)
+    talk.say(0, 70, at=begin + 2.0)
+    feed(table, talk.frames[before:])
+    assert [(crumb.size, round(crumb.wait, 3), crumb.passed) for crumb in flow.client.crumbs] == [
+        (39, 1.0, flow.server.total),
+        (70, -1.0, 0),
+    ]
+    assert not flow.server.crumbs
+    flow.drop()
+    assert not flow.client.crumbs

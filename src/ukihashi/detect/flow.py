@@ -24,6 +24,7 @@ PAUSE_S: Final = 0.03  # data after a longer pause is another message
 GAP_S: Final = 0.95  # a message after a shorter silence tells nothing about timers
 COUPLED_S: Final = 0.35  # a message this close to one of the other side may be its answer
 MAX_MESSAGES: Final = 128  # kept per direction, oldest dropped
+MAX_CRUMBS: Final = 64  # kept per direction, oldest dropped
 LONG_TURN: Final = 60_000  # bytes; a longer turn is judged before it ends
 MAX_TURNS: Final = 64  # kept of a flow whose turns are recorded for long, the oldest half dropped
 MAX_FLOWS: Final = 65_536
@@ -66,10 +67,25 @@ class Message:
         self.coupled = coupled  # a message of the other side began within COUPLED_S before or after
 
 
+class Crumb:
+    """A segment of `Flow.small` bytes or less: what a program says by itself, as no user's data is so short."""
+
+    __slots__ = ("passed", "size", "time", "wait")
+
+    def __init__(self, time: float, size: int, wait: float, passed: int) -> None:
+        self.time = time  # seconds
+        self.size = size  # bytes
+        self.wait = wait  # seconds since the other side's first data after the crumb before this; -1 = it said nothing
+        self.passed = passed  # bytes of the other side since then
+
+
 class Half:
     """One direction of a flow."""
 
     __slots__ = (
+        "prompted",
+        "counted",
+        "crumbs",
         "flow",
         "heard",
         "high",
@@ -100,6 +116,9 @@ class Half:
         self.lost = 0  # bytes that the capture missed
         self.message: Message | None = None  # the last one, if it came after a silence
         self.messages: deque[Message] = deque(maxlen=MAX_MESSAGES)
+        self.crumbs: deque[Crumb] = deque(maxlen=MAX_CRUMBS)
+        self.prompted = -1.0  # when the other side first spoke after our last crumb, -1 = not yet
+        self.counted = 0  # total of the other side at our last crumb
 
 
 class Flow:
@@ -113,6 +132,7 @@ class Flow:
         "last",
         "mss",
         "server",
+        "small",
         "stage",
         "syn",
         "turns",
@@ -132,6 +152,7 @@ class Flow:
         self.closed = False
         self.watched = time  # since when messages are recorded
         self.mss = _DEFAULT_MSS
+        self.small = 0  # bytes; shorter segments are kept as crumbs while messages are recorded. 0 = none is
         self.turns: list[Turn] = []
         self.case: object = None  # the watcher's own
 
@@ -154,6 +175,7 @@ class Flow:
         self.case = None
         for half in (self.client, self.server):
             half.messages.clear()
+            half.crumbs.clear()
             half.message = None
 
     def swap(self) -> None:
@@ -263,6 +285,8 @@ class FlowTable:
                 self._decide(flow, half, time, head)
             if flow.stage in _TURNING:
                 self._turn(flow, half, new, time, length, head)
+        if flow.small and flow.stage in _TALKING:
+            _crumble(flow, half, new, time, length)
         silence = time - half.heard
         half.heard = time
         if silence < PAUSE_S:
@@ -382,6 +406,17 @@ class FlowTable:
         for flow in flows[: max(1, self._limit // 8)]:
             self._forget(flow, time)
             self.forgotten += 1
+
+
+def _crumble(flow: Flow, half: Half, new: int, time: float, length: int) -> None:
+    """Keep a short segment; `length` and `new` as in `FlowTable._grow`."""
+    peer = half.peer
+    if peer.prompted < 0:
+        peer.prompted = time
+    if 0 < length <= flow.small and new == length:
+        wait = time - half.prompted if half.prompted >= 0 else -1.0
+        half.crumbs.append(Crumb(time, length, wait, peer.total - half.counted))
+        half.prompted, half.counted = -1.0, peer.total
 
 
 def _port(key: bytes, at: int) -> int:
