@@ -83,7 +83,6 @@ class Half:
     """One direction of a flow."""
 
     __slots__ = (
-        "prompted",
         "counted",
         "crumbs",
         "flow",
@@ -96,6 +95,7 @@ class Half:
         "message",
         "messages",
         "peer",
+        "prompted",
         "sends",
         "spoke",
         "total",
