@@ -232,16 +232,13 @@ def test_short_segments_are_kept_with_what_the_other_side_said_before() -> None:
     flow.small = 70
     before = len(talk.frames)
     begin = talk.now
-    talk.say(1, 500, at=begin)
-    talk.say(1, 200, at=begin + 0.5)
-    talk.say(0, 39, at=begin + 1.0)
-    talk.say(0, 71, at=begin + 1.5)
-    talk.say(0, 70, at=begin + 2.0)
+    for side, size, after in ((1, 500, 0.0), (1, 200, 0.5), (0, 39, 1.0), (0, 71, 1.5), (1, 39, 1.75), (0, 70, 2.0)):
+        talk.say(side, size, at=begin + after)
     feed(table, talk.frames[before:])
-    assert [(crumb.size, round(crumb.wait, 3), crumb.passed) for crumb in flow.client.crumbs] == [
-        (39, 1.0, flow.server.total),
-        (70, -1.0, 0),
+    kept = [
+        [(crumb.size, round(crumb.wait, 3), round(crumb.quiet, 3), crumb.passed) for crumb in half.crumbs]
+        for half in (flow.client, flow.server)
     ]
-    assert not flow.server.crumbs
+    assert kept == [[(39, 1.0, 0.5, 900 + 500 + 200), (70, -1.0, 0.25, 39)], [(39, 0.25, 0.25, 517 + 100 + 39 + 71)]]
     flow.drop()
     assert not flow.client.crumbs

@@ -70,13 +70,14 @@ class Message:
 class Crumb:
     """A segment of `Flow.small` bytes or less: what a program says by itself, as no user's data is so short."""
 
-    __slots__ = ("passed", "size", "time", "wait")
+    __slots__ = ("passed", "quiet", "size", "time", "wait")
 
-    def __init__(self, time: float, size: int, wait: float, passed: int) -> None:
+    def __init__(self, time: float, size: int, wait: float, quiet: float, passed: int) -> None:
         self.time = time  # seconds
         self.size = size  # bytes
-        self.wait = wait  # seconds since the other side's first data after the crumb before this; -1 = it said nothing
-        self.passed = passed  # bytes of the other side since then
+        self.wait = wait  # seconds since the other side's first data after the crumb before this, -1 = there was none
+        self.quiet = quiet  # seconds since its last data
+        self.passed = passed  # its bytes after the crumb before this; crumbs of its own count as bytes, not as data
 
 
 class Half:
@@ -411,12 +412,12 @@ class FlowTable:
 def _crumble(flow: Flow, half: Half, new: int, time: float, length: int) -> None:
     """Keep a short segment; `length` and `new` as in `FlowTable._grow`."""
     peer = half.peer
-    if peer.prompted < 0:
-        peer.prompted = time
     if 0 < length <= flow.small and new == length:
         wait = time - half.prompted if half.prompted >= 0 else -1.0
-        half.crumbs.append(Crumb(time, length, wait, peer.total - half.counted))
+        half.crumbs.append(Crumb(time, length, wait, time - peer.heard, peer.total - half.counted))
         half.prompted, half.counted = -1.0, peer.total
+    elif peer.prompted < 0:
+        peer.prompted = time
 
 
 def _port(key: bytes, at: int) -> int:
