@@ -143,7 +143,7 @@ class Bus:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             deadline = float("inf")
-            while not self._ending or (time.monotonic() < deadline and any(r.unsent for r in self._readers.values())):
+            while not self._ending or (time.monotonic() < deadline and self._has_unsent()):
                 ready = selector.select(0.1 if self._ending else None)
                 if self._ending and deadline == float("inf"):
                     deadline = time.monotonic() + 0.5
@@ -160,6 +160,9 @@ class Bus:
                 self._hand_out(selector)
             for reader in list(self._readers):
                 self._cut(selector, reader)
+
+    def _has_unsent(self) -> bool:
+        return bool(self._readers) and (bool(self._queue) or any(reader.unsent for reader in self._readers.values()))
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
