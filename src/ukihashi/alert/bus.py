@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from ukihashi import __version__
 from ukihashi.alert import eve
 from ukihashi.config import places
-from ukihashi.detect.record import Found
+from ukihashi.detect.record import Finding, Found
 from ukihashi.errors import N_, DaemonUnreachable, EnvironmentLacks
 
 MODE: Final = 0o600
@@ -86,6 +86,8 @@ class Bus:
     def take(self, found: Found) -> None:
         """See `Sink`."""
         event = self._eve.event(found)
+        if isinstance(found, Finding):
+            event = eve.explained(event, found)
         with self._lock:
             self._remember(event)
             self._enqueue(event)

@@ -22,6 +22,7 @@ VERDICTS: Final = {"CONFIRMED": 1, "PROBABLE": 3}  # also the severity: 1 is EVE
 OTHER: Final = 9  # a family or transport without a number yet
 REVISION: Final = 1
 CATEGORY: Final = "Potential Corporate Privacy Violation"  # of class policy-violation, as rule files name it
+MAX_STEPS: Final = 200  # of a timeline
 _FLOW_ID_BITS: Final = 53  # every JSON reader keeps such an integer exactly
 
 
@@ -185,6 +186,29 @@ def _evidence(finding: Finding) -> Event:
         ],
         "capture_lost_bytes": finding.lost,
     }
+
+
+def explained(event: Event, finding: Finding) -> Event:
+    """An `alert` with what a page draws and a log file need not have: the timeline, the parts of each reason."""
+    ours = event["ukihashi"]
+    ours["timeline"] = [
+        {
+            "time": round(step.time, 6),
+            "kind": step.kind,
+            "connection": step.connection,
+            "toward_server": step.toward_server,
+            "size": step.size,
+            "seconds": round(step.seconds, 3),
+            "name": step.name,
+        }
+        for step in finding.timeline[:MAX_STEPS]
+    ]
+    for told, reason in zip(ours["reasons"], finding.reasons, strict=True):
+        told["pieces"] = [
+            {key: None if value != value else value for key, value in piece._asdict().items()}  # noqa: PLR0124 - nan
+            for piece in reason.pieces
+        ]
+    return event
 
 
 def signature_id(family: Family, outer: Outer, verdict: Verdict) -> int:

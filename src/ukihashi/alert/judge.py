@@ -22,6 +22,7 @@ from ukihashi.alert.page_state import Found, key_of, mapping, number, text
 from ukihashi.alert.service import Alert
 from ukihashi.capture.batch import Batch
 from ukihashi.capture.pcap import CaptureFile
+from ukihashi.detect.record import Finding
 from ukihashi.detect.record import Found as Told
 from ukihashi.errors import N_, EnvironmentLacks, InputUnreadable, UkihashiError, UsageError
 from ukihashi.net.privileges import die_with
@@ -271,7 +272,9 @@ def judge_file(source: int, target: int, name: str) -> None:
         """The sink."""
 
         def take(self, found: Told) -> None:
-            event = dict(eve.event(found))
+            event = eve.event(found)
+            if isinstance(found, Finding):
+                event = eve.explained(event, found)
             tell(str(event.pop("event_type")), **event)
 
         def close(self) -> None:

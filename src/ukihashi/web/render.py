@@ -19,7 +19,11 @@ from ukihashi.web.texts import COMMON, PAGES
 from ukihashi.wire.constants import PROBE_TAG
 
 STATIC_PREFIX: Final = "/ukihashi/"  # a prefix of our own: an administrator's folder may well have a `static/`
-STATIC_TYPES: Final = {".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+STATIC_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 LANGUAGE_NAMES: Final = {"en": "English", "ja": "日本語"}  # each in itself, never translated
 
 
@@ -140,6 +144,21 @@ def page(
     if status == 200 and fields["Cache-Control"] != "no-store":
         return validated(request, body, "text/html; charset=utf-8", fields)
     return Response(body, status, fields, "text/html; charset=utf-8")
+
+
+def fragment(reader: Reader, name: str, **values: Any) -> str:
+    """A part of a page: template `name`.html with the sentences of its area."""
+    sentences = COMMON | dict(PAGES[name.partition("_")[0]])
+    return (
+        _environment()
+        .get_template(f"{name}.html")
+        .render(
+            t={key: reader.translate(text) for key, text in sentences.items()},
+            language=reader.language,
+            link=reader.link,
+            **values,
+        )
+    )
 
 
 def validated(request: Request, body: bytes, media_type: str, headers: Mapping[str, str]) -> Response:

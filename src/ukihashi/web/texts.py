@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ukihashi.errors import N_
+from ukihashi.web.alert_texts import ALERT
 
 COMMON: Final = {
     "skip": N_("Skip to the content"),
@@ -212,4 +213,5 @@ PAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "problem": PROBLEM,
     "admin": ADMIN,
     "options": OPTIONS,
+    "alert": ALERT,
 }
