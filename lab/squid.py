@@ -19,6 +19,7 @@ PACKAGE: Final = "squid"
 PORTS: Final = {"open": 3128, "basic": 3129, "digest": 3130, "ntlm": 3131, "only443": 3132, "tls": 3133}
 USER: Final = "taro"
 SECRET: Final = 's3cret, "quoted"'
+PATIENCE_S: Final = 60.0  # it starts slowly where all else runs
 REALM: Final = "the lab"
 HELPERS: Final = Path("/usr/lib/squid")
 CONFIG: Final = """\
@@ -84,7 +85,7 @@ class Squid:
         self.process = self.host.spawn(
             ["squid", "-N", "-d", "1", "-n", service, "-f", self.folder / "conf"], log="squid"
         )
-        self.process.wait_for("Accepting .*port" if self._tls is None else "Accepting HTTPS")
+        self.process.wait_for("Accepting .*port" if self._tls is None else "Accepting HTTPS", seconds=PATIENCE_S)
 
     def stop(self) -> None:
         """End it and its helpers."""
