@@ -1,34 +1,34 @@
-"""Packets of a card as they pass: a packet socket in promiscuous mode (packet(7)). It can only read.
+"""Packets of cards as they pass, in promiscuous mode: from a ring that the kernel fills, else from a packet socket.
 
-Nothing is ever written to the socket. Of each packet only the first `SNAP` bytes are kept, in memory, until the next
-read.
+Nothing is ever sent. Of each packet only the first bytes are kept, in memory, until the next read. No right is needed
+after the start.
 """
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import struct
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+from ukihashi.capture import bpf, ring
 from ukihashi.capture.batch import ETHERNET, RAW_IP, Batch, Packet
-from ukihashi.capture.devices import Device
-from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.capture.devices import Device, LossCounter
+from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 
-SNAP: Final = 320  # bytes of a packet: all headers, and the begin of the payload
-BATCH: Final = 4096  # packets of one read at most
-RECEIVE_BUFFER: Final = 32 << 20  # bytes the kernel may keep for us
+BATCH: Final = 4096  # packets of one read of a packet socket at most
+RECEIVE_BUFFER: Final = 32 << 20  # bytes the kernel may keep for a packet socket
+LEAST_SNAP: Final = 128  # bytes; headers of a tunnelled mirror, and enough of a TLS hello
+LARGEST_SNAP: Final = 65535
+GONE: Final = frozenset((errno.ENETDOWN, errno.ENODEV, errno.ENXIO))
 
-# linux/if_packet.h, linux/if_ether.h, asm/socket.h
-_SOL_PACKET: Final = 263
-_PACKET_ADD_MEMBERSHIP, _PACKET_STATISTICS, _PACKET_AUXDATA = 1, 6, 8
-_PACKET_MR_PROMISC: Final = 1
-_ETH_P_ALL: Final = 0x0003
+# linux/if_packet.h, asm/socket.h
+_PACKET_AUXDATA: Final = 8
 _SO_TIMESTAMPNS: Final = 35
 _SO_RCVBUFFORCE: Final = 33
-_TAG_VALID, _TAG_TYPE_VALID = 0x10, 0x40
-_MEMBERSHIP: Final = struct.Struct("=iHH8s")
 _AUXDATA: Final = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
 _TIMESPEC: Final = struct.Struct("@ll")
 _ANCILLARY: Final = (
@@ -36,27 +36,48 @@ _ANCILLARY: Final = (
 )
 
 
-class Statistics(NamedTuple):
-    """Packets since the capture began, by the kernel's count."""
+class Options(NamedTuple):
+    """How to capture."""
 
-    packets: int
+    snap: int = ring.SNAP  # bytes of a packet that are kept
+    blocks: int = ring.BLOCKS  # of 1 MiB; the ring's size
+    expression: str = ""  # filter; "" = everything
+    group: int = 0  # number of a group of captures that share the packets; 0 = all packets come here
+
+
+class Statistics(NamedTuple):
+    """Packets since the capture began."""
+
+    packets: int  # handed to us, by the kernel's count
     dropped: int  # for lack of room: this program was too slow
+    freezes: int = 0  # times the ring was full
+    card_lost: int = 0  # by the cards themselves, before the kernel saw them
 
 
 class LiveCapture:
-    """A card that is being listened to. Close it, or use it with `with`."""
+    """Cards that are being listened to. Close it, or use it with `with`."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, devices: Device | Sequence[Device], options: Options | None = None) -> None:
         """Raises:
         EnvironmentLacks: no packet sockets on this system, no right to open one, no such card.
+        UsageError: the filter expression is wrong.
         """
-        self.device: Final = device
-        self._packets = 0
-        self._dropped = 0
-        self._buffer = bytearray(BATCH * (SNAP + 4))
-        self._view = memoryview(self._buffer)
-        self._link_type = ETHERNET if device.has_ethernet else RAW_IP
-        self._socket = _open(device)
+        self.devices: Final = (devices,) if isinstance(devices, Device) else tuple(devices)
+        self.options: Final = options or Options()
+        self._packets = self._dropped = self._freezes = 0
+        self._sources: list[_Ring | _Socket] = []
+        self._turn = 0
+        if not hasattr(socket, "AF_PACKET"):
+            raise EnvironmentLacks(N_("live capture needs Linux; here, read a capture file with -r"))
+        try:
+            for ethernet in (True, False):
+                same = [device for device in self.devices if device.has_ethernet is ethernet]
+                if same:
+                    self._sources.append(_open(same, self.options))
+        except BaseException:
+            self.close()
+            raise
+        self._losses = [LossCounter(device) for device in self.devices]
 
     def __enter__(self) -> Self:
         return self
@@ -66,20 +87,109 @@ class LiveCapture:
     ) -> None:
         self.close()
 
+    @property
+    def has_ring(self) -> bool:
+        """False where a packet socket had to do."""
+        return all(isinstance(source, _Ring) for source in self._sources)
+
+    def close(self) -> None:
+        """Stop listening; promiscuous mode ends with the sockets. A second call does nothing."""
+        for source in self._sources:
+            source.close()
+
+    def read(self, timeout_s: float) -> Batch:
+        """Packets that wait now; waits up to `timeout_s` for the first. The call ends what the last one gave.
+
+        Raises:
+            EnvironmentLacks: a card went away or down.
+        """
+        sources = self._sources
+        if len(sources) == 1:
+            return self._read(sources[0], timeout_s)
+        select.select(sources, [], [], timeout_s)
+        self._turn = (self._turn + 1) % len(sources)
+        batch = self._read(sources[self._turn], 0)
+        return batch if batch.packets else self._read(sources[self._turn - 1], 0)
+
+    def _read(self, source: "_Ring | _Socket", timeout_s: float) -> Batch:
+        try:
+            return source.read(timeout_s)
+        except OSError as error:
+            raise _ended(error, source.devices) from error
+
+    def statistics(self) -> Statistics:
+        """The counters so far (the kernel sets its own back at each reading, so they are summed here)."""
+        for source in self._sources:
+            with contextlib.suppress(OSError):
+                packets, dropped, freezes = source.counts()
+                self._packets += packets
+                self._dropped += dropped
+                self._freezes += freezes
+        return Statistics(self._packets, self._dropped, self._freezes, sum(loss.so_far() for loss in self._losses))
+
+
+class _Ring:
+    """Cards of one kind, by a ring."""
+
+    def __init__(self, devices: Sequence[Device], options: Options, program: Sequence[bpf.Instruction]) -> None:
+        self.devices: Final = devices
+        ethernet = devices[0].has_ethernet
+        self._link_type = ETHERNET if ethernet else RAW_IP
+        indexes = [device.ifindex for device in devices]
+        self.ring: Final = ring.Ring(indexes, program, ethernet=ethernet, blocks=options.blocks, fanout=options.group)
+        self._view = memoryview(self.ring.memory)
+
     def fileno(self) -> int:
-        """For a selector: readable when packets wait."""
+        return self.ring.fileno()
+
+    def close(self) -> None:
+        self.ring.close()
+
+    def counts(self) -> ring.Counts:
+        return self.ring.counts()
+
+    def read(self, timeout_s: float) -> Batch:
+        self.ring.release()
+        block = self.ring.wait(timeout_s)
+        return Batch(self._link_type, self._view, [] if block < 0 else ring.walk(self.ring.memory, block))
+
+
+class _Socket:
+    """Cards of one kind, by a packet socket: where the kernel has no memory or no leave for a ring."""
+
+    def __init__(self, devices: Sequence[Device], options: Options, program: Sequence[bpf.Instruction]) -> None:
+        self.devices: Final = devices
+        self._snap = options.snap
+        self._buffer = bytearray(BATCH * (self._snap + 4))
+        self._view = memoryview(self._buffer)
+        ethernet = devices[0].has_ethernet
+        self._link_type = ETHERNET if ethernet else RAW_IP
+        self._socket = ring.packet_socket(ethernet=ethernet)
+        try:
+            for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
+                with contextlib.suppress(OSError):
+                    self._socket.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
+                    break
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            self._socket.setsockopt(ring.SOL_PACKET, _PACKET_AUXDATA, 1)
+            bpf.attach(self._socket, program)
+            ring.begin(self._socket, [device.ifindex for device in devices])
+            self._socket.setblocking(False)
+        except OSError:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Stop listening; promiscuous mode ends with the socket. A second call does nothing."""
         self._socket.close()
 
-    def read(self, timeout_s: float) -> Batch:
-        """The packets that wait now, at most `BATCH`; waits up to `timeout_s` for the first.
+    def counts(self) -> ring.Counts:
+        packets, dropped = struct.unpack("=II", self._socket.getsockopt(ring.SOL_PACKET, ring.PACKET_STATISTICS, 8))
+        return ring.Counts(packets - dropped, dropped, 0)
 
-        Raises:
-            EnvironmentLacks: the card went away or down.
-        """
+    def read(self, timeout_s: float) -> Batch:
         packets: list[Packet] = []
         if select.select([self._socket], [], [], timeout_s)[0]:
             with contextlib.suppress(BlockingIOError):
@@ -87,74 +197,72 @@ class LiveCapture:
                 while len(packets) < BATCH:
                     packet = self._receive(offset)
                     packets.append(packet)
-                    offset = packet[1] + min(packet[2], SNAP)
+                    offset = packet[1] + min(packet[2], self._snap)
         return Batch(self._link_type, self._view, packets)
 
     def _receive(self, offset: int) -> Packet:
         """One packet into the buffer behind `offset`, with room for a VLAN tag that the card took off."""
         begin = offset + 4
-        try:
-            length, ancillary, _flags, _address = self._socket.recvmsg_into(
-                [self._view[begin : begin + SNAP]], _ANCILLARY, socket.MSG_TRUNC | socket.MSG_DONTWAIT
-            )
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            if error.errno in (errno.ENETDOWN, errno.ENODEV, errno.ENXIO):
-                raise EnvironmentLacks(
-                    N_("the card {interface} went down; start again when it is up"), interface=self.device.interface
-                ) from error
-            raise EnvironmentLacks(
-                N_("capture on {interface} ended: {reason}"), interface=self.device.interface, reason=error.strerror
-            ) from error
-        captured, time = min(length, SNAP), 0.0
+        length, ancillary, _flags, _address = self._socket.recvmsg_into(
+            [self._view[begin : begin + self._snap]], _ANCILLARY, socket.MSG_TRUNC | socket.MSG_DONTWAIT
+        )
+        captured, time = min(length, self._snap), 0.0
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
                 seconds, nanoseconds = _TIMESPEC.unpack_from(data)
                 time = seconds + nanoseconds * 1e-9
-            elif level == _SOL_PACKET and kind == _PACKET_AUXDATA and len(data) >= _AUXDATA.size:
-                status, _, _, _, _, tag, tag_type = _AUXDATA.unpack_from(data)
-                if status & _TAG_VALID and self._link_type == ETHERNET and captured >= 14:
+            elif level == ring.SOL_PACKET and kind == _PACKET_AUXDATA and len(data) >= _AUXDATA.size:
+                status, length, _, _, _, tag, tag_type = _AUXDATA.unpack_from(data)
+                if status & ring.STATUS_VLAN_VALID and self._link_type == ETHERNET and captured >= 14:
                     view = self._view
                     view[offset : offset + 12] = bytes(view[begin : begin + 12])
-                    struct.pack_into("!HH", view, offset + 12, tag_type if status & _TAG_TYPE_VALID else 0x8100, tag)
+                    if not status & ring.STATUS_VLAN_TPID_VALID:
+                        tag_type = 0x8100
+                    struct.pack_into("!HH", view, offset + 12, tag_type, tag)
                     begin, captured, length = offset, captured + 4, length + 4
         return time, begin, captured, length
 
-    def statistics(self) -> Statistics:
-        """The kernel's counters so far (reading them sets them back, so they are summed here)."""
-        with contextlib.suppress(OSError):
-            packets, dropped = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
-            self._packets += packets
-            self._dropped += dropped
-        return Statistics(self._packets, self._dropped)
 
-
-def _open(device: Device) -> socket.socket:
-    if not hasattr(socket, "AF_PACKET"):
-        raise EnvironmentLacks(N_("live capture needs Linux; here, read a capture file with -r"))
-    kind = socket.SOCK_RAW if device.has_ethernet else socket.SOCK_DGRAM
+def _open(devices: Sequence[Device], options: Options) -> _Ring | _Socket:
+    program = _program(devices, options)
     try:
-        packet_socket = socket.socket(socket.AF_PACKET, kind | socket.SOCK_CLOEXEC, 0)
+        try:
+            return _Ring(devices, options, program)
+        except PermissionError:
+            raise
+        except OSError as error:  # too little memory in one piece, an old kernel, a sandbox; or the card itself
+            if error.errno in GONE or options.group:
+                raise
+            return _Socket(devices, options, program)
     except PermissionError:
         raise EnvironmentLacks(
             N_("no right to capture packets; run as root, or give the program the capability CAP_NET_RAW")
         ) from None
-    try:
-        for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
-            with contextlib.suppress(OSError):
-                packet_socket.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
-                break
-        packet_socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        packet_socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-        packet_socket.bind((device.interface, _ETH_P_ALL))
-        packet_socket.setsockopt(
-            _SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _MEMBERSHIP.pack(device.ifindex, _PACKET_MR_PROMISC, 0, b"")
-        )
-        packet_socket.setblocking(False)
     except OSError as error:
-        packet_socket.close()
         raise EnvironmentLacks(
-            N_("can't capture on {interface}: {reason}"), interface=device.interface, reason=error.strerror
+            N_("can't capture on {interface}: {reason}"), interface=_names(devices), reason=error.strerror
         ) from error
-    return packet_socket
+
+
+def _program(devices: Sequence[Device], options: Options) -> list[bpf.Instruction]:
+    """What the kernel shall run on each packet."""
+    program = bpf.everything(options.snap)
+    if options.expression:
+        link_type = ETHERNET if devices[0].has_ethernet else RAW_IP
+        program = bpf.compile_expression(options.expression, link_type, options.snap, devices[0].interface)
+    if len(devices) > 1:
+        return bpf.only_cards([device.ifindex for device in devices]) + program
+    return bpf.only_incoming() + program if devices[0].is_loopback else program
+
+
+def _names(devices: Sequence[Device]) -> str:
+    return ", ".join(device.interface for device in devices)
+
+
+def _ended(error: OSError, devices: Sequence[Device]) -> UkihashiError:
+    if error.errno in GONE:
+        return EnvironmentLacks(
+            N_("the card {interface} went down; start again when it is up"), interface=_names(devices)
+        )
+    reason = error.strerror or os.strerror(error.errno or 0)
+    return EnvironmentLacks(N_("capture on {interface} ended: {reason}"), interface=_names(devices), reason=reason)
