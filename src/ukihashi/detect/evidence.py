@@ -10,6 +10,11 @@ from ukihashi.detect.flow import COUPLED_S, Flow, Half, Message
 from ukihashi.detect.model import Timing
 from ukihashi.detect.record import Connection, Endpoint, Family, Finding, Packet, Reason, Verdict
 
+# Rule 3, SoftEther.
+SILENT_S: Final = 10.7  # half the usual session timeout, and a margin
+SENDS_MIN: Final = 12
+SMALL: Final = 640  # bytes
+
 # Our own law's further conditions (docs/detection.md, section 3).
 OWN_TIMER_MIN: Final = 12.0
 OWN_DISTINCT: Final = 0.75
@@ -38,16 +43,18 @@ def timer_shape(timing: Timing) -> bool:
     return 0.2 <= timing.atom <= 0.85 and timing.coupled <= 0.5 and timing.distinct >= 0.7
 
 
-def own_timer(timing: Timing, directions: Sequence[Sequence[Message]], together: float) -> bool:
+def own_timer(
+    timing: Timing, directions: Sequence[Sequence[Message]], together: float, *, distinct: float = OWN_DISTINCT
+) -> bool:
     """Do the silences of both directions follow our law, with sizes drawn at random? `together`: see `answering`."""
-    if timing.gaps < 6 or timing.score < OWN_TIMER_MIN or not own_shape(timing):
+    if timing.gaps < 6 or timing.score < OWN_TIMER_MIN or not own_shape(timing, distinct):
         return False
     each = [model.ukihashi_timing([messages]) for messages in directions]
     fewest = min(one.gaps for one in each)
     if together <= OWN_ANSWERING:
         return fewest >= 2 or timing.gaps >= 8
     # Data that passes sets both timers back at once, so that they beat together: then the sizes must carry it.
-    return fewest >= 5 and all(own_shape(one) for one in each)
+    return fewest >= 5 and all(own_shape(one, distinct) for one in each)
 
 
 def answering(flow: Flow, now: float) -> float:
@@ -65,9 +72,18 @@ def answering(flow: Flow, now: float) -> float:
     return least
 
 
-def own_shape(timing: Timing) -> bool:
+def own_shape(timing: Timing, distinct: float = OWN_DISTINCT) -> bool:
     """Sizes drawn at random, and no silence beyond the law."""
-    return timing.distinct >= OWN_DISTINCT and timing.spread >= OWN_SPREAD and timing.beyond <= OWN_BEYOND
+    return timing.distinct >= distinct and timing.spread >= OWN_SPREAD and timing.beyond <= OWN_BEYOND
+
+
+def never_silent(flow: Flow, directions: Sequence[Sequence[Message]], now: float) -> bool:
+    """Rule 3: no silence beyond the law since `flow` is watched, and small uncoupled messages in both directions."""
+    for half in (flow.client, flow.server):
+        if half.sends < SENDS_MIN or half.longest > SILENT_S or now - half.heard > SILENT_S:
+            return False
+    small = [sum(m.size <= SMALL and not m.coupled for m in messages) for messages in directions]
+    return min(small) >= 2 and sum(small) >= 7
 
 
 def complete(half: Half) -> list[Message]:

@@ -27,6 +27,10 @@ class Beginning(NamedTuple):
 
 MAX_OUTER_TURNS: Final = 8  # of a proxy's dialogue before TLS begins
 _MIN_HELLO: Final = 90  # bytes; no client hello is smaller
+_SSH: Final = (b"SSH-2.0-", b"SSH-1.99-")
+_KEXINIT: Final = 20
+_OF_CLIENT: Final = (30, 32, 34)  # exchange begins; 30 is also what an old group exchange asks with
+_OF_SERVER: Final = (31, 33)
 
 
 def beginning(turns: Sequence[Turn]) -> Beginning | None:
@@ -49,6 +53,33 @@ def beginning(turns: Sequence[Turn]) -> Beginning | None:
         if _is_hello(turn.head, 1) or _is_hello(following, 2):
             return Beginning(outer, index, turn.size, target)
     return Beginning(outer, -1, 0, target) if len(turns) <= MAX_OUTER_TURNS else None
+
+
+def is_ssh(turns: Sequence[Turn]) -> bool:
+    """Has one side named its SSH version, or offered its algorithms, directly or through a proxy?"""
+    return any(turn.head.startswith(_SSH) or _ssh_message(turn.head) == _KEXINIT for turn in turns[:MAX_OUTER_TURNS])
+
+
+def ssh_client(turns: Sequence[Turn]) -> str:
+    """The client's identification string (RFC 4253, 4.2), as far as it was captured; "" if it was not."""
+    for turn in turns:
+        if turn.toward_server and turn.head.startswith(_SSH):
+            name = turn.head.split(b"\n", 1)[0].rstrip(b"\r").decode("ascii", "replace")
+            return name if name.isascii() and name.isprintable() else ""
+    return ""
+
+
+def ssh_wrong_way(turn: Turn) -> bool:
+    """A message of the key exchange that only the other side sends (RFC 4253, 8; RFC 4419, 3; RFC 5656, 4)."""
+    return _ssh_message(turn.head) in (_OF_SERVER if turn.toward_server else _OF_CLIENT)
+
+
+def _ssh_message(head: bytes) -> int:
+    """The number of the message that an SSH packet in the clear begins with; -1 if this is none (RFC 4253, 6)."""
+    if len(head) < 6 or head[:2] != b"\0\0":
+        return -1
+    size = int.from_bytes(head[:4])
+    return head[5] if 12 <= size <= 35_000 and (size + 4) % 8 == 0 and 4 <= head[4] < size else -1
 
 
 def _is_hello(head: bytes, kind: int) -> bool:

@@ -12,12 +12,14 @@ from typing import Final
 from ukihashi.detect import model
 from ukihashi.detect.evidence import (
     OWN_TIMER_MIN,
+    SILENT_S,
     Headers,
     answering,
     complete,
     connection_of,
     evidence_packets,
     make_finding,
+    never_silent,
     no_headers,
     own_timer,
     session_key,
@@ -40,9 +42,6 @@ FURTHER_WITHIN_S: Final = 120.0
 HELLO_DIFFERENCE: Final = 64  # bytes between client hellos of one client
 TIMER_MIN: Final = 6.0
 SILENCE_TEST_S: Final = 60.0
-SILENT_S: Final = 10.7  # half the usual session timeout, and a margin
-SENDS_MIN: Final = 12
-SMALL: Final = 640  # bytes
 COUPLED_MAX: Final = 0.85
 PROBABLE_AFTER_S: Final = 75.0
 
@@ -359,18 +358,10 @@ class Detector:
         coupled = sum(message.coupled for message in messages) / len(messages) if len(messages) >= 4 else 0.0
         if coupled > COUPLED_MAX:
             return
-        if now - case.matched >= SILENCE_TEST_S and self._never_silent(case, directions, now):
+        if now - case.matched >= SILENCE_TEST_S and never_silent(case.flow, directions, now):
             self._confirm(session, now, "3", (login, Reason(N_("never silent for long"), 0.0)), directions)
         elif session.finding is None and (last or now - case.matched >= PROBABLE_AFTER_S):
             self._confirm(session, now, "4", (login,), directions, Verdict.PROBABLE)
-
-    def _never_silent(self, case: Case, directions: Sequence[Sequence[Message]], now: float) -> bool:
-        """Rule 3: no silence beyond the law, and small uncoupled messages in both directions."""
-        for half in (case.flow.client, case.flow.server):
-            if half.sends < SENDS_MIN or half.longest > SILENT_S or now - half.heard > SILENT_S:
-                return False
-        small = [sum(m.size <= SMALL and not m.coupled for m in messages) for messages in directions]
-        return min(small) >= 2 and sum(small) >= 7
 
     def _judge_own(self, session: Session, now: float) -> None:
         case = session.case
