@@ -129,7 +129,7 @@ def _figures(books: Mapping[str, Book], titles: Mapping[str, str]) -> dict[str, 
             row["title"] = titles.get(next(iter(row.get("setting", {}).values()), ""), row["title"])
         result |= {control: rows} if result else rows
     result["run"] = {
-        **_about(),
+        **about(),
         "control": list(books),
         "line": {**LINE._asdict(), "each_way": True},
         "repeated_for_steal": [round(share, 3) for book in books.values() for share in book.stolen],
@@ -199,7 +199,7 @@ def _stage(
             done()
 
 
-def _about() -> dict[str, str]:
+def about() -> dict[str, str]:
     """Of what machine and what state of the source the figures are."""
     commit = run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], check=False).strip()
     changed = run(["git", "-C", str(ROOT), "status", "--porcelain", "src"], check=False).strip()
