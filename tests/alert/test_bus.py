@@ -79,9 +79,12 @@ def test_the_snapshot_is_bounded_knows_ends_and_replaces_what_was_only_probable(
 def test_a_reader_misses_nothing_and_gets_nothing_twice(bus: Bus, path: Path) -> None:
     """Readers come while events are made: snapshot and events together are each event once, in order."""
     total = 200
-    made = threading.Thread(
-        target=lambda: [bus.take(replace(FINDING, client=replace(FINDING.client, port=n))) for n in range(total)]
-    )
+
+    def make() -> None:
+        for port in range(total):
+            bus.take(replace(FINDING, client=replace(FINDING.client, port=port)))
+
+    made = threading.Thread(target=make)
     made.start()
     for _ in range(5):
         seen: list[int] = []
