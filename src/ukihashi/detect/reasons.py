@@ -59,21 +59,28 @@ def _distance(dialogue: Dialogue, window: Window) -> float:
 
 def timer_reason(name: str, timing: Timing, *, own: bool = False) -> Reason:
     """A reason with what the silences before messages showed; `own`: by our law, else by SoftEther's."""
+    every = Piece("silences", timing.gaps, "count", 6, 0, nan, timing.score)
+    sizes = Piece("different sizes", timing.distinct, "share", 0.7, 1.0, nan, 0.0)
     if own:
         low, high = model.UKIHASHI_WAIT_S - model.EARLY_S, model.UKIHASHI_WAIT_S + model.UKIHASHI_LATE_S
-        end, usual = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S, (0.8, 1.0)
-    else:
-        low, high = timing.timeout_s / 5 - model.EARLY_S, timing.timeout_s / 5 + model.ATOM_S
-        end, usual = timing.timeout_s / 2 + model.TAIL_S, (0.2, 0.85)
+        exact = Piece("exact wait", timing.atom, "share", low, high, _silences(low, high), 0.0)
+        return Reason(name, timing.score, (every, exact, sizes))
+    low, high = timing.timeout_s / 5 - model.EARLY_S, timing.timeout_s / 5 + model.ATOM_S
+    end = timing.timeout_s / 2 + model.TAIL_S
     pieces = (
-        Piece("silences", timing.gaps, "count", 6, 0, nan, timing.score),
-        Piece("timeout", timing.timeout_s, "seconds", low, end, log(end / low) / log(_GAPS_FACTOR), 0.0),
-        Piece("shortest wait", timing.atom, "share", *usual, log(high / low) / log(_GAPS_FACTOR), 0.0),
-        Piece("too long", timing.beyond, "share", 0.0, 0.1, 1 - log(end / low) / log(_GAPS_FACTOR), 0.0),
+        every,
+        Piece("timeout", timing.timeout_s, "seconds", low, end, _silences(low, end), 0.0),
+        Piece("shortest wait", timing.atom, "share", 0.2, 0.85, _silences(low, high), 0.0),
+        Piece("too long", timing.beyond, "share", 0.0, 0.1, nan, 0.0),
         Piece("answered at once", timing.coupled, "share", 0.0, 0.5, nan, 0.0),
-        Piece("different sizes", timing.distinct, "share", 0.7, 1.0, nan, 0.0),
+        sizes,
     )
     return Reason(name, timing.score, pieces)
+
+
+def _silences(low: float, high: float) -> float:
+    """Share of other traffic's silences between `low` and `high` seconds, by the model."""
+    return log(high / low) / log(_GAPS_FACTOR)
 
 
 def elsewhere(span: Span) -> float:

@@ -30,6 +30,7 @@ class Change(NamedTuple):
     was: float  # bytes or seconds, as it was measured
     bound: float  # beyond this the verdict is another; nan = the piece was left out
     verdict: Verdict | None  # None: not found
+    connection: int = 0  # of the turn, index in `Finding.connections`
 
 
 class Replay:
@@ -113,8 +114,9 @@ def _verdict(found: Iterable[Finding], finding: Finding) -> Verdict | None:
 
 def _tries(play: Replay, finding: Finding) -> Iterator[Change | None]:
     keys = [_key(connection.client, finding.server) for connection in finding.connections]
-    turns = [step for step in finding.timeline if step.name in {"C1", "S1", "C2", "S2"}]
-    joined = any(reason.name == "further connection" for reason in finding.reasons)
+    known = [step for step in finding.timeline if step.connection < len(keys)]
+    turns = [step for step in known if step.name in {"C1", "S1", "C2", "S2"}]
+    joined = any(reason.name.startswith("further connection") for reason in finding.reasons)
     if joined:
         yield _without(play, finding, keys)
         yield _later(play, finding, keys)
@@ -122,9 +124,9 @@ def _tries(play: Replay, finding: Finding) -> Iterator[Change | None]:
     for step in turns:
         yield _resized(play, finding, growth, keys, step, MAX_BYTES, "larger")
         yield _resized(play, finding, growth, keys, step, 1, "smaller")
-        if step.name != "C1":
+        if step.name == "S1" and step.connection == turns[0].connection:
             yield _slower(play, finding, step)
-    messages = [step for step in finding.timeline if step.kind == "message"]
+    messages = [step for step in known if step.kind == "message"]
     if messages and not joined:
         yield from _messages(play, finding, growth, keys, messages)
 
@@ -162,7 +164,8 @@ def _slower(play: Replay, finding: Finding, step: Step) -> Change | None:
         moved = [((one[0] + by, *one[1:]) if one[0] >= step.time else one) for one in play.segments]
         return moved, finding.decided + by
 
-    return _halve(play, finding, edit, "slower", step.name, step.seconds, step.seconds, MAX_WAIT_S, 0.05)
+    found = _halve(play, finding, edit, "slower", step.name, step.seconds, step.seconds, MAX_WAIT_S, 0.05)
+    return found._replace(connection=step.connection) if found is not None else None
 
 
 def _halve(
@@ -309,7 +312,7 @@ def _resized(
         for guess in (piece.low, piece.high, piece.high + SOFT_ABOVE, piece.low - SOFT_BELOW)
     ]
     found = _halve(play, finding, edit, kind, step.name, step.size, step.size, end, 1.0, guesses)
-    return found._replace(bound=round(found.bound)) if found is not None else None
+    return found._replace(bound=round(found.bound), connection=step.connection) if found is not None else None
 
 
 # -- messages after silences ----------------------------------------------------------------------------------------
