@@ -13,7 +13,11 @@ def test_no_file_means_all_defaults(tmp_path: Path) -> None:
 def test_every_field(tmp_path: Path) -> None:
     path = tmp_path / "alert.toml"
     path.write_text('label = "classic"\nprobable = true\nlog = "a.log"\njson = "eve.json"\nmax_flows = 4096\n')
-    assert load_alert(path) == AlertConfig(label="classic", probable=True, log="a.log", json="eve.json", max_flows=4096)
+    with path.open("a") as file:
+        file.write('ssh_clients = ["SSH-2.0-*VPN*"]\n')
+    assert load_alert(path) == AlertConfig(
+        label="classic", probable=True, log="a.log", json="eve.json", max_flows=4096, ssh_clients=("SSH-2.0-*VPN*",)
+    )
 
 
 @pytest.mark.parametrize("line", ['label = "old"', "max_flows = 1", "probable = 1", 'lable = "classic"'])

@@ -1,21 +1,20 @@
 """Packets in, findings out: joins a source of packets, the flow table, the detector and the sinks."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from ukihashi.alert import live
 from ukihashi.alert.sinks import Sink
 from ukihashi.capture.batch import Batch
+from ukihashi.capture.health import Coverage
 from ukihashi.capture.live import LiveCapture, Statistics
 from ukihashi.detect.decode import LINK_TYPES, segments
 from ukihashi.detect.flow import MAX_FLOWS, FlowTable
-from ukihashi.detect.record import Finding, Verdict
+from ukihashi.detect.record import Finding, Found, Verdict
 from ukihashi.detect.verdict import Detector
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 
-READ_WAIT_S: Final = 0.25
-REPORT_S: Final = 10.0  # losses are told at most this often
 ROTATION_S: Final = 60.0  # a file that begins this soon after the one before goes on with it
 JOIN_OVERLAP_S: Final = 1.0
 
@@ -35,6 +34,7 @@ class Alert:
         explain: Callable[[Finding], None] | None = None,
         probable: bool = False,
         max_flows: int = MAX_FLOWS,
+        ssh_clients: Sequence[str] = (),
     ) -> None:
         self.packets = 0
         self.flows = 0
@@ -42,11 +42,13 @@ class Alert:
         self.detections = 0  # log lines
         self.sink_failed = False
         self._sinks = list(sinks)
-        self._tell = tell
+        self.tell: Final = tell
         self._explain = explain
         self._probable = probable
         self._max_flows = max_flows
+        self._ssh_clients = ssh_clients
         self._now = 0.0
+        self._bytes = 0
         self._unknown_links: set[int] = set()
         self._fresh()
 
@@ -55,7 +57,7 @@ class Alert:
         self._sinks.append(sink)
 
     def _fresh(self) -> None:
-        self._detector = Detector()
+        self._detector = Detector(ssh_clients=self._ssh_clients)
         self._table = FlowTable(self._detector, limit=self._max_flows)
 
     def read(self, batches: Iterable[Batch]) -> None:
@@ -78,34 +80,31 @@ class Alert:
             self._write()
 
     def listen(self, capture: LiveCapture, stop: Callable[[], bool]) -> Statistics:
-        """Packets of a card until `stop()`; then the kernel's counters.
+        """Packets of cards until `stop()`; then the kernel's counters.
 
         Raises:
-            EnvironmentLacks: the card went away.
+            EnvironmentLacks: a card went away.
         """
-        told, next_report = 0, time.monotonic() + REPORT_S
-        while not stop():
-            batch = capture.read(READ_WAIT_S)
-            if batch.packets:
-                self.take(batch)
-                self._now = batch.packets[-1][0]
-            else:
-                self._now = time.time()  # the kernel stamps packets with this clock
-                self._table.advance(self._now)
-                self._write()
-            if time.monotonic() >= next_report:
-                next_report = time.monotonic() + REPORT_S
-                dropped = capture.statistics().dropped
-                if dropped > told:
-                    self._tell(
-                        EnvironmentLacks(
-                            N_("{dropped} packets were lost for lack of time in the last {seconds:g} s"),
-                            dropped=dropped - told,
-                            seconds=REPORT_S,
-                        )
-                    )
-                    told = dropped
-        return capture.statistics()
+        return live.listen(self, capture, stop)
+
+    def idle(self, now: float) -> None:
+        """Time passes without packets. `now`: seconds since 1970 UTC, the clock of the packets."""
+        self._now = max(self._now, now)
+        self._table.advance(self._now)
+        self._write()
+
+    def measured(self, total: Coverage, period: Coverage) -> None:
+        """What was seen and what was lost, since the begin and in the last second: called each second of a capture."""
+
+    @property
+    def tcp_bytes(self) -> int:
+        """Bytes of connections that were followed, also those that the capture lost."""
+        return self._bytes + int(getattr(self._table, "bytes", 0))
+
+    @property
+    def missing(self) -> int:
+        """Of those, the ones that the capture lost."""
+        return self.missed + self._table.missed
 
     def take(self, batch: Batch) -> None:
         """One batch, in order of capture."""
@@ -113,7 +112,7 @@ class Alert:
         if batch.link_type not in LINK_TYPES:
             if batch.link_type not in self._unknown_links:
                 self._unknown_links.add(batch.link_type)
-                self._tell(
+                self.tell(
                     EnvironmentLacks(
                         N_("packets of link type {number} can't be read; left out"), number=batch.link_type
                     )
@@ -129,6 +128,7 @@ class Alert:
         self._write()
         self.flows += self._table.opened
         self.missed += self._table.missed
+        self._bytes += int(getattr(self._table, "bytes", 0))
         self._fresh()
 
     def close(self) -> None:
@@ -139,21 +139,25 @@ class Alert:
     def _write(self) -> None:
         for drained in self._detector.drain():
             found = drained
-            if isinstance(found, Finding) and found.again and not self._probable:
+            if isinstance(found, Finding) and found.again and not found.lined and not self._probable:
                 found = replace(found, again=False)  # nobody was told of it before
             if isinstance(found, Finding) and found.verdict is not Verdict.CONFIRMED and not self._probable:
                 continue
             if not isinstance(found, Finding) and found.finding.verdict is not Verdict.CONFIRMED and not self._probable:
                 continue
-            for sink in self._sinks[:]:
-                try:
-                    sink.take(found)
-                except EnvironmentLacks as error:
-                    self.sink_failed = True
-                    self._sinks.remove(sink)
-                    sink.close()
-                    self._tell(error)
-            if isinstance(found, Finding):
-                self.detections += found.verdict is Verdict.CONFIRMED
-                if self._explain is not None:
-                    self._explain(found)
+            self.give(found)
+
+    def give(self, found: Found) -> None:
+        """To all sinks. One that fails is told of and left out from then on."""
+        for sink in self._sinks[:]:
+            try:
+                sink.take(found)
+            except EnvironmentLacks as error:
+                self.sink_failed = True
+                self._sinks.remove(sink)
+                sink.close()
+                self.tell(error)
+        if isinstance(found, Finding):
+            self.detections += found.verdict is Verdict.CONFIRMED
+            if self._explain is not None:
+                self._explain(found)

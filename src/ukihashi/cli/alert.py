@@ -24,7 +24,7 @@ from ukihashi.capture.devices import Device, devices, find
 from ukihashi.capture.live import LiveCapture, Statistics
 from ukihashi.capture.pcap import CaptureFile
 from ukihashi.cli.main import run
-from ukihashi.config.alert import load_alert
+from ukihashi.config.alert import AlertConfig, load_alert
 from ukihashi.config.places import config_dir
 from ukihashi.detect.record import Finding
 from ukihashi.errors import N_, EnvironmentLacks, InputUnreadable, UkihashiError, UsageError
@@ -243,6 +243,7 @@ def alert(
         explain=_explain if explain else None,
         probable=probable or config.probable,
         max_flows=config.max_flows,
+        ssh_clients=config.ssh_clients,
     )
     _consent()
     good = True
@@ -282,7 +283,7 @@ def _choose(cards: Sequence[Device]) -> Device:
             return cards[int(answer) - 1]
 
 
-def _operate(number: int | None, *, classic: bool, max_flows: int) -> Alert:
+def _operate(number: int | None, config: AlertConfig, *, classic: bool) -> Alert:
     """Banner, list, prompt, capture: the whole run of `sealert`."""
     cards = devices()
     click.echo(BANNER)
@@ -300,7 +301,12 @@ def _operate(number: int | None, *, classic: bool, max_flows: int) -> Alert:
         device = cards[number - 1]
     else:
         raise UsageError(N_("there is no card {number}; the list has 1 to {last}"), number=number, last=len(cards))
-    detector = Alert([Console(click.echo, classic=classic)], tell=_tell, max_flows=max_flows)
+    detector = Alert(
+        [Console(click.echo, classic=classic)],
+        tell=_tell,
+        max_flows=config.max_flows,
+        ssh_clients=config.ssh_clients,
+    )
 
     def started() -> None:
         detector.add(LogFile(Path(SEALERT_LOG), classic=classic))
@@ -329,7 +335,7 @@ def _sealert() -> click.Command:
     def command(number: int | None, label: str | None) -> None:
         config = load_alert(config_dir() / "alert.toml")
         classic = (label or config.label) == "classic"
-        if _operate(number, classic=classic, max_flows=config.max_flows).sink_failed:
+        if _operate(number, config, classic=classic).sink_failed:
             raise click.exceptions.Exit(SINK_FAILED)
 
     return command

@@ -15,6 +15,7 @@ class AlertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     probable: bool = False  # log findings that are only PROBABLE, too
     log: str = ""  # path of a log file for `ukihashi alert`; `sealert` always writes sealert.log where it starts
     json: str = ""  # path of a file of JSON lines
+    ssh_clients: tuple[str, ...] = ()  # patterns of SSH client identifications that are always reported
     max_flows: Annotated[int, msgspec.Meta(ge=1024, le=4_000_000)] = 65_536  # TCP connections known at once
 
 

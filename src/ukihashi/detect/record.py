@@ -118,7 +118,8 @@ class Finding:
     sizes: tuple[int, ...]  # bytes of those
     connections: tuple[Connection, ...]  # attached so far, the first one included
     lost: int  # bytes of the first connection that the capture missed
-    again: bool = False  # it was given as PROBABLE before
+    again: bool = False  # it was given before, as PROBABLE or because an SSH client named itself
+    lined: bool = False  # then it has its line already
     allowed: Allowed | None = None  # it is known: no log line
     evidence_file: str = ""  # where its evidence bundle lies
     timeline: tuple[Step, ...] = ()

@@ -231,7 +231,8 @@ class Ssh:
         if pending.login >= LOGIN_ALONE:
             if now - since >= SILENCE_TEST_S and never_silent(flow, directions, now):
                 return self._confirm(shell, pending, now, "6b", (Reason(NEVER_SILENT, 0.0),), directions)
-            if pending.finding is None and (last or now - since >= PROBABLE_AFTER_S):
+            named = shell.named is not None and not shell.counted
+            if pending.finding is None and not named and (last or now - since >= PROBABLE_AFTER_S):
                 return self._confirm(shell, pending, now, "6, alone", (), directions, Verdict.PROBABLE)
         if now - since > GIVE_UP_S:
             shell.pending = None
@@ -275,8 +276,10 @@ class Ssh:
         joined: Opening | None = None,
     ) -> list[Finding | Attached]:
         connections = [Connection(ends_of(shell.flow)[0], nested.begin), *([extra] if extra else [])]
-        told = nested.finding is not None or (shell.named is not None and not shell.counted)
-        shell.counted = True
+        named = shell.named is not None and not shell.counted and verdict is Verdict.CONFIRMED
+        if named:
+            shell.counted = True
+            reasons = (*reasons, Reason(IDENTIFICATION, 0.0))
         login = dialogue_reason(LOGIN, nested.login, nested.opening, DIALOGUES[nested.family])
         finding = make_finding(shell.flow, connections, now, rule, (login, *reasons), directions)
         nested.finding = replace(
@@ -285,7 +288,8 @@ class Ssh:
             verdict=verdict,
             outer=Outer.SSH,
             turns=nested.turns,
-            again=told,
+            again=nested.finding is not None or named,
+            lined=named,
             timeline=steps(dict(enumerate(filter(None, (nested.opening, joined)))), {0: shell.flow}),
             packets=evidence_packets(self._headers(shell.flow), now),
         )
