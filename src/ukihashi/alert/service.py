@@ -158,6 +158,6 @@ class Alert:
                 sink.close()
                 self.tell(error)
         if isinstance(found, Finding):
-            self.detections += found.verdict is Verdict.CONFIRMED
+            self.detections += found.verdict is Verdict.CONFIRMED and not found.lined
             if self._explain is not None:
                 self._explain(found)
