@@ -207,6 +207,8 @@ def remove(path: Path, identity: str) -> Entry:
                 tables = document["allow"]
                 assert isinstance(tables, tomlkit.items.AoT)
                 del tables[place]
+                if not tables:  # an empty list would be written as a value, and stand before the comments
+                    del document["allow"]
                 _write(path, document)
                 return entry
     raise UsageError(N_("the allow list has no entry {id}; `ukihashi alert allow list` shows them"), id=identity)
