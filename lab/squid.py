@@ -85,7 +85,8 @@ class Squid:
         self.process = self.host.spawn(
             ["squid", "-N", "-d", "1", "-n", service, "-f", self.folder / "conf"], log="squid"
         )
-        self.process.wait_for("Accepting .*port" if self._tls is None else "Accepting HTTPS", seconds=PATIENCE_S)
+        last = f"Accepting HTTP Socket .*:{PORTS['only443']} " if self._tls is None else "Accepting HTTPS"
+        self.process.wait_for(last, seconds=PATIENCE_S)
 
     def stop(self) -> None:
         """End it and its helpers."""
