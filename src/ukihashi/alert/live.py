@@ -17,18 +17,39 @@ MEASURE_S: Final = 1.0
 LAST_S: Final = 3 * ring.RETIRE_MS / 1000  # what waits in the kernel at the end comes within so long, or there is none
 
 
-def listen(alert: "Alert", capture: LiveCapture, stop: Callable[[], bool]) -> Statistics:
-    """Until `stop()`; then the kernel's counters. Raises: EnvironmentLacks: a card went away."""
-    meter, losses = Meter(time.time()), Losses(alert.tell)
+Measured = Callable[[Coverage, Coverage], None]
+"""Told each second what was seen and lost since the begin, and in that second."""
+
+
+def listen(
+    alert: "Alert", capture: LiveCapture, stop: Callable[[], bool], measured: Measured | None = None
+) -> Statistics:
+    """Until `stop()`; then the kernel's counters.
+
+    Args:
+        measured: is told of the losses instead of `alert` and the user.
+    Raises:
+        EnvironmentLacks: a card went away.
+    """
+    meter, losses = Meter(time.time()), None if measured else Losses(alert.tell)
+    measured = measured or alert.measured
+
+    def measure(statistics: Statistics) -> None:
+        period = meter.period(time.time(), statistics, tcp_bytes=alert.tcp_bytes, missing=alert.missing)
+        measured(meter.total(), period)
+        if losses is not None:
+            losses.note(period, time.monotonic())
+
     due = time.monotonic() + MEASURE_S
     while not stop():
         _read(alert, capture, WAIT_S)
         if time.monotonic() >= due:
             due = time.monotonic() + MEASURE_S
-            _measure(alert, capture.statistics(), meter, losses)
+            measure(capture.statistics())
     statistics = _drain(alert, capture)
-    _measure(alert, statistics, meter, losses)
-    losses.end()
+    measure(statistics)
+    if losses is not None:
+        losses.end()
     return statistics
 
 
@@ -47,12 +68,6 @@ def _drain(alert: "Alert", capture: LiveCapture) -> Statistics:
     while left > 0 and (count := _read(alert, capture, LAST_S)):
         left -= count
     return statistics
-
-
-def _measure(alert: "Alert", statistics: Statistics, meter: Meter, losses: "Losses") -> None:
-    period = meter.period(time.time(), statistics, tcp_bytes=alert.tcp_bytes, missing=alert.missing)
-    alert.measured(meter.total(), period)
-    losses.note(period, time.monotonic())
 
 
 class Losses:

@@ -53,9 +53,3 @@ class Meter:
             max(0, getattr(self._total, field.name) - getattr(before, field.name)) for field in fields(Coverage)[2:]
         ]
         return Coverage(before.end, now, *counts)
-
-
-def together(parts: list[Coverage]) -> Coverage:
-    """Of several processes that share the packets of one time."""
-    sums = [sum(getattr(part, field.name) for part in parts) for field in fields(Coverage)[2:]]
-    return Coverage(min(part.begin for part in parts), max(part.end for part in parts), *sums)

@@ -8,11 +8,9 @@ lacks.
 import importlib
 import importlib.util
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import click
@@ -20,9 +18,13 @@ import click
 from ukihashi import __version__
 from ukihashi.alert.service import Alert
 from ukihashi.alert.sinks import Console, JsonFile, LogFile, Sink
-from ukihashi.capture.devices import Device, devices, find
-from ukihashi.capture.live import LiveCapture, Statistics
+from ukihashi.alert.workers import Forward, Make
+from ukihashi.capture.batch import Batch
+from ukihashi.capture.bpf import Sieve
+from ukihashi.capture.devices import Device, devices
+from ukihashi.capture.live import Options, Statistics
 from ukihashi.capture.pcap import CaptureFile
+from ukihashi.cli.alert_live import capture_options, cards_named, run_live, starting
 from ukihashi.cli.main import run
 from ukihashi.config.alert import AlertConfig, load_alert
 from ukihashi.config.places import config_dir
@@ -107,31 +109,23 @@ def _explain(finding: Finding) -> None:
         _note(_("    TCP connections so far: {count}").format(count=len(finding.connections)))
 
 
-class _Stop:
-    """SIGINT and SIGTERM end a capture in good order; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.asked = True
-        signal.signal(number, signal.SIG_DFL)
-
-
-def _listen(alert: Alert, device: Device, started: Callable[[], None]) -> None:
+def _listen(
+    alert: Alert,
+    cards: Sequence[Device],
+    options: Options,
+    started: Callable[[], None],
+    *,
+    workers: int = 1,
+    make: Make | None = None,
+) -> None:
     """Capture until a signal; then statistics on standard error."""
-    stop = _Stop()
-    with LiveCapture(device) as capture:
-        started()
-        try:
-            statistics = alert.listen(capture, lambda: stop.asked)
-        except UkihashiError:
+    try:
+        statistics = run_live(alert, cards, options, started, workers=workers, make=make)
+    except UkihashiError:
+        if alert.packets:
             alert.finish()
-            _summary(alert, capture.statistics())
-            raise
+            _summary(alert, None)
+        raise
     alert.finish()
     _summary(alert, statistics)
 
@@ -152,18 +146,15 @@ def _summary(alert: Alert, statistics: Statistics | None) -> None:
     )
 
 
-def _unknown(interface: str) -> UkihashiError:
-    known = ", ".join(device.interface for device in devices())
-    return UsageError(N_("no card {interface} that is up; there are: {known}"), interface=interface, known=known or "-")
-
-
-def _read(alert: Alert, names: Sequence[str]) -> bool:
+def _read(alert: Alert, names: Sequence[str], expression: str) -> bool:
     """All files; False if one could not be read to its end."""
     good = True
+    sieve = Sieve(expression) if expression else None
     for name in names:
         try:
             with open(0, "rb", closefd=False) if name == "-" else Path(name).open("rb") as file:
-                alert.read(CaptureFile(file, name))
+                batches = CaptureFile(file, name)
+                alert.read(batches if sieve is None else filter(_has_packets, map(sieve, batches)))
         except InputUnreadable as error:
             _tell(error)
             good = False
@@ -172,6 +163,10 @@ def _read(alert: Alert, names: Sequence[str]) -> bool:
             good = False
     alert.finish()
     return good
+
+
+def _has_packets(batch: Batch) -> bool:
+    return bool(batch.packets)
 
 
 def _label_help() -> str:
@@ -202,7 +197,15 @@ def _sinks(json_file: str, log: str, *, classic: bool) -> list[Sink]:
     metavar="FILE",
     help=_("Read a pcap or pcapng file; - is standard input. Several files are read in order."),
 )
-@click.option("-i", "--interface", metavar="CARD", help=_("Listen on a network card (needs root or CAP_NET_RAW)."))
+@click.option(
+    "-i",
+    "--interface",
+    "interfaces",
+    multiple=True,
+    metavar="CARD",
+    help=_("Listen on a network card (needs root or CAP_NET_RAW). Several are listened to at once."),
+)
+@capture_options
 @click.option(
     "--json",
     "json_file",
@@ -221,7 +224,11 @@ def _sinks(json_file: str, log: str, *, classic: bool) -> list[Sink]:
 def alert(
     context: click.Context,
     files: tuple[str, ...],
-    interface: str | None,
+    interfaces: tuple[str, ...],
+    expression: str,
+    snap: int,
+    ring_mib: int,
+    workers: int,
     json_file: str | None,
     log: str | None,
     explain: bool,
@@ -233,7 +240,7 @@ def alert(
     if context.invoked_subcommand is not None:
         return
     config = load_alert(config_dir() / "alert.toml")
-    if bool(files) == bool(interface):
+    if bool(files) == bool(interfaces):
         raise UsageError(N_("give either capture files (-r FILE) or a card to listen on (-i CARD)"))
     classic = (label or config.label) == "classic"
     sinks = _sinks(config.json if json_file is None else json_file, config.log if log is None else log, classic=classic)
@@ -248,13 +255,26 @@ def alert(
     _consent()
     good = True
     try:
-        if interface:
-            device = find(interface)
-            if device is None:
-                raise _unknown(interface)
-            _listen(detector, device, lambda: _note(_starting(device)))
+        if interfaces:
+            cards = cards_named(interfaces)
+            options = Options(snap, ring_mib, expression)
+
+            def started() -> None:
+                for line in starting(cards):
+                    _note(line)
+
+            def worker(forward: Forward, tell: Callable[[UkihashiError], None]) -> Alert:
+                return Alert(
+                    [forward],
+                    tell=tell,
+                    probable=probable or config.probable,
+                    max_flows=config.max_flows,
+                    ssh_clients=config.ssh_clients,
+                )
+
+            _listen(detector, cards, options, started, workers=workers, make=worker)
         else:
-            good = _read(detector, files)
+            good = _read(detector, files, expression)
             _summary(detector, None)
     finally:
         detector.close()
@@ -264,10 +284,6 @@ def alert(
         raise click.exceptions.Exit(SINK_FAILED)
     if fail_on_detect and detector.detections:
         raise click.exceptions.Exit(1)
-
-
-def _starting(device: Device) -> str:
-    return f"Starting Capture Packets at [{device.name}]."
 
 
 def _choose(cards: Sequence[Device]) -> Device:
@@ -310,10 +326,10 @@ def _operate(number: int | None, config: AlertConfig, *, classic: bool) -> Alert
 
     def started() -> None:
         detector.add(LogFile(Path(SEALERT_LOG), classic=classic))
-        click.echo(_starting(device))
+        click.echo(starting([device])[0])
 
     try:
-        _listen(detector, device, started)
+        _listen(detector, [device], Options(), started)
     finally:
         detector.close()
     return detector

@@ -21,7 +21,10 @@ CAPABILITY_VERSION_3: Final = 0x20080522  # linux/capability.h
 DESCRIPTORS: Final = 65536  # a hub worker's; each connection is one
 
 # Where no account of that name exists: numbers that neither distributions (below 60000) nor systemd (61184 on) assign.
-FALLBACK: Final = {"ukihashi": 60601, "ukihashi-worker": 60602, "ukihashi-card": 60603, "ukihashi-page": 60604}
+FALLBACK: Final = {
+    "ukihashi": 60601, "ukihashi-worker": 60602, "ukihashi-card": 60603, "ukihashi-page": 60604,
+    "ukihashi-alert": 60605,
+}  # fmt: skip
 
 
 class Identity(NamedTuple):
