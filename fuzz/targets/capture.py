@@ -8,7 +8,6 @@ from random import Random
 from lab.scene import Talk, keepalives, pcap, softether_login, ukihashi_login
 from ukihashi.alert.eve import event
 from ukihashi.capture.pcap import CHUNK, MAX_BLOCK, CaptureFile
-from ukihashi.detect.decode import segments
 from ukihashi.detect.flow import FlowTable
 from ukihashi.detect.record import Finding, log_line
 from ukihashi.detect.verdict import Detector
@@ -54,10 +53,8 @@ def run(data: bytes) -> object:
         assert len(batch.buffer) <= CHUNK + MAX_BLOCK
         for _time, at, captured, _length in batch.packets:
             assert 0 <= at <= at + captured <= len(batch.buffer)
-        found = segments(batch.link_type, batch.buffer, batch.packets[:MAX_PACKETS])
-        table.take(found, batch.buffer)
+        table.take(batch.link_type, batch.buffer, batch.packets[:MAX_PACKETS])
         last = batch.packets[-1][0]
-        seen["segments"] += len(found)
         assert len(table) <= 256
     table.advance(last)
     detector.finish(last)
@@ -66,4 +63,4 @@ def run(data: bytes) -> object:
         if isinstance(entry, Finding):
             assert log_line(entry, zone=None)
         seen["findings"] += 1
-    return min(seen["segments"], 8), seen["findings"], min(table.opened, 5), source.packets > 0
+    return min(table.bytes, 8), seen["findings"], min(table.opened, 5), source.packets > 0

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.scene import ethernet
-from ukihashi.detect.decode import LINK_TYPES, Segment, reverse, segments
+from ukihashi.detect.decode import Segment, as_packets, reverse, segments
+from ukihashi.detect.layers import LINK_TYPES
 
 PAYLOAD = b"payload of twenty-two."
 TCP = struct.pack("!HHIIBBHHH", 50000, 443, 7, 9, 0x50, 0x18, 0, 0, 0) + PAYLOAD
@@ -123,3 +124,15 @@ def test_hostile_bytes_never_raise_and_never_point_outside(link_type: int, head:
         assert 0 <= length <= len(data)
         assert 0 <= tcp < payload
         assert end == len(data)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("cut", [0, 5])
+def test_packets_made_of_segments_hold_the_same(name: str, cut: int) -> None:
+    link_type, frame, _ = CASES[name]
+    size = len(frame) - cut
+    found = segments(link_type, frame, [(1.5, 0, size, len(frame))])
+    new_type, buffer, made = as_packets(found, frame)
+    again = segments(new_type, buffer, made)
+    assert [segment[:6] for segment in again] == [segment[:6] for segment in found]
+    assert buffer[again[0][7] : again[0][8]] == PAYLOAD[: len(PAYLOAD) - cut]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.scene import CLIENT_HELLO, MSS, SERVER_HELLO, Frame, Talk
-from ukihashi.detect.decode import segments
+from ukihashi.detect.columns import FLOW_TIMES, LAST
 from ukihashi.detect.flow import AGE_S, DEAD, OPENING, WATCHED, Flow, FlowTable, Half
 
 CLIENT, SERVER = ("10.0.0.1", 50000), ("10.0.0.2", 443)
@@ -48,7 +48,7 @@ class Notes:
 
 def feed(table: FlowTable, frames: list[Frame]) -> None:
     for time, frame in sorted(frames, key=lambda item: item[0]):
-        table.take(segments(1, frame, [(time, 0, len(frame), len(frame))]), frame)
+        table.take(1, frame, [(time, 0, len(frame), len(frame))])
 
 
 def conversation(sizes: list[int]) -> Talk:
@@ -129,7 +129,7 @@ def test_the_first_message_of_a_turn_ends_with_a_segment_that_is_not_full() -> N
     notes = Notes()
     table = FlowTable(notes)
     feed(table, talk.frames)
-    flow = next(iter(table._halves.values())).flow
+    flow = table._flow(0)
     assert (flow.turns[-1].size, flow.turns[-1].first) == (MSS + 570, MSS + 500)
 
 
@@ -197,7 +197,8 @@ def test_a_full_table_forgets_what_was_silent_longest_and_says_so() -> None:
         feed(table, talk.frames)
     assert len(table) <= 64
     assert table.forgotten == 200 - len(table)
-    assert any(half.flow.client.key[-4:-2] == (10_199).to_bytes(2) for half in table._halves.values())
+    newest = max(range(64), key=lambda number: table._state.times[number * FLOW_TIMES + LAST])
+    assert table._flow(newest).client.key[-4:-2] == (10_199).to_bytes(2)
 
 
 def test_silent_connections_age_out() -> None:
@@ -213,7 +214,7 @@ def test_a_dead_flow_costs_nothing_and_stays_dead() -> None:
     table = FlowTable(notes)
     talk = conversation([517, 900])
     feed(table, talk.frames)
-    flow = next(iter(table._halves.values())).flow
+    flow = table._flow(0)
     assert flow.stage == OPENING
     flow.drop()
     before = len(talk.frames)

@@ -9,9 +9,10 @@ from ukihashi.alert.sinks import Sink
 from ukihashi.capture.batch import Batch
 from ukihashi.capture.health import Coverage
 from ukihashi.capture.live import LiveCapture, Statistics
-from ukihashi.detect.decode import LINK_TYPES, segments
-from ukihashi.detect.flow import MAX_FLOWS, FlowTable
+from ukihashi.detect.flow import MAX_FLOWS, Flow, FlowTable, Kept
+from ukihashi.detect.layers import LINK_TYPES
 from ukihashi.detect.record import Finding, Found, Verdict
+from ukihashi.detect.sieve import OPENINGS
 from ukihashi.detect.verdict import Detector
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 
@@ -57,8 +58,11 @@ class Alert:
         self._sinks.append(sink)
 
     def _fresh(self) -> None:
-        self._detector = Detector(ssh_clients=self._ssh_clients)
-        self._table = FlowTable(self._detector, limit=self._max_flows)
+        self._detector = Detector(self._headers, ssh_clients=self._ssh_clients)
+        self._table = FlowTable(self._detector, limit=self._max_flows, sieve=OPENINGS)
+
+    def _headers(self, flow: Flow) -> list[Kept]:
+        return self._table.headers(flow)
 
     def read(self, batches: Iterable[Batch]) -> None:
         """All of one capture file. One that begins where the last one ended goes on with its connections.
@@ -99,7 +103,7 @@ class Alert:
     @property
     def tcp_bytes(self) -> int:
         """Bytes of connections that were followed, also those that the capture lost."""
-        return self._bytes + int(getattr(self._table, "bytes", 0))
+        return self._bytes + self._table.bytes
 
     @property
     def missing(self) -> int:
@@ -118,7 +122,7 @@ class Alert:
                     )
                 )
             return
-        self._table.take(segments(batch.link_type, batch.buffer, batch.packets), batch.buffer)
+        self._table.take(batch.link_type, batch.buffer, batch.packets)
         self._write()
 
     def finish(self) -> None:
@@ -128,7 +132,7 @@ class Alert:
         self._write()
         self.flows += self._table.opened
         self.missed += self._table.missed
-        self._bytes += int(getattr(self._table, "bytes", 0))
+        self._bytes += self._table.bytes
         self._fresh()
 
     def close(self) -> None:

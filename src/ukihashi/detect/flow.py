@@ -1,43 +1,45 @@
-"""TCP connections from their segments: how many bytes went which way, when, in which turns.
-
-Per direction only the highest sequence number is kept; growth is new data, so repeats and reordering change nothing.
-When the other side acknowledges more than was seen, the missing bytes are credited *before* that packet: turns stay
-right under capture loss, with one direction captured and with any snap length.
+"""TCP connections: which are known, what is known of them, and who is told.
 
 A flow is OPENING (its first turns are recorded), then WATCHED (its messages after silences are recorded), BOTH (turns
 and messages are; for tunnels that open inside an older connection) or DEAD (nothing is; the fate of nearly all). The
-`Watcher` decides which.
+`Watcher` decides which. The numbers of all flows lie in columns, where `detect.kernel` counts; objects are made of the
+flows alone that the watcher is told of, and they read the columns.
 """
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
-from ukihashi.detect.decode import ACK, FIN, RST, SYN, Segment, reverse
+from ukihashi.detect import columns as c
+from ukihashi.detect import growth
+from ukihashi.detect.columns import HEAD, State, alone, make_state
+from ukihashi.detect.growth import BOTH, COUPLED_S, DEAD, GAP_S, LONG_TURN, OPENING, PAUSE_S, WATCHED
+from ukihashi.detect.kernel import AGE_S, DEAD_AGE_S, forget, run, sweep
+from ukihashi.detect.layers import Buffer
+from ukihashi.detect.slots import remove
 
-OPENING: Final = 0
-WATCHED: Final = 1
-DEAD: Final = 2
-BOTH: Final = 3
+__all__ = (
+    "AGE_S", "BOTH", "COUPLED_S", "DEAD", "DEAD_AGE_S", "GAP_S", "HEAD", "LONG_TURN", "MAX_FLOWS", "MAX_KEPT",
+    "OPENING", "PAUSE_S", "PLAIN", "WATCHED", "Crumb", "Engine", "Flow", "FlowTable", "Half", "Kept", "Message", "Turn", "Watcher",
+)  # fmt: skip
 
-PAUSE_S: Final = 0.03  # data after a longer pause is another message
-GAP_S: Final = 0.95  # a message after a shorter silence tells nothing about timers
-COUPLED_S: Final = 0.35  # a message this close to one of the other side may be its answer
 MAX_MESSAGES: Final = 128  # kept per direction, oldest dropped
 MAX_CRUMBS: Final = 64  # kept per direction, oldest dropped
-LONG_TURN: Final = 60_000  # bytes; a longer turn is judged before it ends
 MAX_TURNS: Final = 64  # kept of a flow whose turns are recorded for long, the oldest half dropped
 MAX_FLOWS: Final = 65_536
-AGE_S: Final = 300.0  # a silent connection is forgotten
-DEAD_AGE_S: Final = 900.0  # longer for one that was cleared: it must not come back as one that began unseen
+MAX_KEPT: Final = 32 << 20  # bytes; the packets of all flows that are kept for evidence
 TICK_S: Final = 1.0
-HEAD: Final = 96  # bytes kept of a turn's beginning, to tell the outer layer
+SWEEP_S: Final = 10.0
 
-_TURNING: Final = (OPENING, BOTH)
-_TALKING: Final = (WATCHED, BOTH)
-_MASK: Final = 0xFFFFFFFF
-_WINDOW: Final = 1 << 30  # a larger step of a sequence number is no growth (RFC 7323: windows stay below)
-_DEFAULT_MSS: Final = 1460
+
+class Kept(NamedTuple):
+    """A packet that was kept: its headers, and of its payload what begins a turn."""
+
+    time: float  # seconds
+    link_type: int
+    wire_length: int  # bytes
+    data: bytes  # the first ones
 
 
 class Turn:
@@ -83,114 +85,290 @@ class Crumb:
 class Half:
     """One direction of a flow."""
 
-    __slots__ = (
-        "counted",
-        "crumbs",
-        "flow",
-        "heard",
-        "high",
-        "isn",
-        "key",
-        "longest",
-        "lost",
-        "message",
-        "messages",
-        "peer",
-        "prompted",
-        "sends",
-        "spoke",
-        "total",
-    )
+    __slots__ = ("_at", "_messages", "_newest", "_state", "_times_at", "crumbs", "flow", "key", "peer")
 
     flow: "Flow"
     peer: "Half"
 
-    def __init__(self, key: bytes, time: float) -> None:
-        self.key = key
-        self.high = -1  # next sequence number, -1 = not known yet
-        self.isn = -1  # sequence number of its SYN, -1 = not seen
-        self.heard = time  # last new data, or the begin
-        self.spoke = 0.0  # begin of the last message, after a pause of any length
-        self.sends = 0  # messages since watching began
-        self.longest = 0.0  # longest silence since watching began
-        self.total = 0  # bytes
-        self.lost = 0  # bytes that the capture missed
-        self.message: Message | None = None  # the last one, if it came after a silence
-        self.messages: deque[Message] = deque(maxlen=MAX_MESSAGES)
+    def __init__(self, state: State, number: int) -> None:
+        self._state, self._at, self._times_at = state, number * c.HALF, number * c.HALF_TIMES
+        self.key = _key(state, number)  # source and destination address, then the ports, as on the wire
+        self._messages: deque[Message] = deque(maxlen=MAX_MESSAGES)
+        self._newest: Message | None = None
         self.crumbs: deque[Crumb] = deque(maxlen=MAX_CRUMBS)
-        self.prompted = -1.0  # when the other side first spoke after our last crumb, -1 = not yet
-        self.counted = 0  # total of the other side at our last crumb
+
+    @property
+    def high(self) -> int:
+        """Next sequence number, -1 = not known yet."""
+        return int(self._state.halves[self._at + c.HIGH])
+
+    @property
+    def isn(self) -> int:
+        """Sequence number of its SYN, -1 = not seen."""
+        return int(self._state.halves[self._at + c.ISN])
+
+    @property
+    def total(self) -> int:
+        """Bytes."""
+        return int(self._state.halves[self._at + c.TOTAL])
+
+    @property
+    def lost(self) -> int:
+        """Bytes that the capture missed."""
+        return int(self._state.halves[self._at + c.LOST])
+
+    @property
+    def sends(self) -> int:
+        """Messages since watching began."""
+        return int(self._state.halves[self._at + c.SENDS])
+
+    @property
+    def heard(self) -> float:
+        """When the last new data came, or the flow began; seconds."""
+        return float(self._state.half_times[self._times_at + c.HEARD])
+
+    @property
+    def spoke(self) -> float:
+        """Begin of the last message, after a pause of any length; seconds."""
+        return float(self._state.half_times[self._times_at + c.SPOKE])
+
+    @property
+    def longest(self) -> float:
+        """Longest silence since watching began, seconds."""
+        return float(self._state.half_times[self._times_at + c.LONGEST])
+
+    @property
+    def message(self) -> Message | None:
+        """The last message, if it came after a silence and still goes on."""
+        self._refresh()
+        return self._newest if self._state.halves[self._at + c.TALKS] else None
+
+    @property
+    def messages(self) -> deque[Message]:
+        """The messages after silences, oldest first."""
+        self._refresh()
+        return self._messages
+
+    def _refresh(self) -> None:
+        if self._newest is not None:
+            self._newest.size = self._state.halves[self._at + c.MESSAGE_SIZE]
+            self._newest.coupled = self._state.halves[self._at + c.COUPLED] != 0
+
+    def began(self, time: float, gap: float, size: int, *, coupled: bool, before: tuple[int, int]) -> None:
+        """A message begins; `before`: size and coupling that the one before it ended with."""
+        if self._newest is not None:
+            self._newest.size, self._newest.coupled = before[0], before[1] != 0
+        self._newest = Message(time, gap, size, coupled=coupled)
+        self._messages.append(self._newest)
+
+    def clear(self) -> None:
+        """Forget its messages."""
+        self._messages.clear()
+        self.crumbs.clear()
+        self._newest = None
+
+    def move(self, state: State, number: int) -> None:
+        """Its numbers are elsewhere now."""
+        self._state, self._at, self._times_at = state, number * c.HALF, number * c.HALF_TIMES
 
 
 class Flow:
     """One TCP connection. `client` and `server` are its directions: from the client, from the server."""
 
-    __slots__ = (
-        "begin",
-        "case",
-        "client",
-        "closed",
-        "last",
-        "mss",
-        "server",
-        "small",
-        "stage",
-        "syn",
-        "turns",
-        "undecided",
-        "watched",
-    )
+    __slots__ = ("__weakref__", "_at", "_gone", "_growing", "_halves", "_state", "_times_at", "_turns", "case")
 
-    def __init__(self, client: Half, server: Half, time: float, *, syn: bool) -> None:
-        self.client, self.server = client, server
-        client.flow = server.flow = self
-        client.peer, server.peer = server, client
-        self.begin = time
-        self.last = time
-        self.syn = syn  # its begin was seen: the roles are certain
-        self.undecided = not syn  # nothing seen yet that tells whether this is the begin
-        self.stage = OPENING
-        self.closed = False
-        self.watched = time  # since when messages are recorded
-        self.mss = _DEFAULT_MSS
-        self.small = 0  # bytes; shorter segments are kept as crumbs while messages are recorded. 0 = none is
-        self.turns: list[Turn] = []
+    def __init__(self, state: State, number: int, gone: Callable[["Flow"], None]) -> None:
+        self._state, self._at, self._times_at = state, number * c.FLOW, number * c.FLOW_TIMES
+        self._gone = gone  # called when the flow is dropped
+        first, second = self._halves = (Half(state, 2 * number), Half(state, 2 * number + 1))
+        first.flow = second.flow = self
+        first.peer, second.peer = second, first
         self.case: object = None  # the watcher's own
+        self._turns: list[Turn] = []
+        self._growing: Turn | None = None  # the last of them, while it grows
+        self._take_turns(number)
+
+    def _take_turns(self, number: int) -> None:
+        """Make objects of the turns that were counted before anybody was told."""
+        state, row = self._state, number * c.TURNS
+        count = state.flows[self._at + c.COUNT]
+        last_side = state.flows[self._at + c.SIDE]
+        for place in range(count):
+            side = last_side ^ (count - 1 - place & 1)
+            self._turns.append(self._read(Turn(0.0, toward_server=side == self._client), row + place, place))
+        if count:
+            self._growing = self._turns[-1]
+            at, size, times = row + count - 1, c.TURN, c.TURN_TIMES  # to where the kernel goes on with it
+            state.turns[row * size : (row + 1) * size] = state.turns[at * size : (at + 1) * size]
+            state.turn_times[row * times : (row + 1) * times] = state.turn_times[at * times : (at + 1) * times]
+            state.flows[self._at + c.COUNT] = 1
+
+    def _read(self, turn: Turn, row: int, place: int) -> Turn:
+        state = self._state
+        numbers, times = row * c.TURN, row * c.TURN_TIMES
+        turn.begin, turn.end = state.turn_times[times + c.TURN_BEGIN], state.turn_times[times + c.TURN_END]
+        turn.size, turn.first = state.turns[numbers + c.SIZE], state.turns[numbers + c.FIRST]
+        turn.cut = state.turns[numbers + c.CUT] != 0
+        if not turn.head and place < c.HEADS:
+            head = (self._at // c.FLOW * c.HEADS + place) * c.HEAD
+            turn.head = bytes(state.heads[head : head + state.turns[numbers + c.HEAD_SIZE]])
+        return turn
+
+    def half(self, side: int) -> Half:
+        """The direction seen first (0), or the other."""
+        return self._halves[side]
+
+    @property
+    def _client(self) -> int:
+        return int(self._state.flows[self._at + c.CLIENT])
+
+    @property
+    def client(self) -> Half:
+        """The direction from the client."""
+        return self._halves[self._client]
+
+    @property
+    def server(self) -> Half:
+        """The direction from the server."""
+        return self._halves[self._client ^ 1]
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Its turns, oldest first. Assign a list to replace them; don't take out the last of this one."""
+        if self._state.flows[self._at + c.COUNT]:
+            if self._growing is None:
+                if len(self._turns) >= MAX_TURNS:
+                    del self._turns[: MAX_TURNS // 2]
+                side = self._state.flows[self._at + c.SIDE]
+                self._growing = Turn(0.0, toward_server=side == self._client)
+                self._turns.append(self._growing)
+            self._read(self._growing, self._at // c.FLOW * c.TURNS, 0)
+        return self._turns
+
+    @turns.setter
+    def turns(self, turns: list[Turn]) -> None:
+        self._turns = turns
+        self.complete()
+
+    def complete(self) -> None:
+        """The last turn doesn't grow any more."""
+        self._growing = None
+        self._state.flows[self._at + c.COUNT] = 0
+
+    @property
+    def stage(self) -> int:
+        """OPENING, WATCHED, DEAD or BOTH."""
+        return int(self._state.flows[self._at + c.STAGE])
+
+    @property
+    def mss(self) -> int:
+        """Maximum segment size, bytes."""
+        return int(self._state.flows[self._at + c.MSS])
+
+    @property
+    def small(self) -> int:
+        """Bytes; segments up to this size are kept as crumbs while messages are recorded. 0 = none is."""
+        return int(self._state.flows[self._at + c.SMALL])
+
+    @small.setter
+    def small(self, size: int) -> None:
+        self._state.flows[self._at + c.SMALL] = size
+
+    def _bit(self, bit: int) -> bool:
+        return bool(self._state.flows[self._at + c.BITS] & bit)
+
+    @property
+    def closed(self) -> bool:
+        """A FIN or RST was seen, or it was forgotten."""
+        return self._bit(c.CLOSED)
+
+    @property
+    def syn(self) -> bool:
+        """Its begin was seen: the roles are certain."""
+        return self._bit(c.SYN_SEEN)
+
+    @property
+    def undecided(self) -> bool:
+        """Nothing seen yet that tells whether this is the begin."""
+        return self._bit(c.UNDECIDED)
+
+    @property
+    def begin(self) -> float:
+        """Time of the first packet, seconds."""
+        return float(self._state.times[self._times_at + c.BEGIN])
+
+    @property
+    def last(self) -> float:
+        """Time of the last packet, seconds."""
+        return float(self._state.times[self._times_at + c.LAST])
+
+    @property
+    def watched(self) -> float:
+        """Since when messages are recorded, seconds."""
+        return float(self._state.times[self._times_at + c.WATCHED_SINCE])
 
     @property
     def lost(self) -> int:
         """Bytes of both directions that the capture missed."""
-        return self.client.lost + self.server.lost
+        return self._halves[0].lost + self._halves[1].lost
 
     def watch(self, time: float, *, turns: bool = False) -> None:
         """Record messages from now on, instead of turns or besides them."""
-        self.stage = BOTH if turns else WATCHED
-        self.watched = time
-        for half in (self.client, self.server):
-            half.sends, half.longest = 0, 0.0
+        state, number = self._state, self._at // c.FLOW
+        state.flows[self._at + c.STAGE] = BOTH if turns else WATCHED
+        state.times[self._times_at + c.WATCHED_SINCE] = time
+        for half in (2 * number, 2 * number + 1):
+            state.halves[half * c.HALF + c.SENDS] = 0
+            state.half_times[half * c.HALF_TIMES + c.LONGEST] = 0.0
 
     def drop(self) -> None:
         """Look at nothing more of it."""
-        self.stage = DEAD
-        self.turns = []
-        self.case = None
-        for half in (self.client, self.server):
-            half.messages.clear()
-            half.crumbs.clear()
-            half.message = None
+        growth.drop(self._state, self._at // c.FLOW)
+        self._turns, self._growing, self.case = [], None, None
+        for half in self._halves:
+            half.clear()
+        self._gone(self)
+
+    def close(self) -> None:
+        """No packet more belongs to it."""
+        self._state.flows[self._at + c.BITS] |= c.CLOSED
 
     def swap(self) -> None:
         """The other side turned out to be the client."""
-        self.client, self.server = self.server, self.client
-        for turn in self.turns:
+        self._state.flows[self._at + c.CLIENT] ^= 1
+        self.turn_around()
+
+    def turn_around(self) -> None:
+        """The directions have been swapped: so are those of its turns."""
+        for turn in self._turns:
             turn.toward_server = not turn.toward_server
+
+    def leave(self) -> None:
+        """Its rows get used for another flow: go on with a copy."""
+        self._state = alone(self._state, self._at // c.FLOW)
+        self._at = self._times_at = 0
+        for number, half in enumerate(self._halves):
+            half.move(self._state, number)
+
+    @property
+    def number(self) -> int:
+        """Its row in the columns."""
+        return self._at // c.FLOW
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Number of the packet of it that was kept last (0 = none), and the flow's serial number."""
+        return self._state.flows[self._at + c.KEPT], self._state.flows[self._at + c.SERIAL]
 
 
 class Watcher(Protocol):
     """Who is told; each method may call `watch` or `drop` on the flow."""
 
     def turned(self, flow: Flow, time: float) -> None:
-        """The last of `flow.turns` is complete, or longer than LONG_TURN (stages OPENING and BOTH)."""
+        """The last of `flow.turns` is complete, or longer than LONG_TURN (stages OPENING and BOTH).
+
+        With a sieve, only from the first turn on that it lets through.
+        """
 
     def joined(self, flow: Flow, time: float) -> None:
         """The flow began before the capture; it is WATCHED now."""
@@ -199,242 +377,218 @@ class Watcher(Protocol):
         """A message after a silence begins (stages WATCHED and BOTH); all earlier ones are complete."""
 
     def closed(self, flow: Flow, time: float) -> None:
-        """FIN, RST, forgotten, or replaced by a new connection of the same ports."""
+        """FIN, RST, forgotten, or replaced by a new connection of the same ports. Of flows told of before."""
 
     def tick(self, now: float) -> None:
         """About once a second of capture time."""
 
 
+class Engine(NamedTuple):
+    """The functions of `detect.kernel`, as they are or compiled, and how they want their columns."""
+
+    run: Callable[..., int]
+    forget: Callable[[Any, int], int]
+    sweep: Callable[[Any, float], int]
+    remove: Callable[[Any, int], None]
+    state: Callable[[State], Any]  # all columns
+    packets: Callable[..., tuple[Any, ...]]  # buffer, times, offsets, captured, lengths, link types
+
+
+PLAIN: Final = Engine(run, forget, sweep, remove, lambda state: state, lambda *columns: columns)
+
+
 class FlowTable:
     """All connections now known, at most `limit`: when full, the eighth that was silent longest is forgotten."""
 
-    def __init__(self, watcher: Watcher, *, limit: int = MAX_FLOWS) -> None:
-        self.opened = 0  # connections seen so far
-        self.forgotten = 0  # of those, dropped because the table was full
-        self.missed = 0  # bytes the capture lost, by the sequence numbers
+    def __init__(
+        self,
+        watcher: Watcher,
+        *,
+        limit: int = MAX_FLOWS,
+        sieve: Sequence[int] = (),
+        max_kept: int = MAX_KEPT,
+        engine: Engine = PLAIN,
+    ) -> None:
+        """Begin with no connection.
+
+        Args:
+            sieve: which openings the watcher waits for (`detect.sieve`); none = it is told of all flows with data.
+            max_kept: bytes of packets that are kept, see `headers`.
+            engine: what counts; `detect.compiled` has a faster one.
+        """
         self._watcher = watcher
-        self._limit = limit
-        self._halves: dict[bytes, Half] = {}
-        self._next_tick = 0.0
+        self._state = make_state(min(limit, c.MAX_FLOWS), max_kept, tuple(sieve), hash("a number of this process"))
+        self._flows: dict[int, Flow] = {}  # those that somebody was told of and that aren't dead
+        self._dead: WeakValueDictionary[int, Flow] = WeakValueDictionary()  # and those that are, while anybody asks
         self._next_sweep = 0.0
+        self.use(engine)
+
+    def use(self, engine: Engine) -> None:
+        """Count with this one from now on."""
+        self._engine = engine
+        self._columns = engine.state(self._state)
 
     def __len__(self) -> int:
-        return len(self._halves) // 2
+        return int(self._state.registers[c.FLOWS])
 
-    def take(self, segments: Iterable[Segment], buffer: bytes | bytearray | memoryview) -> None:
-        """Account for `segments`, whose offsets point into `buffer`, in order of capture. O(1) each."""
-        known = self._halves.get
-        for time, key, sequence, acknowledged, flags, length, tcp, data, end in segments:
-            if time >= self._next_tick:
-                self.advance(time)
-            half = known(key)
-            if half is None or flags & SYN:
-                half = self._begin(
-                    half, time, key, sequence, acknowledged, flags, bytes(buffer[tcp + 20 : min(data, end)])
-                )
-                if half is None:
-                    continue
-            flow = half.flow
-            flow.last = time
-            if flow.stage == DEAD:
-                if flags & (FIN | RST):
-                    flow.closed = True
-                continue
-            peer = half.peer
-            if flags & ACK:
-                if peer.high < 0:
-                    peer.high = acknowledged
-                else:
-                    missing = (acknowledged - peer.high) & _MASK
-                    if missing == 1:  # a FIN that was not captured: it takes a number, but is no byte
-                        peer.high = acknowledged
-                    elif 0 < missing < _WINDOW:
-                        peer.high = acknowledged
-                        self._grow(flow, peer, missing, time, 0, b"")
-            stop = (sequence + length) & _MASK
-            if stop != half.high and not flags & RST:
-                new = (stop - half.high) & _MASK if half.high >= 0 else length
-                if 0 < new < _WINDOW:
-                    half.high = stop
-                    if new > length:
-                        half.lost += new - length
-                        self.missed += new - length
-                    head = b""
-                    if flow.stage in _TURNING:
-                        head = bytes(buffer[data : min(data + min(length, HEAD), end)])
-                    self._grow(flow, half, new, time, length, head)
-            if flags & (FIN | RST):
-                if flags & FIN and half.high >= 0:
-                    half.high = (sequence + length + 1) & _MASK  # a FIN takes a number, but is no byte
-                self._close(flow, time)
+    @property
+    def opened(self) -> int:
+        """Connections seen so far."""
+        return int(self._state.registers[c.OPENED])
 
-    def advance(self, now: float) -> None:
-        """Time passes, with or without packets: call it about once a second."""
-        if now < self._next_tick:
+    @property
+    def forgotten(self) -> int:
+        """Of those, dropped because the table was full."""
+        return int(self._state.registers[c.FORGOTTEN])
+
+    @property
+    def missed(self) -> int:
+        """Bytes the capture lost, by the sequence numbers."""
+        return int(self._state.registers[c.MISSED])
+
+    @property
+    def bytes(self) -> int:
+        """Payload of all connections while they were followed, also what the capture lost."""
+        return int(self._state.registers[c.BYTES])
+
+    def take(self, link_type: int, buffer: Buffer, packets: Sequence[tuple[float, int, int, int]]) -> None:
+        """Account for packets (time, offset in `buffer`, bytes captured, bytes on the wire), in order of capture."""
+        if packets:
+            times, offsets, captured, lengths = zip(*packets, strict=True)
+            self.take_columns(buffer, times, offsets, captured, lengths, (link_type,), len(packets))
+
+    def take_columns(
+        self, buffer: Any, times: Any, offsets: Any, captured: Any, lengths: Any, links: Any, count: int
+    ) -> None:
+        """The same, from columns; `links` has a link type for each packet, or one for all. O(1) each."""
+        state = self._state
+        count_packets, columns = self._engine.run, self._columns
+        packets = self._engine.packets(buffer, times, offsets, captured, lengths, links)
+        state.registers[c.INDEX] = state.registers[c.PHASE] = 0
+        while event := count_packets(columns, *packets, count):
+            self._tell(event, state.clock[c.NOW])
+
+    def _tell(self, event: int, time: float) -> None:
+        state = self._state
+        registers = state.registers
+        if event == growth.TICK:
+            self.advance(time)
             return
-        self._next_tick = now + TICK_S
-        self._watcher.tick(now)
-        if now >= self._next_sweep:
-            self._next_sweep = now + 10 * TICK_S
-            self._sweep(now)
-
-    def _grow(self, flow: Flow, half: Half, new: int, time: float, length: int, head: bytes) -> None:
-        """`new` bytes of `half`; `length` = payload of the packet that brought them, 0 if only acknowledged."""
-        half.total += new
-        if flow.stage in _TURNING:
-            if flow.undecided and head:
-                self._decide(flow, half, time, head)
-            if flow.stage in _TURNING:
-                self._turn(flow, half, new, time, length, head)
-        if flow.small and flow.stage in _TALKING:
-            _crumble(flow, half, new, time, length)
-        silence = time - half.heard
-        half.heard = time
-        if silence < PAUSE_S:
-            if half.message is not None:
-                half.message.size += new
+        if event == growth.FULL:
+            self._make_room(time)
             return
-        half.message = None
-        if flow.stage not in _TALKING:
+        number = registers[c.EVENT_FLOW]
+        if event == growth.FORGET:
+            self._forget(number, time)
             return
-        peer = half.peer
-        half.sends += 1
-        half.longest = max(half.longest, min(silence, time - flow.watched))
-        half.spoke = time
-        coupled = time - peer.spoke <= COUPLED_S
-        if coupled and peer.message is not None and time - peer.message.time <= COUPLED_S:
-            peer.message.coupled = True
-        if silence >= GAP_S:
-            half.message = Message(time, silence, new, coupled=coupled)
-            half.messages.append(half.message)
-            self._watcher.spoke(half, time)
-
-    def _turn(self, flow: Flow, half: Half, new: int, time: float, length: int, head: bytes) -> None:
-        toward_server = half is flow.client
-        turns = flow.turns
-        if not turns or turns[-1].toward_server != toward_server:
-            if turns:
+        flow = self._flow(number)
+        if event == growth.TURNED:
+            if flow.turns:
+                flow.complete()
                 self._watcher.turned(flow, time)
-                if flow.stage not in _TURNING:
-                    return
-                turns = flow.turns
-                if len(turns) >= MAX_TURNS:
-                    del turns[: MAX_TURNS // 2]
-            turns.append(Turn(time, toward_server=toward_server))
-        turn = turns[-1]
-        if not turn.size and new == length:
-            turn.head = head
-        turn.size += new
-        turn.end = time
-        if not turn.cut:
-            turn.first += new
-            # A full segment is the MSS, less 12 bytes when timestamps are on (RFC 7323); a driver may join several.
-            turn.cut = bool(length and length % flow.mss and length % (flow.mss - 12))
-        if turn.size > LONG_TURN >= turn.size - new:
-            self._watcher.turned(flow, time)
-
-    def _decide(self, flow: Flow, half: Half, time: float, head: bytes) -> None:
-        """Is the first data of a flow without SYN the begin of a connection? Its sender's role tells."""
-        flow.undecided = False
-        if head[:2] == b"\x16\x03" and len(head) > 5 and head[5] in (1, 2):  # TLS: client hello, server hello
-            client = half if head[5] == 1 else half.peer
-        elif head.startswith((b"CONNECT ", b"\x05\x01\x00", b"\x05\x02", b"\x04\x01", b"SSH-2.0-")):
-            client = half if not head.startswith(b"SSH-") else flow.client
-        else:
+        elif event == growth.LONG:
+            if flow.turns:
+                self._watcher.turned(flow, time)
+        elif event == growth.SPOKEN:
+            half = flow.half(registers[c.G_HALF] & 1)
+            coupled = state.halves[registers[c.G_HALF] * c.HALF + c.COUPLED] != 0
+            before = registers[c.OLD_SIZE], registers[c.OLD_COUPLED]
+            half.began(time, state.clock[c.EVENT_GAP], registers[c.G_NEW], coupled=coupled, before=before)
+            self._watcher.spoke(half, time)
+        elif event == growth.CRUMB:
+            half = flow.half(registers[c.G_HALF] & 1)
+            wait, quiet = state.clock[c.EVENT_WAIT], state.clock[c.EVENT_GAP]
+            half.crumbs.append(Crumb(time, registers[c.G_LENGTH], wait, quiet, registers[c.EVENT_PASSED]))
+        elif event == growth.JOINED:
             flow.turns = []
             flow.watch(time)
             self._watcher.joined(flow, time)
-            return
-        flow.syn = True
-        if client is not flow.client:
-            flow.swap()
-
-    def _begin(
-        self, half: Half | None, time: float, key: bytes, sequence: int, acknowledged: int, flags: int, options: bytes
-    ) -> Half | None:
-        """The direction a packet belongs to when the flow is new or the packet is a SYN; None: nothing to keep."""
-        if half is not None:  # a SYN of a connection we know
-            if half.isn == sequence or (half.isn < 0 and flags & ACK and half.flow.syn and half is half.flow.server):
-                if half.isn < 0:
-                    half.isn, half.high = sequence, (sequence + 1) & _MASK
-                    half.flow.mss = min(half.flow.mss, _mss(options))
-                return half
-            self._forget(half.flow, time)
-        if not flags & SYN and (not flags & ACK or flags & RST):
-            return None
-        if len(self) >= self._limit:
-            self._make_room(time)
-        sender, other = Half(key, time), Half(reverse(key), time)
-        if flags & SYN:
-            sender.isn, sender.high = sequence, (sequence + 1) & _MASK
-            from_client = not flags & ACK
+        elif event == growth.SWAPPED:
+            flow.turn_around()
         else:
-            sender.high = sequence
-            from_client = _port(key, -4) >= _port(key, -2)  # the lower port serves, unless a handshake says otherwise
-        if flags & ACK:
-            other.high = acknowledged
-        client, server = (sender, other) if from_client else (other, sender)
-        flow = Flow(client, server, time, syn=bool(flags & SYN))
-        flow.mss = _mss(options) if flags & SYN else _DEFAULT_MSS
-        self._halves[key], self._halves[other.key] = sender, other
-        self.opened += 1
-        return sender
+            self._close(flow, time)
+
+    def advance(self, now: float) -> None:
+        """Time passes, with or without packets: call it about once a second."""
+        clock = self._state.clock
+        if now < clock[c.TICK_AT]:
+            return
+        clock[c.TICK_AT] = now + TICK_S
+        self._watcher.tick(now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_S
+            self._forget_out(self._engine.sweep(self._columns, now), None)
+
+    def headers(self, flow: Flow) -> list[Kept]:
+        """The packets of `flow` that are kept, oldest first: all until it was dropped, but for those too long ago."""
+        state, found = self._state, list[Kept]()
+        number, serial = flow.kept
+        packets = len(state.kept_times)
+        first_byte = state.registers[c.KEPT_BYTES] - len(state.kept_bytes)
+        while number > max(0, state.registers[c.KEPT_COUNT] - packets):
+            place = (number - 1) % packets
+            row = place * c.PACKET
+            where, size = state.kept[row + c.WHERE], state.kept[row + c.CAPTURED]
+            if state.kept[row + c.WHOSE] != serial or where < first_byte:
+                break
+            at = where % len(state.kept_bytes)
+            data = bytes(state.kept_bytes[at : at + size])
+            found.append(Kept(state.kept_times[place], state.kept[row + c.LINK], state.kept[row + c.WIRE], data))
+            number = state.kept[row + c.BEFORE]
+        return found[::-1]
+
+    def _flow(self, number: int) -> Flow:
+        flow = self._flows.get(number)
+        if flow is None:
+            flow = self._flows[number] = Flow(self._state, number, self._dropped)
+        return flow
+
+    def _dropped(self, flow: Flow) -> None:
+        if self._flows.pop(flow.number, None) is not None:
+            self._dead[flow.number] = flow
 
     def _close(self, flow: Flow, time: float) -> None:
         if not flow.closed:
-            flow.closed = True
-            if flow.stage in _TURNING and flow.turns:
+            flow.close()
+            if flow.stage in (OPENING, BOTH) and flow.turns:
                 self._watcher.turned(flow, time)
             if flow.stage != DEAD:
                 self._watcher.closed(flow, time)
                 flow.drop()
 
-    def _forget(self, flow: Flow, time: float) -> None:
-        self._close(flow, time)
-        del self._halves[flow.client.key], self._halves[flow.server.key]
+    def _forget(self, number: int, time: float) -> None:
+        flow = self._dead.pop(number, None) or self._flows.get(number)
+        if flow is None and self._state.flows[number * c.FLOW + c.STAGE] != DEAD:
+            flow = self._flow(number)
+        if flow is not None:
+            self._close(flow, time)
+            self._flows.pop(number, None)
+            self._dead.pop(number, None)
+            flow.leave()
+        self._engine.remove(self._columns, number)
 
-    def _sweep(self, now: float) -> None:
-        """Forget connections that were silent for long."""
-        flows = [half.flow for half in self._halves.values() if half is half.flow.client]
-        for flow in flows:
-            if now - flow.last > (DEAD_AGE_S if flow.stage == DEAD else AGE_S):
-                self._forget(flow, flow.last)
+    def _forget_out(self, count: int, time: float | None) -> None:
+        """The first `count` of the column `out`; `time`: when, or None = when each was last heard."""
+        for number in list(self._state.out[:count]):
+            last = self._state.times[number * c.FLOW_TIMES + c.LAST]
+            self._forget(number, last if time is None else time)
 
     def _make_room(self, time: float) -> None:
-        flows = sorted(
-            (half.flow for half in self._halves.values() if half is half.flow.client), key=lambda flow: flow.last
-        )
-        for flow in flows[: max(1, self._limit // 8)]:
-            self._forget(flow, time)
-            self.forgotten += 1
+        limit = self._state.registers[c.LIMIT]
+        last = self._state.times[c.LAST :: c.FLOW_TIMES].tolist()
+        count = max(1, limit // 8)
+        for place, number in enumerate(sorted(range(limit), key=last.__getitem__)[:count]):
+            self._state.out[place] = number
+        self._state.registers[c.FORGOTTEN] += count
+        self._forget_out(self._engine.forget(self._columns, count), time)
 
 
-def _crumble(flow: Flow, half: Half, new: int, time: float, length: int) -> None:
-    """Keep a short segment; `length` and `new` as in `FlowTable._grow`."""
-    peer = half.peer
-    if 0 < length <= flow.small and new == length:
-        wait = time - half.prompted if half.prompted >= 0 else -1.0
-        half.crumbs.append(Crumb(time, length, wait, time - peer.heard, peer.total - half.counted))
-        half.prompted, half.counted = -1.0, peer.total
-    elif peer.prompted < 0:
-        peer.prompted = time
-
-
-def _port(key: bytes, at: int) -> int:
-    """Source port at -4, destination port at -2."""
-    return key[at] << 8 | key[at + 1]
-
-
-def _mss(options: bytes) -> int:
-    """The maximum segment size among the TCP options of a SYN (RFC 9293, 3.7.1), or the usual one."""
-    at = 0
-    while at < len(options) and options[at]:
-        if options[at] == 1:
-            at += 1
-            continue
-        if at + 1 >= len(options) or options[at + 1] < 2:
-            break
-        if options[at] == 2 and options[at + 1] == 4 and at + 4 <= len(options):
-            return max(64, options[at + 2] << 8 | options[at + 3])
-        at += options[at + 1]
-    return _DEFAULT_MSS
+def _key(state: State, half: int) -> bytes:
+    row = (half >> 1) * c.KEY
+    words = 1 if state.keys[row + c.VERSION] == 4 else 4
+    first, second = (
+        b"".join(state.keys[row + c.ADDRESSES + 2 * word + side].to_bytes(4) for word in range(words))
+        for side in (0, 1)
+    )
+    ports = int(state.keys[row + c.PORTS]).to_bytes(4)
+    return first + second + ports if half & 1 == 0 else second + first + ports[2:] + ports[:2]

@@ -49,7 +49,7 @@ OURS_AT_SOFTETHER: Final = UKIHASHI_LOGIN._replace(s1=SOFTETHER_LOGIN.s1, s2=SOF
 FIRST_WINDOW: Final = 2  # turns behind the client hello
 LAST_WINDOW: Final = 8  # TLS 1.2 needs two more turns; a probe pair may come first
 WINDOW_TURNS: Final = LAST_WINDOW + 6  # turns behind the client hello after which no window can begin
-_SPLIT_MAX: Final = 700  # bytes; TLS 1.3 session tickets that cut the first request in two
+SPLIT_MAX: Final = 700  # bytes; TLS 1.3 session tickets that cut the first request in two
 _SPLIT_COST: Final = 0.7
 
 
@@ -105,7 +105,7 @@ def best_window(turns: Sequence[Turn], hello: int, dialogue: Dialogue) -> Window
         c1, s1, c2, s2 = turns[start:]
         best = _window(dialogue, (c1.size, s1.size, c2.size), (c1, s1, c2, s2), turns[hello])
     start = end - 5
-    if FIRST_WINDOW <= start - hello <= LAST_WINDOW and turns[start + 1].size <= _SPLIT_MAX:
+    if FIRST_WINDOW <= start - hello <= LAST_WINDOW and turns[start + 1].size <= SPLIT_MAX:
         c1, t1, c1b, s1, c2, s2 = turns[start:]
         sizes = (c1.size + c1b.size, t1.size + s1.size, c2.size)
         split = _window(dialogue, sizes, (c1b, s1, c2, s2), turns[hello])._replace(split=-_SPLIT_COST)

@@ -7,7 +7,7 @@ by halving, so each is true for the detector as it is, not for a description of 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from ukihashi.detect.decode import ACK, SYN, Segment, reverse, segments
+from ukihashi.detect.decode import ACK, SYN, Segment, as_packets, reverse, segments
 from ukihashi.detect.flow import FlowTable
 from ukihashi.detect.model import SOFT_ABOVE, SOFT_BELOW
 from ukihashi.detect.record import Endpoint, Finding, Packet, Step, Verdict
@@ -57,7 +57,7 @@ class Replay:
         self.spent += max(len(read), _LEAST_WORK) + _TIMER_WORK * self.messages**2
         detector = Detector() if ticks else _Still()
         table = FlowTable(detector)
-        table.take([segment for segment in read if segment[0] <= until], self.buffer)
+        table.take(*as_packets([segment for segment in read if segment[0] <= until], self.buffer))
         Detector.tick(detector, until)
         detector.finish(until)
         return [found for found in detector.drain() if isinstance(found, Finding)]
