@@ -53,3 +53,9 @@ class Meter:
             max(0, getattr(self._total, field.name) - getattr(before, field.name)) for field in fields(Coverage)[2:]
         ]
         return Coverage(before.end, now, *counts)
+
+
+def between(before: Coverage, now: Coverage) -> Coverage:
+    """What came after `before` up to `now`; both are counts since the begin."""
+    counts = [max(0, getattr(now, field.name) - getattr(before, field.name)) for field in fields(Coverage)[2:]]
+    return Coverage(before.end, now.end, *counts)
