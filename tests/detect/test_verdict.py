@@ -13,7 +13,6 @@ from lab.scene import (
     tls,
     ukihashi_login,
 )
-from ukihashi.detect.decode import segments
 from ukihashi.detect.features import Outer
 from ukihashi.detect.flow import FlowTable
 from ukihashi.detect.record import Attached, Family, Finding, Verdict
@@ -30,7 +29,7 @@ def judge(*talks: Talk, until: float = 0.0) -> list[Finding | Attached]:
     detector = Detector()
     table = FlowTable(detector)
     for time, frame in frames:
-        table.take(segments(1, frame, [(time, 0, len(frame), len(frame))]), frame)
+        table.take(1, frame, [(time, 0, len(frame), len(frame))])
     end = max(until, frames[-1][0])
     table.advance(end)
     detector.finish(end)

@@ -21,7 +21,8 @@ from ukihashi.detect.slots import remove
 
 __all__ = (
     "AGE_S", "BOTH", "COUPLED_S", "DEAD", "DEAD_AGE_S", "GAP_S", "HEAD", "LONG_TURN", "MAX_FLOWS", "MAX_KEPT",
-    "OPENING", "PAUSE_S", "PLAIN", "WATCHED", "Crumb", "Engine", "Flow", "FlowTable", "Half", "Kept", "Message", "Turn", "Watcher",
+    "OPENING", "PAUSE_S", "PLAIN", "WATCHED", "Crumb", "Engine", "Flow", "FlowTable", "Half",
+    "Kept", "Message", "Turn", "Watcher",
 )  # fmt: skip
 
 MAX_MESSAGES: Final = 128  # kept per direction, oldest dropped
