@@ -8,6 +8,7 @@ files. One file at a time.
 import asyncio
 import contextlib
 import json
+import math
 import os
 import resource
 import signal
@@ -24,6 +25,7 @@ from ukihashi.capture.batch import Batch
 from ukihashi.capture.pcap import CaptureFile
 from ukihashi.detect.record import Finding
 from ukihashi.detect.record import Found as Told
+from ukihashi.detect.whatif import Change, changes
 from ukihashi.errors import N_, EnvironmentLacks, InputUnreadable, UkihashiError, UsageError
 from ukihashi.net.privileges import die_with
 
@@ -32,6 +34,7 @@ MEMORY: Final = 1 << 30  # bytes of data of the child
 CPU_S: Final = 600
 WALL_S: Final = 1800.0  # from the first byte to the verdict; a slow browser counts, too
 MAX_FINDINGS: Final = 1000
+MAX_CHANGES: Final = 8  # findings for which it is said what would have changed the verdict
 MAX_LINE: Final = 1 << 20
 NICE: Final = 10  # the sensor beside it comes first
 TELL_S: Final = 0.5
@@ -80,10 +83,15 @@ class Judged:
             key = key_of(event)
             count = len(mapping(mapping(event.get("ukihashi")).get("evidence")).get("connections") or ())
             self._found[key] = Found(key, event, connections=max(1, count))
+        elif kind == "changes":
+            found = self._found.get(text(event.get("key")))
+            if found is not None:
+                ours = {**found.about, "changes": event.get("changes")}
+                found.event = {**found.event, "ukihashi": ours}
         elif kind == "vpn_connection":
-            for found in self._found.values():
-                if found.event.get("community_id") == event.get("session"):
-                    found.connections += 1
+            for known in self._found.values():
+                if known.event.get("community_id") == event.get("session"):
+                    known.connections += 1
         elif kind in {"progress", "done"}:
             self.packets, self.flows = int(number(event.get("packets"))), int(number(event.get("flows")))
             self.missed = int(number(event.get("missed")))
@@ -143,14 +151,15 @@ class Judge:
         try:
             await asyncio.wait([task])
         finally:  # also when who asked is gone
-            self._running = None
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            (error,) = await asyncio.gather(task, return_exceptions=True)
+            self._running = None
             judged.seconds = time.monotonic() - began
             if judged.state is State.READING:
                 judged.state = State.CANCELLED
             judged.changes += 1
+        if isinstance(error, Exception):  # what `parts` raised
+            raise error
         return judged
 
     def _too_large(self) -> UkihashiError:
@@ -197,7 +206,8 @@ class Judge:
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)  # noqa: ASYNC222 - it was killed: a matter of a millisecond
             hearing.cancel()
-            feeding.abort()
+            if not feeding.is_closing():
+                feeding.abort()
             listening.close()
 
     async def _feed(self, parts: AsyncIterator[bytes], writer: asyncio.StreamWriter, judged: Judged) -> bool:
@@ -257,6 +267,11 @@ def _bounded(child_in: int, child_out: int, name: str, memory: int, cpu_s: int) 
     judge_file(child_in, child_out, name)
 
 
+def _plain(change: Change) -> dict[str, Any]:
+    bound = None if math.isnan(change.bound) else change.bound
+    return change._asdict() | {"bound": bound, "verdict": change.verdict.value if change.verdict is not None else None}
+
+
 def judge_file(source: int, target: int, name: str) -> None:
     """Read the capture file from one descriptor, write findings and progress to the other as JSON lines."""
 
@@ -275,6 +290,9 @@ def judge_file(source: int, target: int, name: str) -> None:
             event = eve.event(found)
             if isinstance(found, Finding):
                 event = eve.explained(event, found)
+                kept[key_of(event)] = found
+                if len(kept) > MAX_CHANGES:
+                    del kept[next(iter(kept))]
             tell(str(event.pop("event_type")), **event)
 
         def close(self) -> None:
@@ -288,6 +306,7 @@ def judge_file(source: int, target: int, name: str) -> None:
                 next_word = time.monotonic() + TELL_S
                 tell("progress", packets=alert.packets, flows=alert.flows)
 
+    kept: dict[str, Finding] = {}
     alert = Alert([Out()], tell=problem, probable=True)
     failed = False
     try:
@@ -300,4 +319,7 @@ def judge_file(source: int, target: int, name: str) -> None:
         failed = True
         problem(EnvironmentLacks(N_("judging the file would take more memory than is allowed for it")))
     alert.finish()
+    for key, finding in kept.items():
+        tell("changes", key=key, changes=[_plain(change) for change in changes(finding)])
+        tell("progress", packets=alert.packets, flows=alert.flows)
     tell("done", packets=alert.packets, flows=alert.flows, missed=alert.missed, failed=failed)

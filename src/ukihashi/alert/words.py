@@ -52,7 +52,6 @@ EXPLANATIONS: Final = {  # of a reason's name (`detect/`)
         "The SSH client named itself as the manager's list says. Its traffic was not weighed."
     ),
 }
-PARTS: Final = {"C1": 1, "S1": 2, "C2": 3, "S2": 4}  # steps of a login
 
 
 def family(found: Found) -> str:

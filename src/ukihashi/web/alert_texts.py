@@ -48,6 +48,9 @@ ALERT: Final = {
         "A tunnel (VPN) carries a whole network inside one connection that looks like any other. The detector knows"
         " SoftEther VPN and ukihashi by the rhythm and the sizes of what is sent, never by its content."
     ),
+    "word_confirmed": N_("confirmed"),
+    "word_probable": N_("probable"),
+    "word_allowed": N_("allowed"),
     "meaning_confirmed": N_("Several independent traits fit. False alarms are rare, and still possible."),
     "meaning_probable": N_("Some traits fit; more has not been seen yet. Often it becomes confirmed, or nothing."),
     "meaning_allowed": N_("The allow list knows it, so there is no alarm."),
@@ -100,15 +103,8 @@ ALERT: Final = {
     "direction": N_("Direction"),
     "size": N_("Bytes"),
     "note": N_("What it is"),
-    "step_hello": N_("TLS greeting"),
-    "step_C1": N_("introduces itself"),
-    "step_S1": N_("greets"),
-    "step_C2": N_("logs in"),
-    "step_S2": N_("lets it in"),
     "changes": N_("What would have changed the verdict"),
-    "changes_lead": N_(
-        "The packets were judged again, each time with one thing changed. What is not listed would have changed nothing."
-    ),
+    "changes_lead": N_("The packets were judged again, each time with one thing changed."),
     "next": N_("What to do next"),
     "next_lead": N_("For who manages this network. Finding a tunnel is the smaller part."),
     "evidence": N_("Evidence"),
@@ -126,8 +122,8 @@ ALERT: Final = {
     "allow": N_("Allow it"),
     "allow_title": N_("The allow list"),
     "allow_lead": N_(
-        "Tunnels that are known and allowed. They raise no alarm, but stay visible. Every entry has somebody who answers"
-        " for it, a reason, and a last day; after that day the alarm is back."
+        "Tunnels that are known and allowed. They raise no alarm, but stay visible. Every entry has somebody who"
+        " answers for it, a reason, and a last day; after that day the alarm is back."
     ),
     "allow_none": N_("The list is empty: every tunnel raises an alarm."),
     "allow_add": N_("Add an entry"),
@@ -145,7 +141,7 @@ ALERT: Final = {
     "server_hint": N_("An address or a network; empty: any."),
     "port_hint": N_("1 to 65535; empty: any."),
     "owner_hint": N_("Who answers for it."),
-    "family": N_("Tunnel"),
+    "reason_hint": N_("Why it may stay, for who reads this in a year."),
     # judging a file
     "judge_title": N_("Judge a capture file"),
     "judge_lead": N_(
