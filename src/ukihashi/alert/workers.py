@@ -31,6 +31,8 @@ Make = Callable[["Forward", Callable[[UkihashiError], None]], "Alert"]
 class Forward:
     """In a worker: the sink that gives everything to the first process."""
 
+    wants_probable = True  # the first process chooses
+
     def __init__(self, pipe: "Connection[Any, Any]") -> None:
         self._pipe = pipe
 

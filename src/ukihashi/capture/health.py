@@ -49,13 +49,10 @@ class Meter:
         """What came since the last call. The arguments are counts since the begin."""
         before, (packets, dropped, freezes, card_lost) = self._total, statistics
         self._total = Coverage(self._begin, now, packets, dropped, freezes, card_lost, tcp_bytes, missing)
-        counts = [
-            max(0, getattr(self._total, field.name) - getattr(before, field.name)) for field in fields(Coverage)[2:]
-        ]
-        return Coverage(before.end, now, *counts)
+        return between(before, self._total)
 
 
-def between(before: Coverage, now: Coverage) -> Coverage:
-    """What came after `before` up to `now`; both are counts since the begin."""
-    counts = [max(0, getattr(now, field.name) - getattr(before, field.name)) for field in fields(Coverage)[2:]]
-    return Coverage(before.end, now.end, *counts)
+def between(earlier: Coverage, later: Coverage) -> Coverage:
+    """What came between two moments of one capture, from what had come until then."""
+    names = [field.name for field in fields(Coverage)[2:]]
+    return Coverage(earlier.end, later.end, *(max(0, getattr(later, name) - getattr(earlier, name)) for name in names))
