@@ -238,7 +238,7 @@ class Top:
         second.append(lost, style="bold red" if gauge.lost else "")
         found = self.view.found()
         third = Text(
-            _("{rate:,} packets/s   {flows:,} connections   {count} findings, {alive} alive").format(
+            _("{rate:,} packets/s   {flows:,} connections   findings: {count}, alive: {alive}").format(
                 rate=round(gauge.rate),
                 flows=gauge.flows,
                 count=sum(one.confirmed for one in found),

@@ -17,13 +17,6 @@ TRANSPORTS: Final = {
 CONFIRMED: Final = N_("confirmed")
 PROBABLE: Final = N_("probable")
 ALLOWED: Final = N_("allowed")
-ALIVE: Final = N_("alive")
-ENDED: Final = N_("ended")
-END_REASONS: Final = {
-    "closed": N_("its last connection was closed"),
-    "silent": N_("nothing was heard of it for long"),
-    "capture_end": N_("the capture ended while it was alive"),
-}
 MAX_FACTOR: Final = 6  # powers of ten; beyond, only "more than" is said
 
 EXPLANATIONS: Final = {  # of a reason's name (`detect/`)
@@ -102,14 +95,15 @@ def likelihood(score: float, translate: Translate) -> str:
         return translate(N_("as likely in other traffic"))
     power = abs(score) / math.log(10)
     if power >= MAX_FACTOR:
-        factor = translate(N_("more than a million"))
+        factor = translate(N_("more than a million times"))
     else:
         exact = math.exp(abs(score))
         digits = 1 if exact < 10 else 10 ** (int(math.log10(exact)) - (exact < 20))
-        factor = f"{exact:.1f}" if exact < 3 else f"{round(exact / digits) * digits:,.0f}"
+        told = f"{exact:.1f}" if exact < 3 else f"{round(exact / digits) * digits:,.0f}"
+        factor = translate(N_("{factor} times")).format(factor=told)
     if score > 0:
-        return translate(N_("{factor} times likelier in a tunnel than elsewhere")).format(factor=factor)
-    return translate(N_("{factor} times likelier elsewhere than in a tunnel")).format(factor=factor)
+        return translate(N_("{factor} likelier in a tunnel than elsewhere")).format(factor=factor)
+    return translate(N_("{factor} likelier elsewhere than in a tunnel")).format(factor=factor)
 
 
 def share(part: float | None) -> str:

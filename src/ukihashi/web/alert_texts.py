@@ -74,10 +74,7 @@ ALERT: Final = {
     "why_lead": N_(
         "The reasons, the weightiest first. What one of them says by itself may be chance; together they rarely are."
     ),
-    "parts_of": N_("Measured"),
     "measured": N_("Measured"),
-    "expected": N_("In a tunnel"),
-    "weight": N_("Weight"),
     "timeline": N_("What was seen when"),
     "ladder": N_("How it began"),
     "ladder_lead": N_(
@@ -152,10 +149,10 @@ ALERT: Final = {
     "drop": N_("or drop it into this frame"),
     "needs_script": N_("This needs JavaScript. Without it: `ukihashi alert -r FILE --explain`."),
     "judging": N_("Reading {name}"),
-    "progress": N_("{taken} of {size}, {packets} packets, {count} tunnels so far"),
-    "progress_open": N_("{taken}, {packets} packets, {count} tunnels so far"),
+    "progress": N_("{taken} of {size}, {packets} packets; tunnels so far: {count}"),
+    "progress_open": N_("{taken}, {packets} packets; tunnels so far: {count}"),
     "stop": N_("Stop"),
-    "result_found": N_("{name}: {count} tunnels"),
+    "result_found": N_("{name}: tunnels found: {count}"),
     "result_none": N_("{name}: no tunnel found"),
     "result_failed": N_("{name}: not read to its end"),
     "result_stopped": N_("{name}: stopped"),
