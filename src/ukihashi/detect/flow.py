@@ -268,7 +268,10 @@ class Flow:
 
     @property
     def small(self) -> int:
-        """Bytes; segments up to this size are kept as crumbs while messages are recorded. 0 = none is."""
+        """Bytes; segments up to this size are kept as crumbs while messages are recorded. 0 = none is.
+
+        Below 0: segments up to that size, without the sign, neither are messages nor end a silence.
+        """
         return int(self._state.flows[self._at + c.SMALL])
 
     @small.setter

@@ -254,7 +254,7 @@ def grow(st: State, buffer: Buffer, time: float) -> int:
                 return LONG
     if regs[STEP] == 3:
         regs[STEP] = 4
-        if flows[f + SMALL] and flows[f + STAGE] in (WATCHED, BOTH):
+        if flows[f + SMALL] > 0 and flows[f + STAGE] in (WATCHED, BOTH):
             peer, peer_times = (half ^ 1) * HALF, (half ^ 1) * HALF_TIMES
             if 0 < length <= flows[f + SMALL] and new == length:
                 prompted = st.half_times[t + PROMPTED]
@@ -268,6 +268,8 @@ def grow(st: State, buffer: Buffer, time: float) -> int:
                 st.half_times[peer_times + PROMPTED] = time
     if regs[STEP] == 4:
         regs[STEP] = 5
+        if 0 < length <= -flows[f + SMALL] and new == length:  # the outer layer's own
+            return DONE
         silence = time - st.half_times[t + HEARD]
         st.half_times[t + HEARD] = time
         if silence < PAUSE_S:
