@@ -12,6 +12,9 @@ from ukihashi.detect.record import Connection, Endpoint, Family, Finding, Packet
 
 # Rule 3, SoftEther.
 SILENT_S: Final = 10.7  # half the usual session timeout, and a margin
+SILENCE_TEST_S: Final = 60.0
+STALL_S: Final = 20.0  # the usual session timeout: a session does not outlive a longer one
+BUSY_S: Final = 2.0  # a direction that is never silent for longer carries a stream, as of a voice
 SENDS_MIN: Final = 12
 SMALL: Final = 640  # bytes
 
@@ -77,13 +80,39 @@ def own_shape(timing: Timing, distinct: float = OWN_DISTINCT) -> bool:
     return timing.distinct >= distinct and timing.spread >= OWN_SPREAD and timing.beyond <= OWN_BEYOND
 
 
-def never_silent(flow: Flow, directions: Sequence[Sequence[Message]], now: float) -> bool:
-    """Rule 3: no silence beyond the law since `flow` is watched, and small uncoupled messages in both directions."""
+def never_silent(flow: Flow, directions: Sequence[Sequence[Message]], since: float, now: float) -> bool:
+    """Rule 3: for a minute no silence beyond the law, and small uncoupled messages in both directions, or a stream.
+
+    A longer silence of one direction begins the minute anew; one that both share is a path that stood still, and is
+    left out of it. `since`: when the opening had matched.
+    """
     for half in (flow.client, flow.server):
-        if half.sends < SENDS_MIN or half.longest > SILENT_S or now - half.heard > SILENT_S:
+        if half.sends < SENDS_MIN or now - half.heard > SILENT_S:
             return False
-    small = [sum(m.size <= SMALL and not m.coupled for m in messages) for messages in directions]
-    return min(small) >= 2 and sum(small) >= 7
+    holes = [
+        [(max(message.time - message.gap, since), message.time) for message in half.messages]
+        for half in (flow.client, flow.server)
+    ]
+    one, other = ([hole for hole in each if hole[1] - hole[0] > SILENT_S] for each in holes)
+    begin, still = since, 0.0
+    if len(one) == len(other) == 1 and _is_same_hole(one[0], other[0]):
+        still = max(one[0][1], other[0][1]) - min(one[0][0], other[0][0])
+    elif one or other:
+        begin = max(end for _, end in (*one, *other))
+    if now - begin - still < SILENCE_TEST_S:
+        return False
+    small = [
+        sum(message.size <= SMALL and not message.coupled and message.time >= begin for message in messages)
+        for messages in directions
+    ]
+    busy = [half.longest <= BUSY_S for half in (flow.client, flow.server)]
+    return all(count >= 2 or flows for count, flows in zip(small, busy, strict=True)) and (sum(small) >= 7 or all(busy))
+
+
+def _is_same_hole(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    shared = min(one[1], other[1]) - max(one[0], other[0])
+    longest = max(one[1] - one[0], other[1] - other[0])
+    return longest <= STALL_S and shared >= 0.75 * longest
 
 
 def complete(half: Half) -> list[Message]:

@@ -37,11 +37,10 @@ FURTHER_WITHIN_S: Final = 90.0
 TIMER_MIN: Final = 6.0
 DISTINCT: Final = 0.5  # share of distinct sizes; SSH rounds them up to 8 or 16 bytes
 OWN_LOGIN_MIN: Final = 5.0
-SILENCE_TEST_S: Final = 60.0
 PROBABLE_AFTER_S: Final = 75.0
 GIVE_UP_S: Final = 300.0
 LOOK_S: Final = 5.0
-OPENING_TURNS: Final = 12  # in which the roles show themselves
+OPENING_TURNS: Final = 20  # in which the roles show themselves, and the size of the smallest packet
 NAMED_BY: Final = 4  # turns after which the client has said its name
 SAME_TURNS: Final = 4  # two readings closer than this are one login
 
@@ -51,6 +50,9 @@ HELLO_AGAIN: Final = model.Span(100, 2500)  # of a further connection's, which c
 FLIGHT_MIN: Final = 600  # bytes of the server's hello and certificate
 FLIGHT_AGAIN_MIN: Final = 150
 FLIGHT_OWN_MIN: Final = 400
+SMALLEST_MIN: Final = 28  # bytes of the smallest packet, "login accepted", with the usual cipher
+SMALLEST_MAX: Final = 84  # the same with other ciphers
+ALIVE_MORE: Final = 28  # bytes by which "are you there?" may be larger; a tunnel's keep-alive is larger still
 SMALL_TURN: Final = 120  # bytes; key strokes, window adjustments, keep-alives of SSH itself
 NOISE_COST: Final = 1.0  # of a reading without the small turns
 _REACH: Final = 48  # turns looked back
@@ -92,7 +94,7 @@ class Nested:
 class Shell:
     """What is known of one SSH connection."""
 
-    __slots__ = ("count", "counted", "fired", "flow", "latest", "named", "next_look", "own", "pending")
+    __slots__ = ("count", "counted", "fired", "flow", "latest", "named", "next_look", "own", "pending", "smallest")
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
@@ -104,6 +106,12 @@ class Shell:
         self.own: Nested | None = None  # the latest dialogue like ours, until its timers have been judged
         self.fired = False  # a tunnel of ours was confirmed
         self.next_look = 0.0
+        self.smallest = SMALLEST_MAX  # bytes of a packet, by the server's first answers
+
+    def watch(self, time: float) -> None:
+        """Record messages from now on, without those by which SSH asks whether the other end is there."""
+        self.flow.watch(time, turns=True)
+        self.flow.small = -(max(self.smallest, SMALLEST_MIN) + ALIVE_MORE)
 
 
 class Ssh:
@@ -132,8 +140,11 @@ class Ssh:
         """The last turn is complete."""
         turns = shell.flow.turns
         shell.count += 1
-        if shell.count <= OPENING_TURNS and ssh_wrong_way(turns[-1]):
-            shell.flow.swap()
+        if shell.count <= OPENING_TURNS:
+            if ssh_wrong_way(turns[-1]):
+                shell.flow.swap()
+            if not turns[-1].toward_server:
+                shell.smallest = min(shell.smallest, turns[-1].size)
         found = self._name(shell, time) if self._clients and shell.named is None and shell.count <= NAMED_BY else []
         if turns[-1].toward_server or turns[-1].size < model.UKIHASHI_FURTHER.s2.low or len(turns) < _PLACES[0] + 1:
             return found
@@ -191,7 +202,7 @@ class Ssh:
                 latest.login = max(latest.login, login)
                 return []
             if shell.pending is None and shell.own is None:
-                shell.flow.watch(time, turns=True)
+                shell.watch(time)
             shell.latest = shell.pending = Nested(Family.SOFTETHER, login, shell.count, turns, time)
             return []
         if latest is None or time - latest.matched > FURTHER_WITHIN_S:
@@ -212,7 +223,7 @@ class Ssh:
             return []
         login, turns = _best(readings, DIALOGUES[Family.UKIHASHI], HELLO, FLIGHT_OWN_MIN)
         if login >= OWN_LOGIN_MIN:
-            shell.flow.watch(time, turns=True)
+            shell.watch(time)
             shell.own = Nested(Family.UKIHASHI, login, shell.count, turns, time)
         return []
 
@@ -229,7 +240,7 @@ class Ssh:
         if timing.gaps >= 6 and timing.score >= TIMER_MIN and ssh_timer_shape(timing):
             return self._confirm(shell, pending, now, "2, SSH", (timer_reason(TIMERS, timing),), directions)
         if pending.login >= LOGIN_ALONE:
-            if now - since >= SILENCE_TEST_S and never_silent(flow, directions, now):
+            if never_silent(flow, directions, since, now):
                 return self._confirm(shell, pending, now, "6b", (Reason(NEVER_SILENT, 0.0),), directions)
             named = shell.named is not None and not shell.counted
             if pending.finding is None and not named and (last or now - since >= PROBABLE_AFTER_S):

@@ -41,7 +41,6 @@ FURTHER_MIN: Final = 4.0
 FURTHER_WITHIN_S: Final = 120.0
 HELLO_DIFFERENCE: Final = 64  # bytes between client hellos of one client
 TIMER_MIN: Final = 6.0
-SILENCE_TEST_S: Final = 60.0
 COUPLED_MAX: Final = 0.85
 PROBABLE_AFTER_S: Final = 75.0
 
@@ -358,7 +357,7 @@ class Detector:
         coupled = sum(message.coupled for message in messages) / len(messages) if len(messages) >= 4 else 0.0
         if coupled > COUPLED_MAX:
             return
-        if now - case.matched >= SILENCE_TEST_S and never_silent(case.flow, directions, now):
+        if never_silent(flow, directions, case.matched, now):
             self._confirm(session, now, "3", (login, Reason(N_("never silent for long"), 0.0)), directions)
         elif session.finding is None and (last or now - case.matched >= PROBABLE_AFTER_S):
             self._confirm(session, now, "4", (login,), directions, Verdict.PROBABLE)
