@@ -130,10 +130,11 @@ def title(name: str, translate: Translate) -> str:
 def reasons(finding: Finding, translate: Translate) -> list[ReasonText]:
     """The reasons, the weightiest first."""
     ranked = sorted(finding.reasons, key=lambda reason: -reason.score)
-    return [_reason(reason, translate) for reason in ranked]
+    return [reason_text(reason, translate) for reason in ranked]
 
 
-def _reason(reason: Reason, translate: Translate) -> ReasonText:
+def reason_text(reason: Reason, translate: Translate) -> ReasonText:
+    """One reason in words."""
     explanation = EXPLANATIONS.get(reason.name)
     return ReasonText(
         title(reason.name, translate),
@@ -266,4 +267,19 @@ def timeline_objects(finding: Finding, limit: int = MAX_LINES) -> list[dict[str,
             "name": one.name or None,
         }
         for one in finding.timeline[:limit]
+    ]
+
+
+def change_objects(found: Sequence[Change]) -> list[dict[str, object]]:
+    """What would have changed the verdict, for programs; verdict null = nothing would have been found."""
+    return [
+        {
+            "kind": change.kind,
+            "connection": change.connection,
+            "name": change.name or None,
+            "was": round(change.was, 3),
+            "bound": None if math.isnan(change.bound) else round(change.bound, 3),
+            "verdict": change.verdict.value if change.verdict is not None else None,
+        }
+        for change in found
     ]

@@ -17,6 +17,8 @@ BUDGET: Final = 1_500_000  # work for one finding, see `Replay.spent`: about thr
 MAX_BYTES: Final = 60_000  # a turn is not made larger
 MAX_WAIT_S: Final = 120.0
 FAR_S: Final = 300.0  # how much later a further connection is tried
+MAX_FLOWS: Final = 1024
+_ROUNDING_S: Final = 1e-6  # a file of packets has nanoseconds, but seconds in a float have less
 _LEAST_WORK: Final = 400  # segments; fewer count as so many, for what a judgement costs besides
 _TIMER_WORK: Final = 4  # each message is weighed against all before it, for several session timeouts
 _MASK: Final = 0xFFFFFFFF
@@ -36,7 +38,9 @@ class Change(NamedTuple):
 class Replay:
     """The TCP segments of a finding's packets; they can be judged any number of times."""
 
-    def __init__(self, packets: Sequence[Packet]) -> None:
+    def __init__(self, packets: Sequence[Packet], *, ssh_clients: Sequence[str] = ()) -> None:
+        """`ssh_clients`: the patterns that the detector had."""
+        self._ssh_clients = ssh_clients
         buffer, read = bytearray(), list[Segment]()
         for time, link_type, length, data in packets:
             for segment in segments(link_type, data, [(time, 0, len(data), length)]):
@@ -55,8 +59,9 @@ class Replay:
         """
         read = sorted(self.segments if edited is None else edited, key=lambda segment: segment[0])
         self.spent += max(len(read), _LEAST_WORK) + _TIMER_WORK * self.messages**2
-        detector = Detector() if ticks else _Still()
-        table = FlowTable(detector)
+        detector = (Detector if ticks else _Still)(ssh_clients=self._ssh_clients)
+        until += _ROUNDING_S
+        table = FlowTable(detector, limit=MAX_FLOWS)
         table.take(*as_packets([segment for segment in read if segment[0] <= until], self.buffer))
         Detector.tick(detector, until)
         detector.finish(until)
@@ -87,14 +92,14 @@ def replay(packets: Sequence[Packet], finding: Finding) -> Finding | None:
     return same_ends(Replay(packets).judge(None, finding.decided, ticks=False), finding)
 
 
-def changes(finding: Finding) -> list[Change]:
+def changes(finding: Finding, *, ssh_clients: Sequence[str] = ()) -> list[Change]:
     """What would have changed the verdict, one piece at a time; [] where its packets were not kept.
 
     Kinds: "without further" (connections left out), "further later" (seconds after the first one), "larger" and
     "smaller" (bytes of a turn), "slower" (seconds before a turn), "equal sizes", "equal waits" and "answered" (of the
     messages after silences), "silence" (seconds, in both directions).
     """
-    play = Replay(finding.packets)
+    play = Replay(finding.packets, ssh_clients=ssh_clients)
     if not play.segments or _verdict(play.judge(None, finding.decided), finding) is not finding.verdict:
         return []
     play.messages = sum(step.kind == "message" for step in finding.timeline)
