@@ -1,21 +1,30 @@
-"""`./run bench alert`: recall per transport and false alarms of the detector over a folder of labelled captures.
+"""`./run bench alert`: recall per transport, false alarms and delay of the detector over labelled captures.
 
-The folder has `labels.csv` (file, label, transport, client, server, description with `expect=N` log lines). Captures of
-its subfolder `ndpi`, if there is one, are foreign traffic: every line there is a false alarm.
+    ./run bench alert [FOLDER]          a folder with labels.csv (tests/corpus); its subfolder `ndpi` is foreign traffic
+        --fresh                         captures made now: real tunnels, and look-alikes by real servers
+        --mutations --speed             recall for changed tunnels; packets a second beside other readers
+        --all --quick --json FILE --docs
+
+Every capture is judged whole, with 5 % of its packets lost, and with one direction only. `labels.csv` has file, label,
+transport, client, server, description with `expect=N` log lines.
 """
 
 import argparse
 import csv
+import importlib
 import json
 import re
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bench import alert_ndpi, alert_report
+from bench.alert_conditions import BLIND, CONDITIONS, rewritten
 from ukihashi.alert.service import Alert
 from ukihashi.capture.pcap import CaptureFile
 from ukihashi.detect.features import Outer
@@ -25,6 +34,12 @@ from ukihashi.errors import InputUnreadable, UkihashiError
 CORPUS: Final = Path(__file__).resolve().parent.parent / "tests" / "corpus"
 OUTER: Final = {"direct": Outer.TCP, "http-proxy": Outer.HTTP, "socks": Outer.SOCKS, "ssh": Outer.SSH}
 POSITIVE: Final = ("softether", "ukihashi")
+IMITATION: Final = "imitation"  # made to have a tunnel's sizes, as no ordinary program does: counted apart
+OTHERS_TUNNEL: Final = re.compile(r"ovpn|openvpn|vpn|anyconnect|wireguard|ssh-w|-in-tls|ipsec|tor\b", re.IGNORECASE)
+LISTS: Final = (
+    "false_alarms", "probable_on_others", "imitations", "missed", "doubled", "wrong_transport", "wrong_ends",
+    "unreadable",
+)  # fmt: skip
 
 
 class Label(NamedTuple):
@@ -62,71 +77,70 @@ class _Memory:
 
 
 @dataclass
-class Table:
-    """What a run over a folder gave."""
+class Tally:
+    """Sessions of one kind and family."""
 
-    shares: dict[str, list[int]] = field(default_factory=dict)  # transport -> found, of, probable only
+    n: int = 0
+    flagged: int = 0  # PROBABLE or CONFIRMED
+    confirmed: int = 0
+    delays: list[float] = field(default_factory=list)  # seconds from a connection's begin to its verdict
+
+
+@dataclass
+class Table:
+    """What a run over captures gave."""
+
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)  # (transport, family)
+    benign: Tally = field(default_factory=Tally)  # of files
     false_alarms: list[str] = field(default_factory=list)
     probable_on_others: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+    imitations: list[str] = field(default_factory=list)  # CONFIRMED, of those below
     doubled: list[str] = field(default_factory=list)  # more lines than sessions
     wrong_transport: list[str] = field(default_factory=list)
     wrong_ends: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    seconds_to_line: list[float] = field(default_factory=list)
     files: Counter[str] = field(default_factory=Counter)
     flows: int = 0
     packets: int = 0
     cpu_s: float = 0.0
 
     def recall(self, transport: str) -> Share:
-        """Of one transport (direct, http-proxy, socks, ssh)."""
-        found, of, probable = self.shares.get(transport, [0, 0, 0])
-        return Share(found, of, probable)
+        """Of one transport (direct, http-proxy, socks, ssh), all families."""
+        chosen = [tally for (kind, _), tally in self.tallies.items() if kind == transport]
+        found = sum(tally.confirmed for tally in chosen)
+        return Share(found, sum(tally.n for tally in chosen), sum(tally.flagged for tally in chosen) - found)
 
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each transport and family, as JSON has them."""
+        return [
+            {"kind": kind, "family": family, "n": tally.n, "flagged": tally.flagged, "confirmed": tally.confirmed,
+             "delay_s": alert_report.median(tally.delays)}
+            for (kind, family), tally in sorted(self.tallies.items())
+        ]  # fmt: skip
+
+    def details(self) -> dict[str, Any]:
+        """Everything, for programs."""
         return {
-            "recall": {kind: {"found": n[0], "of": n[1], "probable_only": n[2]} for kind, n in self.shares.items()},
-            "false_alarms": self.false_alarms,
-            "probable_on_others": self.probable_on_others,
-            "missed": self.missed,
-            "doubled": self.doubled,
-            "wrong_transport": self.wrong_transport,
-            "wrong_ends": self.wrong_ends,
-            "unreadable": self.unreadable,
-            "files": dict(self.files),
-            "tcp_connections": self.flows,
-            "packets": self.packets,
+            "rows": [
+                {**row, "delay_worst_s": alert_report.worst(self.tallies[row["kind"], row["family"]].delays),
+                 "flagged_95": alert_report.interval(row["flagged"], row["n"]),
+                 "confirmed_95": alert_report.interval(row["confirmed"], row["n"])}
+                for row in self.rows()
+            ],
+            "benign": {**self.harmless(), "confirmed_95": alert_report.interval(self.benign.confirmed, self.benign.n)},
+            **{name: getattr(self, name) for name in LISTS},
+            "files": dict(self.files), "tcp_connections": self.flows, "packets": self.packets,
             "cpu_seconds": round(self.cpu_s, 2),
-            "median_seconds_to_line": self.median(),
-        }
+        }  # fmt: skip
 
-    def median(self) -> float | None:
-        """Of the seconds from a connection's begin to its verdict."""
-        times = sorted(self.seconds_to_line)
-        return round(times[len(times) // 2], 2) if times else None
+    def harmless(self) -> dict[str, int]:
+        """Files without a tunnel of ours or SoftEther's."""
+        return {"n": self.benign.n, "flagged": self.benign.flagged, "confirmed": self.benign.confirmed}
 
     def text(self) -> str:
         """For people."""
-        lines = [f"{'transport':<12} {'found':>5} {'of':>4} {'probable only':>14}"]
-        lines += [f"{kind:<12} {n[0]:>5} {n[1]:>4} {n[2]:>14}" for kind, n in sorted(self.shares.items())]
-        lines.append(f"files: {', '.join(f'{count} {label}' for label, count in sorted(self.files.items()))}")
-        rate = self.packets / self.cpu_s if self.cpu_s else 0.0
-        lines.append(f"{self.packets} packets, {self.flows} TCP connections, {rate / 1000:.0f} k packets/s of CPU")
-        lines.append(f"median time to a line: {self.median()} s")
-        for title in (
-            "false_alarms",
-            "probable_on_others",
-            "missed",
-            "doubled",
-            "wrong_transport",
-            "wrong_ends",
-            "unreadable",
-        ):
-            names = getattr(self, title)
-            lines.append(f"{title.replace('_', ' ')}: {len(names)}" + "".join(f"\n    {name}" for name in names))
-        return "\n".join(lines)
+        return alert_report.text(self.details())
 
 
 def labels(folder: Path) -> Iterator[Label]:
@@ -147,6 +161,23 @@ def labels(folder: Path) -> Iterator[Label]:
         yield Label(path, "foreign", "", (), "", 0, "")
 
 
+def fresh(folder: Path, *, quick: bool) -> Iterator[Label]:
+    """Captures made now: look-alikes first, then tunnels. Needs root."""
+    from lab.look_alikes import QUICK, SECONDS, TABLE, record, rows
+
+    chosen = rows(QUICK) if quick else TABLE
+    for one in record(folder / "look-alikes", seconds=20.0 if quick else SECONDS, chosen=chosen):
+        if one.path is not None:
+            label = IMITATION if one.row.imitates else "other"
+            yield Label(one.path, label, one.row.transport, (), "", 0, f"{one.row.name}: {one.row.runs}")
+    from bench import alert_fresh
+
+    for tunnel in alert_fresh.record(folder / "tunnels", quick):
+        clients = tuple(tunnel.client.split(";"))
+        words = tunnel.description
+        yield Label(tunnel.file, tunnel.family, tunnel.kind, clients, tunnel.server, tunnel.expect, words)
+
+
 def judge(path: Path) -> tuple[list[Finding], Alert, str]:
     """All findings of a capture, what read it, and why it could not be read to its end."""
     memory, problems = _Memory(), list[UkihashiError]()
@@ -161,59 +192,150 @@ def judge(path: Path) -> tuple[list[Finding], Alert, str]:
     return memory.findings, alert, trouble
 
 
-def judge_corpus(folder: Path) -> Table:
+def judge_corpus(folder: Path, condition: str = "full") -> Table:
     """Judge every capture of a folder with labels."""
-    table = Table()
-    begin = time.process_time()
-    for label in labels(folder):
-        findings, alert, trouble = judge(label.path)
-        table.packets += alert.packets
-        table.flows += alert.flows
-        table.files[label.label] += 1
-        if trouble:
-            table.unreadable.append(trouble)
-        _enter(table, label, findings)
-    table.cpu_s = time.process_time() - begin
+    return judge_all(labels(folder), condition)
+
+
+def judge_all(captures: Iterable[Label], condition: str = "full") -> Table:
+    """Judge them under a condition of `CONDITIONS`; the time is that of judging, not of changing."""
+    table, change = Table(), CONDITIONS[condition]
+    with tempfile.TemporaryDirectory() as folder:
+        for label in captures:
+            path, known = label.path, label
+            if change is not None:
+                try:
+                    path = rewritten(path, change, Path(folder))
+                    if condition == BLIND:
+                        known = label._replace(clients=())
+                except (ValueError, OSError, EOFError) as error:
+                    table.unreadable.append(f"{label.path.name}: {error}")
+                    continue
+            begin = time.process_time()
+            findings, alert, trouble = judge(path)
+            table.cpu_s += time.process_time() - begin
+            if path != label.path:
+                path.unlink()
+            table.packets += alert.packets
+            table.flows += alert.flows
+            table.files[label.label] += 1
+            if trouble:
+                table.unreadable.append(trouble)
+            enter(table, known, findings)
     return table
 
 
-def _enter(table: Table, label: Label, findings: list[Finding]) -> None:
+def enter(table: Table, label: Label, findings: Sequence[Finding]) -> None:
+    """Count the findings of one capture."""
     name = label.path.name
     confirmed = [finding for finding in findings if finding.verdict is Verdict.CONFIRMED]
-    told = [f"{name}: {finding.family.value}, rule {finding.rule}, {finding.client}" for finding in findings]
+    told = [
+        f"{name}: {finding.verdict.value}, {finding.family.value}, rule {finding.rule}, score {finding.score:.1f}"
+        f" ({', '.join(f'{reason.name} {reason.score:+.1f}' for reason in finding.reasons)}), {finding.client}"
+        for finding in findings
+    ]
+    if label.label == IMITATION:
+        table.imitations += told if confirmed else []
+        return
     if label.label not in POSITIVE:
+        table.benign.n += 1
+        table.benign.flagged += bool(findings)
+        table.benign.confirmed += bool(confirmed)
         table.false_alarms += told if confirmed else []
         table.probable_on_others += told if findings and not confirmed else []
         return
-    row = table.shares.setdefault(label.transport, [0, 0, 0])
+    tally = table.tallies.setdefault((label.transport, label.label), Tally())
     good = [finding for finding in confirmed if finding.family.name.lower() == label.label]
-    row[0] += min(len(good), label.expect)
-    row[1] += label.expect
+    flagged = [finding for finding in findings if finding.family.name.lower() == label.label and not finding.again]
+    tally.n += label.expect
+    tally.confirmed += min(len(good), label.expect)
+    tally.flagged += min(max(len(flagged), len(good)), label.expect)
+    tally.delays += [finding.decided - finding.begin for finding in good]
     if len(good) < label.expect:
-        row[2] += min(label.expect - len(good), len(findings) - len(confirmed))
         table.missed.append(f"{name}: {len(good)} of {label.expect}" + "".join(f"; {words}" for words in told))
     if len(confirmed) > label.expect:
         table.doubled.append(f"{name}: {len(confirmed)} lines for {label.expect}")
-    table.seconds_to_line += [finding.decided - finding.begin for finding in good]
     for finding in confirmed:
         if finding.outer is not OUTER[label.transport] and not finding.rule.startswith("5"):
             table.wrong_transport.append(f"{name}: {finding.outer.value}")
-        if str(finding.client) not in label.clients or str(finding.server) != label.server:
+        if label.clients and (str(finding.client) not in label.clients or str(finding.server) != label.server):
             table.wrong_ends.append(f"{name}: {finding.client} {finding.server}")
 
 
+def conditions(captures: Sequence[Label], names: Iterable[str]) -> dict[str, Table]:
+    """A table for each condition, with progress."""
+    found = {}
+    for name in names:
+        progress(f"judging {len(captures)} captures: {name}")
+        found[name] = judge_all(captures, name)
+        print(f"\n{name}\n{found[name].text()}", flush=True)
+    return found
+
+
+def ndpi(captures: Sequence[Label]) -> dict[str, Any]:
+    """nDPI's names for the same captures; says so if it is not there."""
+    if gone := alert_ndpi.missing():
+        return {"skipped": f"not installed: {gone}"}
+    progress(f"asking ndpiReader about {len(captures)} captures")
+    return alert_ndpi.table(
+        (
+            label.path,
+            label.label if label.label in POSITIVE else "",
+            label.label == "foreign" or bool(OTHERS_TUNNEL.search(f"{label.path.name} {label.words}")),
+        )
+        for label in captures
+    )
+
+
+def part(module: str, function: str, *words: object) -> Any:
+    """What another part of this bench gives; a sentence if it can't."""
+    try:
+        return getattr(importlib.import_module(f"bench.{module}"), function)(*words)
+    except ImportError as error:
+        return {"skipped": str(error)}
+
+
+def progress(line: str) -> None:
+    """Onto standard error."""
+    print(f"bench alert: {line}", file=sys.stderr, flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table of a folder; with --json FILE write it as JSON too."""
-    parser = argparse.ArgumentParser(prog="bench alert", description=__doc__)
+    """Print the tables; with --json FILE write them as JSON too. Status 1: a false alarm."""
+    parser = argparse.ArgumentParser(prog="bench alert", description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("folder", nargs="?", type=Path, default=CORPUS)
+    parser.add_argument("--fresh", action="store_true", help="make captures and judge those, too")
+    parser.add_argument("--mutations", action="store_true", help="recall for changed tunnels")
+    parser.add_argument("--speed", action="store_true", help="packets a second beside other readers")
+    parser.add_argument("--all", action="store_true", help="all of it")
+    parser.add_argument("--quick", action="store_true", help="of the parts that take long, the small ones")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where fresh captures stay; a new or empty folder")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--quick", action="store_true", help="no difference: it is quick")
+    parser.add_argument("--docs", action="store_true", help="write docs/detection-results.md")
     options = parser.parse_args(argv)
-    table = judge_corpus(options.folder)
-    print(table.text())
+    with tempfile.TemporaryDirectory(prefix="ukihashi-alert-") as temporary:
+        captures = list(labels(options.folder))
+        made: list[Label] = []
+        if options.fresh or options.all:
+            made = list(fresh(options.keep or Path(temporary), quick=options.quick))
+            captures += made
+        found = conditions(captures, CONDITIONS)
+        result: dict[str, Any] = {
+            "rows": found["full"].rows(),
+            "benign": found["full"].harmless(),
+            "mpps": part("alert_speed", "measure") if options.speed or options.all else {},
+            "conditions": {name: table.details() for name, table in found.items()},
+            "mutations": part("alert_mutations", "measure", options.quick) if options.mutations or options.all else {},
+            "ndpi": ndpi(captures),
+        }
+    print(alert_report.extras(result))
     if options.json:
-        options.json.write_text(json.dumps(table.as_json(), indent=2) + "\n", encoding="utf-8")
-    return 0
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if options.docs:
+        from bench.relay import about
+
+        print(alert_report.write(result, about(), fresh=len(made), folder=options.folder.name))
+    return int(bool(found["full"].false_alarms))
 
 
 if __name__ == "__main__":
