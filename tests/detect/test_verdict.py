@@ -15,7 +15,7 @@ from lab.scene import (
 )
 from ukihashi.detect.features import Outer
 from ukihashi.detect.flow import FlowTable
-from ukihashi.detect.record import Attached, Family, Finding, Verdict
+from ukihashi.detect.record import Attached, Family, Finding, Found, Verdict
 from ukihashi.detect.verdict import Detector
 
 CLIENT, SERVER = "10.0.0.1", ("10.0.0.2", 443)
@@ -23,7 +23,7 @@ BEGIN = 1_700_000_000.0
 BASE = (155, 349, 1215, 792)  # bytes of our opening's turns without padding (docs/detection.md)
 
 
-def judge(*talks: Talk, until: float = 0.0) -> list[Finding | Attached]:
+def judge(*talks: Talk, until: float = 0.0) -> list[Found]:
     """What the detector says at the end of a capture of `talks`."""
     frames: list[Frame] = sorted((frame for talk in talks for frame in talk.frames), key=lambda item: item[0])
     detector = Detector()
@@ -36,7 +36,7 @@ def judge(*talks: Talk, until: float = 0.0) -> list[Finding | Attached]:
     return detector.drain()
 
 
-def lines(found: list[Finding | Attached]) -> list[Finding]:
+def lines(found: list[Found]) -> list[Finding]:
     """Those that become log lines."""
     return [entry for entry in found if isinstance(entry, Finding) and entry.verdict is Verdict.CONFIRMED]
 

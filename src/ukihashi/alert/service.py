@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Final
 
 from ukihashi.alert import live
-from ukihashi.alert.sinks import Sink
+from ukihashi.alert.allow import AllowList, allowed
+from ukihashi.alert.eve import Stats
+from ukihashi.alert.sinks import Gauge, Lasting, Sink
 from ukihashi.capture.batch import Batch
-from ukihashi.capture.health import Coverage
+from ukihashi.capture.health import Coverage, between
 from ukihashi.capture.live import LiveCapture, Statistics
 from ukihashi.detect.flow import MAX_FLOWS, Flow, FlowTable, Kept
 from ukihashi.detect.layers import LINK_TYPES
@@ -18,13 +20,15 @@ from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 
 ROTATION_S: Final = 60.0  # a file that begins this soon after the one before goes on with it
 JOIN_OVERLAP_S: Final = 1.0
+PERIOD_S: Final = 3600.0  # of the report of what was seen and what was lost
 
 
 class Alert:
     """One detector at work.
 
     `tell` is called with each problem that does not end the work: a sink that is full, packets lost, a link type that
-    is unknown.
+    is unknown. `evidence` keeps the packets of a finding and gives the file's name, "" for none. `report` is told what
+    was seen in each period of `period_s` seconds, and how many log lines there were.
     """
 
     def __init__(
@@ -36,11 +40,16 @@ class Alert:
         probable: bool = False,
         max_flows: int = MAX_FLOWS,
         ssh_clients: Sequence[str] = (),
+        allow: AllowList | None = None,
+        evidence: Callable[[Finding], str] | None = None,
+        report: Callable[[Coverage, int], None] | None = None,
+        period_s: float = PERIOD_S,
     ) -> None:
         self.packets = 0
         self.flows = 0
         self.missed = 0  # bytes that the capture lost, by the sequence numbers
         self.detections = 0  # log lines
+        self.findings: dict[str, int] = {}  # "softether TCP CONFIRMED": number; "... allowed" beside it
         self.sink_failed = False
         self._sinks = list(sinks)
         self.tell: Final = tell
@@ -48,6 +57,15 @@ class Alert:
         self._probable = probable
         self._max_flows = max_flows
         self._ssh_clients = ssh_clients
+        self._allow = allow
+        self._evidence = evidence
+        self._report = report
+        self._period_s = period_s
+        self._reported: Coverage | None = None  # as of the last report
+        self._seen: Coverage | None = None
+        self._lines = 0  # as of the last report
+        self._reopen = False
+        self._first = 0.0  # time of the first packet
         self._now = 0.0
         self._bytes = 0
         self._unknown_links: set[int] = set()
@@ -99,6 +117,51 @@ class Alert:
 
     def measured(self, total: Coverage, period: Coverage) -> None:
         """What was seen and what was lost, since the begin and in the last second: called each second of a capture."""
+        del period
+        self._seen = total
+        if self._reported is None:
+            self._reported = Coverage(total.begin, total.begin)
+        if self._allow is not None:
+            self._allow.refresh(self.tell)
+            for error in self._allow.expired(total.end):
+                self.tell(error)
+        again, self._reopen = self._reopen, False
+        for sink in self._sinks:
+            if isinstance(sink, Lasting):
+                for error in (*(sink.reopen() if again else ()), *sink.tick()):
+                    self.tell(error)
+        self._count(total, ends=total.end - self._reported.end >= self._period_s)
+
+    def reopen(self) -> None:
+        """Begin new files under the same names within a second. May be called from a signal handler."""
+        self._reopen = True
+
+    def _count(self, total: Coverage, *, ends: bool) -> None:
+        """Tell those who want the counters; the report, if its period ends."""
+        reported = self._reported or Coverage(total.begin, total.begin)
+        stats = Stats(
+            total.end,
+            total.end - total.begin,
+            packets=total.packets,
+            drops=total.lost,
+            gaps=total.missing,
+            coverage=total.share,
+            flows=len(self._table),
+            flows_total=self.flows + self._table.opened,
+            flows_forgotten=self._table.forgotten,
+            findings=dict(self.findings),
+            period=total.end - reported.end if ends else 0.0,
+        )
+        for sink in self._sinks:
+            if isinstance(sink, Gauge):
+                try:
+                    sink.count(stats)
+                except EnvironmentLacks as error:
+                    self.tell(error)
+        if ends:
+            if self._report is not None:
+                self._report(between(reported, total), self.detections - self._lines)
+            self._reported, self._lines = total, self.detections
 
     @property
     def tcp_bytes(self) -> int:
@@ -112,6 +175,8 @@ class Alert:
 
     def take(self, batch: Batch) -> None:
         """One batch, in order of capture."""
+        if not self.packets and batch.packets:
+            self._first = batch.packets[0][0]
         self.packets += len(batch.packets)
         if batch.link_type not in LINK_TYPES:
             if batch.link_type not in self._unknown_links:
@@ -136,32 +201,62 @@ class Alert:
         self._fresh()
 
     def close(self) -> None:
-        """Close the sinks."""
+        """The last counters, and close the sinks."""
+        total = self._seen or Coverage(
+            self._first, max(self._now, self._first), self.packets, tcp_bytes=self.tcp_bytes, missing=self.missing
+        )
+        self._count(total, ends=True)
         for sink in self._sinks:
             sink.close()
+            self.sink_failed |= isinstance(sink, Lasting) and bool(sink.unwritten)
 
     def _write(self) -> None:
-        for drained in self._detector.drain():
-            found = drained
-            if isinstance(found, Finding) and found.again and not found.lined and not self._probable:
-                found = replace(found, again=False)  # nobody was told of it before
-            if isinstance(found, Finding) and found.verdict is not Verdict.CONFIRMED and not self._probable:
-                continue
-            if not isinstance(found, Finding) and found.finding.verdict is not Verdict.CONFIRMED and not self._probable:
-                continue
+        for found in self._detector.drain():
             self.give(found)
 
     def give(self, found: Found) -> None:
-        """To all sinks. One that fails is told of and left out from then on."""
-        for sink in self._sinks[:]:
-            try:
-                sink.take(found)
-            except EnvironmentLacks as error:
-                self.sink_failed = True
-                self._sinks.remove(sink)
-                sink.close()
-                self.tell(error)
+        """To all sinks. One that fails is told of, and left out from then on unless it mends itself."""
+        found = self._known(found)
+        finding = found if isinstance(found, Finding) else found.finding
+        shown = self._probable or finding.verdict is Verdict.CONFIRMED
+        if shown and self._evidence is not None and isinstance(found, Finding) and found.allowed is None:
+            found = replace(found, evidence_file=self._evidence(found))
         if isinstance(found, Finding):
-            self.detections += found.verdict is Verdict.CONFIRMED and not found.lined
-            if self._explain is not None:
-                self._explain(found)
+            self._tally(found)
+        for sink in self._sinks[:]:
+            probable = self._probable or getattr(sink, "wants_probable", False)
+            if not probable and not shown:
+                continue
+            told = found
+            if isinstance(found, Finding) and found.again and not found.lined and not probable:
+                told = replace(found, again=False)  # nobody was told of it before
+            try:
+                sink.take(told)
+            except EnvironmentLacks as error:
+                if not isinstance(sink, Lasting):
+                    self.sink_failed = True
+                    self._sinks.remove(sink)
+                    sink.close()
+                self.tell(error)
+        if isinstance(found, Finding) and shown and found.allowed is None and self._explain is not None:
+            self._explain(found)
+
+    def _known(self, found: Found) -> Found:
+        """With the entry of the allow list that it matches."""
+        if self._allow is None:
+            return found
+        finding = found if isinstance(found, Finding) else found.finding
+        entry = self._allow.match(finding, max(self._now, finding.decided))
+        if entry is None:
+            return found
+        finding = replace(finding, allowed=allowed(entry))
+        return finding if isinstance(found, Finding) else replace(found, finding=finding)
+
+    def _tally(self, finding: Finding) -> None:
+        words = f"{finding.family.name.lower()} {finding.outer.value} {finding.verdict.value}"
+        if finding.allowed is not None:
+            words += " allowed"
+        elif finding.verdict is Verdict.CONFIRMED and not finding.lined:
+            self.detections += 1
+        if not (finding.again and finding.lined):
+            self.findings[words] = self.findings.get(words, 0) + 1
