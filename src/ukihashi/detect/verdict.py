@@ -9,19 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from ukihashi.detect import model
+from ukihashi.detect import model, own
 from ukihashi.detect.evidence import (
-    OWN_TIMER_MIN,
-    SILENT_S,
     Headers,
-    answering,
     complete,
     connection_of,
     evidence_packets,
     make_finding,
     never_silent,
     no_headers,
-    own_timer,
     session_key,
     timer_shape,
 )
@@ -217,7 +213,7 @@ class Detector:
         if session.case.family is Family.UKIHASHI and not session.confirmed and session.closed is None:
             # Many dialogues open like ours. One that was silent for so long keeps neither law: look at it no more.
             silent = max(flow.client.longest, flow.server.longest, now - min(flow.client.heard, flow.server.heard))
-            if silent > SILENT_S:
+            if silent > own.DEAD_S:
                 flow.drop()
                 return True
         keep = SESSION_GONE_S if latest.closed and session.case.family is Family.SOFTETHER else RESUME_S
@@ -246,6 +242,8 @@ class Detector:
             case.further = model.best_score(turns, hello, FURTHERS[case.family])
             if case.login < OWN_LOGIN_MIN and case.further < OWN_FURTHER_MIN:
                 return False
+            if case.login < OWN_LOGIN_MIN and turns[-2].size > model.UKIHASHI_FURTHER.c2.high:
+                return False  # a probe of SoftEther's and its login so far can look like that
         case.matched = time
         case.turns = tuple(turn.size for turn in turns[hello:])
         tried = LOGINS[case.family] if case.login >= LOGIN_LEAST[case.family] else FURTHERS[case.family]
@@ -253,6 +251,8 @@ class Detector:
         flow.turns = []
         flow.case = case
         flow.watch(time)
+        if case.family is Family.UKIHASHI:
+            flow.small = own.SMALL
         if case.family is Family.SOFTETHER and case.login >= LOGIN_MIN:
             self._open(case)
         elif case.family is Family.SOFTETHER:
@@ -337,7 +337,7 @@ class Detector:
     def _judge(self, session: Session, now: float, *, last: bool = False) -> None:
         case = session.case
         if case.family is Family.UKIHASHI:
-            self._judge_own(session, now)
+            self._judge_own(session, now, last=last)
             return
         login = dialogue_reason(N_("login dialogue"), case.login, case.opening, LOGINS[case.family])
         if session.further >= FURTHER_MIN:
@@ -362,23 +362,17 @@ class Detector:
         elif session.finding is None and (last or now - case.matched >= PROBABLE_AFTER_S):
             self._confirm(session, now, "4", (login,), directions, Verdict.PROBABLE)
 
-    def _judge_own(self, session: Session, now: float) -> None:
+    def _judge_own(self, session: Session, now: float, *, last: bool) -> None:
         case = session.case
         flow = case.flow
         directions = [complete(half) for half in (flow.client, flow.server)]
-        timing = model.ukihashi_timing(directions)
-        limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
-        login = dialogue_reason(N_("login dialogue"), case.login, case.opening, LOGINS[case.family])
-        silent = any(half.longest > limit or now - half.heard > limit for half in (flow.client, flow.server))
-        if not silent and own_timer(timing, directions, answering(flow, now)):
-            timer = timer_reason(N_("keep-alive timers"), timing, own=True)
-            self._confirm(session, now, "own", (login, timer), directions)
+        proof = own.prove(own.Opened(flow, case.login, case.matched, directions), now, last=last)
+        if proof is None or (proof.verdict is Verdict.PROBABLE and session.finding is not None):
             return
-        timing = model.softether_timing(directions)  # our card at a SoftEther server keeps that one's law
-        if timing.gaps >= 8 and timing.score >= OWN_TIMER_MIN and timing.beyond == 0 and timer_shape(timing):
-            case.family = Family.SOFTETHER
-            timer = timer_reason(N_("keep-alive timers"), timing)
-            self._confirm(session, now, "2, our card", (login, timer), directions)
+        login = dialogue_reason(N_("login dialogue"), case.login, case.opening, LOGINS[case.family])
+        if proof.verdict is Verdict.CONFIRMED:
+            case.family = proof.family
+        self._confirm(session, now, proof.rule, (login, *proof.reasons), directions, proof.verdict)
 
     def _confirm(
         self,
