@@ -268,15 +268,21 @@ class Flow:
 
     @property
     def small(self) -> int:
-        """Bytes; segments up to this size are kept as crumbs while messages are recorded. 0 = none is.
-
-        Below 0: segments up to that size, without the sign, neither are messages nor end a silence.
-        """
-        return int(self._state.flows[self._at + c.SMALL])
+        """Bytes; segments up to this size are kept as crumbs while messages are recorded. 0 = none is."""
+        return int(self._state.flows[self._at + c.SMALL]) & 0xFFFF
 
     @small.setter
     def small(self, size: int) -> None:
-        self._state.flows[self._at + c.SMALL] = size
+        self._state.flows[self._at + c.SMALL] = self.noise << 16 | size
+
+    @property
+    def noise(self) -> int:
+        """Bytes; segments up to this size neither are messages nor end a silence. 0 = all do."""
+        return int(self._state.flows[self._at + c.SMALL]) >> 16
+
+    @noise.setter
+    def noise(self, size: int) -> None:
+        self._state.flows[self._at + c.SMALL] = size << 16 | self.small
 
     def _bit(self, bit: int) -> bool:
         return bool(self._state.flows[self._at + c.BITS] & bit)

@@ -254,9 +254,10 @@ def grow(st: State, buffer: Buffer, time: float) -> int:
                 return LONG
     if regs[STEP] == 3:
         regs[STEP] = 4
-        if flows[f + SMALL] > 0 and flows[f + STAGE] in (WATCHED, BOTH):
+        small = flows[f + SMALL] & 0xFFFF
+        if small and flows[f + STAGE] in (WATCHED, BOTH):
             peer, peer_times = (half ^ 1) * HALF, (half ^ 1) * HALF_TIMES
-            if 0 < length <= flows[f + SMALL] and new == length:
+            if 0 < length <= small and new == length:
                 prompted = st.half_times[t + PROMPTED]
                 st.clock[EVENT_WAIT] = time - prompted if prompted >= 0 else -1.0
                 st.clock[EVENT_GAP] = time - st.half_times[peer_times + HEARD]
@@ -268,7 +269,7 @@ def grow(st: State, buffer: Buffer, time: float) -> int:
                 st.half_times[peer_times + PROMPTED] = time
     if regs[STEP] == 4:
         regs[STEP] = 5
-        if 0 < length <= -flows[f + SMALL] and new == length:  # the outer layer's own
+        if 0 < length <= flows[f + SMALL] >> 16 and new == length:  # the outer layer's own
             return DONE
         silence = time - st.half_times[t + HEARD]
         st.half_times[t + HEARD] = time

@@ -22,6 +22,7 @@ from ukihashi.errors import N_
 
 MAX_TOGETHER: Final = 64  # connections of one key looked at together
 MAX_KEYS: Final = 16_384  # keys found; the oldest is forgotten
+MAX_SERVERS: Final = 16_384  # ends known to serve; the oldest is forgotten
 
 
 class Midstream:
@@ -31,22 +32,66 @@ class Midstream:
         self._headers = headers
         self._flows: dict[bytes, list[Flow]] = {}
         self._done: dict[bytes, None] = {}
+        self._servers: dict[bytes, None] = {}
+        self._shared: dict[bytes, dict[Flow, None]] = {}  # the flows of an address and port to one other address
+
+    def serves(self, flow: Flow) -> None:
+        """The begin of `flow` was seen, so that its server is known for one."""
+        self._serves(_ends(flow)[1])
+
+    def _serves(self, end: bytes) -> None:
+        if end not in self._servers and len(self._servers) >= MAX_SERVERS:
+            del self._servers[next(iter(self._servers))]
+        self._servers[end] = None
 
     def join(self, flow: Flow) -> None:
-        """A flow whose begin was not seen."""
+        """A flow whose begin was not seen: its roles are guessed by its ports, until other flows tell more.
+
+        Several connections of two hosts have one port in common, the server's.
+        """
+        client, server = _ends(flow)
+        for shared in _shares(flow):
+            self._shared.setdefault(shared, {})[flow] = None
+        known = client in self._servers
+        if server in self._servers or not (known or self._is_shared_by_client(flow)):
+            self._put_in(flow)
+            return
+        for other in [flow] if known else list(self._shared[_shares(flow)[0]]):
+            if _ends(other)[0] == client:
+                self._take_out(other)
+                other.swap()
+                self._put_in(other)
+        self._serves(client)
+
+    def _is_shared_by_client(self, flow: Flow) -> bool:
+        by_client, by_server = (len(self._shared[shared]) for shared in _shares(flow))
+        return by_client > by_server
+
+    def _put_in(self, flow: Flow) -> None:
         flows = self._flows.setdefault(session_key(flow), [])
         if len(flows) >= MAX_TOGETHER:
-            flows.pop(0).drop()
+            oldest = flows[0]
+            self.leave(oldest)
+            oldest.drop()
+            flows = self._flows.setdefault(session_key(flow), [])
         flows.append(flow)
 
-    def leave(self, flow: Flow) -> None:
-        """It ended."""
+    def _take_out(self, flow: Flow) -> None:
         key = session_key(flow)
         flows = self._flows.get(key, [])
         if flow in flows:
             flows.remove(flow)
             if not flows:
                 del self._flows[key]
+
+    def leave(self, flow: Flow) -> None:
+        """It ended."""
+        self._take_out(flow)
+        for shared in _shares(flow):
+            flows = self._shared.get(shared, {})
+            flows.pop(flow, None)
+            if not flows:
+                self._shared.pop(shared, None)
 
     def judge(self, half: Half, now: float) -> Finding | None:
         """A message of a watched flow begins: is it enough now? A key is found once."""
@@ -113,6 +158,20 @@ class Midstream:
         if len(self._done) >= MAX_KEYS:
             del self._done[next(iter(self._done))]
         self._done[key] = None
-        for flow in self._flows.pop(key, []):
+        for flow in list(self._flows.get(key, [])):
+            self.leave(flow)
             flow.drop()
         return finding
+
+
+def _ends(flow: Flow) -> tuple[bytes, bytes]:
+    """Client and server: address and port."""
+    key = flow.client.key
+    size = (len(key) - 4) // 2
+    return key[:size] + key[-4:-2], key[size:-4] + key[-2:]
+
+
+def _shares(flow: Flow) -> tuple[bytes, bytes]:
+    """The client's address and port and the server's address; the server's, and the client's address."""
+    client, server = _ends(flow)
+    return client + server[:-2], server + client[:-2]

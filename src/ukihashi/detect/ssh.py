@@ -10,19 +10,15 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
 
-from ukihashi.detect import model
+from ukihashi.detect import model, own
 from ukihashi.detect.evidence import (
-    OWN_TIMER_MIN,
-    SILENT_S,
     Headers,
-    answering,
     complete,
     ends_of,
     evidence_packets,
     make_finding,
     never_silent,
     no_headers,
-    own_timer,
 )
 from ukihashi.detect.features import Outer, ssh_client, ssh_wrong_way
 from ukihashi.detect.flow import Flow, Message, Turn
@@ -37,6 +33,7 @@ FURTHER_WITHIN_S: Final = 90.0
 TIMER_MIN: Final = 6.0
 DISTINCT: Final = 0.5  # share of distinct sizes; SSH rounds them up to 8 or 16 bytes
 OWN_LOGIN_MIN: Final = 5.0
+OWN_LOGIN_MAX: Final = 7.0  # more says nothing here: what is seen need not be TLS
 PROBABLE_AFTER_S: Final = 75.0
 GIVE_UP_S: Final = 300.0
 LOOK_S: Final = 5.0
@@ -111,7 +108,8 @@ class Shell:
     def watch(self, time: float) -> None:
         """Record messages from now on, without those by which SSH asks whether the other end is there."""
         self.flow.watch(time, turns=True)
-        self.flow.small = -(max(self.smallest, SMALLEST_MIN) + ALIVE_MORE)
+        self.flow.noise = max(self.smallest, SMALLEST_MIN) + ALIVE_MORE
+        self.flow.small = own.SMALL_SSH
 
 
 class Ssh:
@@ -250,28 +248,22 @@ class Ssh:
         return []
 
     def _judge_own(self, shell: Shell, now: float) -> list[Finding | Attached]:
-        own, flow = shell.own, shell.flow
-        if own is None:
+        opened, flow = shell.own, shell.flow
+        if opened is None:
+            return []
+        if max(max(half.longest, now - half.heard) for half in (flow.client, flow.server)) > own.DEAD_S:
+            shell.own = None
             return []
         directions = [complete(half) for half in (flow.client, flow.server)]
         inside = [_messages_inside(messages) for messages in directions]
-        limit = model.UKIHASHI_WAIT_S + model.UKIHASHI_LOST_S
-        silent = max(max(half.longest, now - half.heard) for half in (flow.client, flow.server))
-        if silent > SILENT_S:
-            shell.own = None
+        login = min(opened.login, OWN_LOGIN_MAX)
+        proof = own.prove(own.Opened(flow, login, opened.matched, inside, ssh=True, distinct=DISTINCT), now)
+        if proof is None or (
+            proof.family is Family.SOFTETHER and shell.latest is not None
+        ):  # whose timers are here, too
             return []
-        timing = model.ukihashi_timing(inside)
-        if silent <= limit and own_timer(timing, inside, answering(flow, now), distinct=DISTINCT):
-            shell.fired = True
-            return self._confirm(shell, own, now, "own, SSH", (timer_reason(TIMERS, timing, own=True),), directions)
-        if shell.latest is not None:  # its timers are here, too
-            return []
-        timing = model.softether_timing(inside)  # our card at a SoftEther server keeps that one's law
-        if timing.gaps >= 8 and timing.score >= OWN_TIMER_MIN and timing.beyond == 0 and ssh_timer_shape(timing):
-            shell.fired = True
-            own.family = Family.SOFTETHER
-            return self._confirm(shell, own, now, "2, our card, SSH", (timer_reason(TIMERS, timing),), directions)
-        return []
+        opened.family = proof.family
+        return self._confirm(shell, opened, now, f"{proof.rule}, SSH", proof.reasons, directions)
 
     def _confirm(
         self,
@@ -305,6 +297,7 @@ class Ssh:
             packets=evidence_packets(self._headers(shell.flow), now),
         )
         if verdict is Verdict.CONFIRMED:
+            shell.fired = shell.fired or nested is shell.own
             shell.pending = shell.own = None
         return [nested.finding]
 

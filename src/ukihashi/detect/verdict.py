@@ -244,6 +244,7 @@ class Detector:
                 return False
             if case.login < OWN_LOGIN_MIN and turns[-2].size > model.UKIHASHI_FURTHER.c2.high:
                 return False  # a probe of SoftEther's and its login so far can look like that
+        self._midstream.serves(flow)
         case.matched = time
         case.turns = tuple(turn.size for turn in turns[hello:])
         tried = LOGINS[case.family] if case.login >= LOGIN_LEAST[case.family] else FURTHERS[case.family]
