@@ -126,6 +126,7 @@ class _Clear:
     def __init__(self, *, begun: bool = False) -> None:
         self._left = CLEAR if begun else 0
         self._hello: tuple[bytes, int] | None = None  # who said it
+        self._answered = False
 
     def keeps(self, payload: bytes, source: tuple[bytes, int]) -> bool:
         """Is this packet's payload to stay as it is?"""
@@ -134,7 +135,8 @@ class _Clear:
             self._left = min(self._left, 4)
         elif payload[:2] == b"\x16\x03":
             self._hello = self._hello or source
-        elif self._hello not in (None, source):
+            self._answered = self._answered or source != self._hello
+        elif self._hello is not None and (self._answered or source != self._hello):
             self._left = 0
         return self._left > 0
 
