@@ -180,6 +180,8 @@ class _File:
             return False
         try:
             return not os.path.samestat(ours, self._path.stat())
+        except PermissionError:  # rights were given up since it was opened; nobody can say
+            return False
         except OSError:
             return True
 
