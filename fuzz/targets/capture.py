@@ -53,7 +53,7 @@ def run(data: bytes) -> object:
         assert len(batch.buffer) <= CHUNK + MAX_BLOCK
         for _time, at, captured, _length in batch.packets:
             assert 0 <= at <= at + captured <= len(batch.buffer)
-        table.take(batch.link_type, batch.buffer, batch.packets[:MAX_PACKETS])
+        table.take(batch.link_type, batch.buffer, list(batch.packets)[:MAX_PACKETS])
         last = batch.packets[-1][0]
         assert len(table) <= 256
     table.advance(last)

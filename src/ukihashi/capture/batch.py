@@ -2,6 +2,8 @@
 
 from typing import Final, NamedTuple
 
+from ukihashi.detect.packets import Packets
+
 # Link types (the numbers of the LINKTYPE_ registry; a raw socket's cards give ETHERNET).
 NULL: Final = 0
 ETHERNET: Final = 1
@@ -19,4 +21,4 @@ class Batch(NamedTuple):
 
     link_type: int
     buffer: bytes | bytearray | memoryview
-    packets: list[Packet]
+    packets: list[Packet] | Packets

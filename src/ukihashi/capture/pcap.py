@@ -8,29 +8,49 @@ import gzip
 import io
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
-from ukihashi.capture.batch import Batch, Packet
+from ukihashi.capture import walk
+from ukihashi.capture.batch import Batch
+from ukihashi.capture.walk import DAMAGED, MAX_BLOCK, MAX_CAPTURED, OTHER_BLOCK, OTHER_LINK
+from ukihashi.detect import compiled
+from ukihashi.detect.packets import Packets
 from ukihashi.errors import N_, InputUnreadable
 
+__all__ = ("CHUNK", "MAX_BLOCK", "MAX_CAPTURED", "MAX_INTERFACES", "CaptureFile")
+
 CHUNK: Final = 1 << 20  # bytes asked for at a time
-MAX_CAPTURED: Final = 1 << 18  # bytes of one packet; the limit of the tools that write these files
-MAX_BLOCK: Final = 1 << 22  # bytes of one pcapng block
+ROOM: Final = 8192  # packets of one batch at most
 MAX_INTERFACES: Final = 4096  # descriptions in one pcapng section
 
 _PCAP_MAGIC: Final = {
-    b"\xa1\xb2\xc3\xd4": (">", 1e-6),
-    b"\xd4\xc3\xb2\xa1": ("<", 1e-6),
-    b"\xa1\xb2\x3c\x4d": (">", 1e-9),
-    b"\x4d\x3c\xb2\xa1": ("<", 1e-9),
+    b"\xa1\xb2\xc3\xd4": (True, 1e-6),
+    b"\xd4\xc3\xb2\xa1": (False, 1e-6),
+    b"\xa1\xb2\x3c\x4d": (True, 1e-9),
+    b"\x4d\x3c\xb2\xa1": (False, 1e-9),
 }
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _SECTION_MAGIC: Final = b"\x0a\x0d\x0d\x0a"
-_INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET = 1, 2, 3, 6
-_PACKET_BLOCKS: Final = frozenset((_OLD_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET))
 _ORDERS: Final = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
 _OPTION_RESOLUTION, _OPTION_OFFSET = 9, 14
+
+
+class _Walkers(NamedTuple):
+    """What finds the packets, and how it wants its buffer."""
+
+    pcap: Callable[..., tuple[int, int, int]]
+    pcapng: Callable[..., tuple[int, int, int, int]]
+    column: Callable[[Any], Any]
+
+
+_PLAIN: Final = _Walkers(walk.walk_pcap, walk.walk_pcapng, lambda column: column)
+
+
+def _compiled() -> _Walkers:
+    functions = compiled.functions(walk)
+    return _Walkers(functions["walk_pcap"], functions["walk_pcapng"], compiled.array)
 
 
 class _Interface(NamedTuple):
@@ -51,7 +71,8 @@ class CaptureFile:
         self.packets = 0
         self.offset = 0
         self._file: io.BufferedReader | gzip.GzipFile = file
-        self._rest = b""
+        self._rest: bytes | bytearray = b""
+        self._walkers = _PLAIN
 
     def __iter__(self) -> Iterator[Batch]:
         """Give what the file holds.
@@ -78,6 +99,11 @@ class CaptureFile:
                 head=head.hex(),
             )
 
+    def _hurry(self) -> None:
+        """A large file is worth compiled code."""
+        if self._walkers is _PLAIN and self.packets >= compiled.WORTH_IT and compiled.is_ready():
+            self._walkers = _compiled()
+
     def _peek(self) -> bytes:
         try:
             return self._file.peek(2)[:2]
@@ -85,9 +111,14 @@ class CaptureFile:
             raise self._unreadable(error) from error
 
     def _read(self, size: int) -> bytes:
-        """At most `size` bytes; what one read gives, so that nothing before damaged gzip data is lost."""
+        """At most `size` bytes."""
+        buffer = bytearray(size)
+        return bytes(buffer[: self._read_into(memoryview(buffer))])
+
+    def _read_into(self, view: memoryview) -> int:
+        """What one read gives, so that nothing before damaged gzip data is lost; the number of bytes."""
         try:
-            return self._file.read1(size)
+            return self._file.readinto1(view)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise self._damaged(0) from None
         except OSError as error:
@@ -104,113 +135,110 @@ class CaptureFile:
             packets=self.packets,
         )
 
-    def _more(self, used: int) -> bytes:
-        """Forget `used` bytes and read on: what was left, with the next chunk behind it; b"" at the end.
+    def _more(self, used: int) -> bytearray:
+        """Forget `used` bytes and read on: what was left, with the next chunk behind it; empty at the end.
 
         Raises:
             InputUnreadable: the file ends inside a packet.
         """
         rest = self._rest[used:]
         self.offset += used
+        buffer = bytearray(len(rest) + CHUNK)
+        buffer[: len(rest)] = rest
         self._rest = b""
-        chunk = self._read(CHUNK)
-        if not chunk and rest:
+        with memoryview(buffer) as view:
+            size = self._read_into(view[len(rest) :])
+        if not size and rest:
             raise self._damaged(0)
-        self._rest = rest + chunk
-        return self._rest
+        del buffer[len(rest) + size :]
+        self._rest = buffer
+        return buffer
 
-    def _pcap(self, order: str, tick: float) -> Iterator[Batch]:
+    def _pcap(self, big: bool, tick: float) -> Iterator[Batch]:
         buffer = self._more(0)
         while len(buffer) < 24:
             buffer = self._more(0)
-        link_type = struct.unpack_from(order + "I", buffer, 20)[0] & 0xFFFF  # the upper bits tell of checksums
-        header = struct.Struct(order + "IIII").unpack_from
+        link_type = struct.unpack_from(">I" if big else "<I", buffer, 20)[0] & 0xFFFF  # above: tells of checksums
         offset = 24
         while buffer:
-            packets: list[Packet] = []
-            end = len(buffer)
-            while offset + 16 <= end:
-                seconds, ticks, captured, length = header(buffer, offset)
-                body = offset + 16
-                if body + captured > end or captured > MAX_CAPTURED:
-                    break
-                packets.append((seconds + ticks * tick, body, captured, length))
-                offset = body + captured
-            self.packets += len(packets)
-            if packets:
-                yield Batch(link_type, buffer, packets)
-            if offset + 16 <= end and header(buffer, offset)[2] > MAX_CAPTURED:
+            why, column = OTHER_LINK, self._walkers.column
+            view = column(buffer)
+            while why == OTHER_LINK:
+                found = Packets(ROOM)
+                offset, found.count, why = self._walkers.pcap(
+                    view, offset, len(buffer), big, tick, *map(column, found.columns)
+                )
+                if found.count == ROOM:
+                    why = OTHER_LINK
+                self.packets += found.count
+                if found.count:
+                    yield Batch(link_type, buffer, found)
+            if why == DAMAGED:
                 raise self._damaged(offset)
+            self._hurry()
+            del view
             buffer, offset = self._more(offset), 0
 
     def _pcapng(self) -> Iterator[Batch]:
         order, interfaces, now = "<", list[_Interface](), 0.0
+        columns = _columns(interfaces)
         buffer, offset = self._more(0), 0
         while buffer:
-            end = len(buffer)
-            link_type, packets, damaged = -1, list[Packet](), False
-            while offset + 12 <= end:
-                if buffer.startswith(_SECTION_MAGIC, offset):
-                    order, interfaces = _ORDERS.get(buffer[offset + 8 : offset + 12], ""), []
-                kind, size = struct.unpack_from(order + "II", buffer, offset) if order else (0, 0)
-                if size < 12 or size % 4 or size > MAX_BLOCK:
-                    damaged = True
-                    break
-                if offset + size > end:
-                    break
-                body, stop = offset + 8, offset + size - 4
-                if kind in _PACKET_BLOCKS:
-                    found = _packet(order, buffer, kind, body, stop, interfaces, now)
-                    if found is None:
-                        damaged = True
+            why, column = OTHER_LINK, self._walkers.column
+            view, end = column(buffer), len(buffer)
+            while why in (OTHER_LINK, OTHER_BLOCK):
+                found = Packets(ROOM)
+                offset, found.count, why, source = self._walkers.pcapng(
+                    view, offset, end, order == ">", now, *map(column, columns), len(interfaces),
+                    *map(column, found.columns),
+                )  # fmt: skip
+                self.packets += found.count
+                if found.count:
+                    now = found[-1][0]
+                    yield Batch(interfaces[source].link_type, buffer, found)
+                if found.count == ROOM and why != DAMAGED:
+                    why = OTHER_LINK
+                if why == OTHER_BLOCK:
+                    order, size = self._other_block(order, buffer, offset, interfaces)
+                    if offset + size > end:
                         break
-                    if found[0] != link_type:
-                        self.packets += len(packets)
-                        if packets:
-                            yield Batch(link_type, buffer, packets)
-                        link_type, packets = found[0], []
-                    packets.append(found[1])
-                    now = found[1][0]
-                elif kind == _INTERFACE:
-                    if len(interfaces) >= MAX_INTERFACES or stop - body < 8:
-                        damaged = True
-                        break
-                    interfaces.append(_describe(order, buffer, body, stop))
-                offset += size
-            self.packets += len(packets)
-            if packets:
-                yield Batch(link_type, buffer, packets)
-            if damaged:
+                    offset += size
+                    columns = _columns(interfaces)
+            if why == DAMAGED:
                 raise self._damaged(offset)
+            self._hurry()
+            del view
             buffer, offset = self._more(offset), 0
 
+    def _other_block(self, order: str, buffer: bytearray, offset: int, interfaces: list[_Interface]) -> tuple[str, int]:
+        """Read a section's or an interface's begin; the byte order from then on, and the block's size.
 
-def _packet(
-    order: str, buffer: bytes, kind: int, body: int, stop: int, interfaces: list[_Interface], now: float
-) -> tuple[int, Packet] | None:
-    """The packet of one block and its link type; None if the block can't be true.
-
-    A simple packet block has no time of its own: it gets `now`, the time of the packet before it.
-    """
-    if kind == _SIMPLE_PACKET:
-        if stop - body < 4 or not interfaces:
-            return None
-        length = struct.unpack_from(order + "I", buffer, body)[0]
-        captured = min(length, stop - body - 4, interfaces[0].snap_length or MAX_CAPTURED, MAX_CAPTURED)
-        return interfaces[0].link_type, (now, body + 4, captured, length)
-    if stop - body < 20:
-        return None
-    number, high, low, captured, length = struct.unpack_from(order + "5I", buffer, body)
-    if kind == _OLD_PACKET:  # 16 bits of interface, then 16 bits of drop count
-        number = struct.unpack_from(order + "H", buffer, body)[0]
-    if captured > min(stop - body - 20, MAX_CAPTURED) or number >= len(interfaces):
-        return None
-    interface = interfaces[number]
-    time = (high << 32 | low) * interface.tick + interface.offset
-    return interface.link_type, (time, body + 20, captured, length)
+        Raises:
+            InputUnreadable: it can't be true.
+        """
+        is_section = buffer.startswith(_SECTION_MAGIC, offset)
+        if is_section:
+            order = _ORDERS.get(bytes(buffer[offset + 8 : offset + 12]), "")
+            interfaces.clear()
+        size = struct.unpack_from(order + "I", buffer, offset + 4)[0] if order else 0
+        if size < 12 or size % 4 or size > MAX_BLOCK:
+            raise self._damaged(offset)
+        if not is_section and offset + size <= len(buffer):
+            if len(interfaces) >= MAX_INTERFACES or size < 20:
+                raise self._damaged(offset)
+            interfaces.append(_describe(order, buffer, offset + 8, offset + size - 4))
+        return order, size
 
 
-def _describe(order: str, buffer: bytes, body: int, stop: int) -> _Interface:
+def _columns(interfaces: list[_Interface]) -> list[Any]:
+    """Link types, snap lengths, ticks, offsets."""
+    return [
+        memoryview(array(kind, column))
+        for kind, column in zip("qqdd", zip(*interfaces, strict=True) if interfaces else ((), (), (), ()), strict=True)
+    ]
+
+
+def _describe(order: str, buffer: bytearray, body: int, stop: int) -> _Interface:
     """An interface description block. A damaged option list ends the options, not the file."""
     link_type, _reserved, snap_length = struct.unpack_from(order + "HHI", buffer, body)
     tick, seconds = 1e-6, 0

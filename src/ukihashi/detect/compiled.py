@@ -1,25 +1,28 @@
 """The packet kernel as machine code, by numba where that is installed: the same functions, some fifty times as fast.
 
 Compiling takes a minute, so the result is kept beside the source (or in the user's cache folder, where the source is
-not ours to write) under a name made from the source itself; loading it takes a fraction of a second. Run this module
-to compile ahead of time. Nothing but this module imports numba.
+not ours to write) under a name made from the source itself; loading it takes a fraction of a second.
+`python -m ukihashi.capture.warm` compiles ahead of time. Nothing but this module imports numba.
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from ukihashi.detect import columns, growth, kernel, layers, slots
 from ukihashi.detect.columns import State
-from ukihashi.detect.flow import Engine, FlowTable
+from ukihashi.detect.flow import Engine
 
-_MODULES: Final = (layers, slots, growth, kernel)
-_EVERYTHING: Final = (*_MODULES, columns)
+_KERNEL: Final = (layers, slots, growth, kernel)
+
+WORTH_IT: Final = 20_000  # packets; with fewer, loading takes longer than it saves
 
 
 def is_possible() -> bool:
@@ -27,40 +30,59 @@ def is_possible() -> bool:
     return find_spec("numba") is not None and find_spec("numpy") is not None
 
 
-def load(cache: Path | None = None) -> Engine:
-    """The compiled engine; compiles what is not in `cache` yet.
+@cache
+def is_ready() -> bool:
+    """Load the compiled code, once; compiles what was never compiled here. False where that can't be done."""
+    try:
+        engine()
+    except (ImportError, OSError, RuntimeError):  # not installed; made for another numpy; no folder to keep it in
+        return False
+    return True
+
+
+@cache
+def engine() -> Engine:
+    """The compiled engine.
 
     Raises:
         ImportError: numba or numpy is not installed, or doesn't work here.
     """
     import numpy as np
 
-    functions = _compile(_MODULES, cache)
+    made = functions(*_KERNEL)
 
     def state(plain: State) -> State:
-        return State(*(_array(np, column) for column in plain))
+        return State(*map(array, plain))
 
     def packets(buffer: Any, times: Any, *rest: Any) -> tuple[Any, ...]:
-        data = np.frombuffer(buffer, np.uint8)
-        if not data.flags.writeable:  # compiled for one kind of array
-            data = data.copy()
         numbers = (np.asarray(column, np.int64) for column in rest)
-        return data, np.asarray(times, np.float64), *numbers
+        return array(buffer), np.asarray(times, np.float64), *numbers
 
-    return Engine(functions["run"], functions["forget"], functions["sweep"], functions["remove"], state, packets)
-
-
-def _array(np: Any, column: memoryview) -> Any:
-    kinds = {"q": np.int64, "d": np.float64, "B": np.uint8}
-    return np.frombuffer(column, kinds[column.format]) if column.nbytes else np.zeros(0, kinds[column.format])
+    return Engine(made["run"], made["forget"], made["sweep"], made["remove"], state, packets)
 
 
-def _compile(modules: tuple[ModuleType, ...], cache: Path | None) -> dict[str, Any]:
-    """The functions of `modules` by name, each compiled at its first call. They call each other's compiled form."""
+def array(column: Any) -> Any:
+    """The same memory as an array; a copy, where it can't be written to: code is compiled for one kind of array."""
+    import numpy as np
+
+    view = memoryview(column)
+    kind = {"q": np.int64, "d": np.float64, "B": np.uint8}[view.format]
+    if not view.nbytes:
+        return np.zeros(0, kind)
+    made = np.frombuffer(view, kind)
+    return made.copy() if view.readonly else made
+
+
+@cache
+def functions(*modules: ModuleType) -> dict[str, Any]:
+    """The functions of `modules` by name, each compiled at its first call. They call each other's compiled form.
+
+    A function must be written before those that call it.
+    """
     import numba
 
     made: dict[str, Any] = {}
-    with _cached(numba, cache):
+    with _cached(numba, modules):
         for module in modules:
             names = {**vars(module), **made}
             for name, function in vars(module).items():
@@ -72,19 +94,19 @@ def _compile(modules: tuple[ModuleType, ...], cache: Path | None) -> dict[str, A
 
 
 @contextmanager
-def _cached(numba: Any, cache: Path | None) -> Iterator[None]:
+def _cached(numba: Any, modules: tuple[ModuleType, ...]) -> Iterator[None]:
     """Functions made inside are kept in a folder of their own for each state of the source."""
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str((cache or _folder()) / f"kernel-{_fingerprint(numba.__version__)}")
+    numba.config.CACHE_DIR = str(_folder() / f"kernel-{_fingerprint(numba.__version__, modules)}")
     try:
         yield
     finally:
         numba.config.CACHE_DIR = before
 
 
-def _fingerprint(version: str) -> str:
+def _fingerprint(version: str, modules: tuple[ModuleType, ...]) -> str:
     digest = sha256(f"{version} {sys.version}".encode())
-    for module in _EVERYTHING:
+    for module in (*modules, columns):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -93,36 +115,10 @@ def _folder() -> Path:
     beside = Path(__file__).parent / "__pycache__"
     try:
         beside.mkdir(exist_ok=True)
-        probe = beside / "kernel-writable"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=beside):
+            pass
     except OSError:
         from platformdirs import user_cache_path
 
         return user_cache_path("ukihashi")
     return beside
-
-
-class _Nobody:
-    """A watcher that wants nothing."""
-
-    def turned(self, *_: object) -> None:
-        pass
-
-    joined = spoke = closed = turned
-
-    def tick(self, now: float) -> None:
-        pass
-
-
-def main() -> None:
-    """Compile everything, so that the first start is quick."""
-    engine = load()
-    table = FlowTable(_Nobody(), limit=16, engine=engine)
-    table.take(layers.ETHERNET, bytearray(64), [(0.0, 0, 64, 64)])
-    engine.forget(engine.state(table._state), 0)  # noqa: SLF001
-    engine.sweep(engine.state(table._state), 0.0)  # noqa: SLF001
-
-
-if __name__ == "__main__":
-    main()

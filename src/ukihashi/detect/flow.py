@@ -17,6 +17,7 @@ from ukihashi.detect.columns import HEAD, State, alone, make_state
 from ukihashi.detect.growth import BOTH, COUPLED_S, DEAD, GAP_S, LONG_TURN, OPENING, PAUSE_S, WATCHED
 from ukihashi.detect.kernel import AGE_S, DEAD_AGE_S, forget, run, sweep
 from ukihashi.detect.layers import Buffer
+from ukihashi.detect.packets import Packets
 from ukihashi.detect.slots import remove
 
 __all__ = (
@@ -461,9 +462,11 @@ class FlowTable:
         """Payload of all connections while they were followed, also what the capture lost."""
         return int(self._state.registers[c.BYTES])
 
-    def take(self, link_type: int, buffer: Buffer, packets: Sequence[tuple[float, int, int, int]]) -> None:
+    def take(self, link_type: int, buffer: Buffer, packets: Sequence[tuple[float, int, int, int]] | Packets) -> None:
         """Account for packets (time, offset in `buffer`, bytes captured, bytes on the wire), in order of capture."""
-        if packets:
+        if isinstance(packets, Packets):
+            self.take_columns(buffer, *packets.columns, (link_type,), len(packets))
+        elif packets:
             times, offsets, captured, lengths = zip(*packets, strict=True)
             self.take_columns(buffer, times, offsets, captured, lengths, (link_type,), len(packets))
 

@@ -173,7 +173,7 @@ def decide(st: State, buffer: Buffer, half: int, time: float, at: int, size: int
     f = flow * FLOW
     st.flows[f + BITS] &= ~UNDECIDED
     client = -1
-    first = buffer[at] & 0xFF
+    first = buffer[at] * 1
     if size > 5 and first == 0x16 and buffer[at + 1] == 3 and 1 <= buffer[at + 5] <= 2:  # TLS: client hello, server's
         client = half & 1 if buffer[at + 5] == 1 else (half & 1) ^ 1
     elif (

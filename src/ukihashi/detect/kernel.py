@@ -112,7 +112,7 @@ def begin(
     st: State, buffer: Buffer, half: int, time: float, at: int, version: int, tcp: int, data: int, mixed: int
 ) -> int:
     """The direction that a packet belongs to whose flow is new or which is a SYN; NOTHING, NO_ROOM or IN_THE_WAY."""
-    flags = buffer[tcp + 13] & 0xFF
+    flags = buffer[tcp + 13] * 1
     sequence = u32(buffer, tcp + 4)
     regs = st.registers
     if half >= 0:  # a SYN of a connection we know
@@ -228,8 +228,8 @@ def run(st: State, buffer: Buffer, times: Any, ats: Any, captured: Any, lengths:
             continue
         mixed = hash_of(seed, buffer, addresses, version, tcp)
         half = find(st, buffer, addresses, version, tcp, mixed)
-        flags = buffer[tcp + 13] & 0xFF
-        data = tcp + (buffer[tcp + 12] >> 4 << 2)
+        flags = buffer[tcp + 13] * 1
+        data = tcp + buffer[tcp + 12] // 16 * 4
         if phase == _FLOW:
             if half < 0 or flags & SYN:
                 half = begin(st, buffer, half, time, addresses, version, tcp, min(data, end), mixed)

@@ -6,7 +6,8 @@ Ethernet inside, ERSPAN of all three types, VXLAN (RFC 7348) and its generic ext
 so a short snap length changes nothing.
 
 These functions are written in the part of Python that `detect.compiled` can compile: integers, one buffer, no objects.
-They run the same without it. No bound is left to the buffer: every read is checked against the packet's own end.
+They run the same without it. (A shifted byte would be an unsigned number there, which doesn't mix with others: so bytes
+are multiplied.) No bound is left to the buffer: every read is checked against the packet's own end.
 """
 
 from typing import Final
@@ -32,12 +33,12 @@ Place = tuple[int, int, int, int]
 
 def u16(buffer: Buffer, at: int) -> int:
     """Big-endian."""
-    return buffer[at] << 8 | buffer[at + 1]
+    return buffer[at] * 0x100 + buffer[at + 1]
 
 
 def u32(buffer: Buffer, at: int) -> int:
     """Big-endian."""
-    return buffer[at] << 24 | buffer[at + 1] << 16 | buffer[at + 2] << 8 | buffer[at + 3]
+    return buffer[at] * 0x1000000 + buffer[at + 1] * 0x10000 + buffer[at + 2] * 0x100 + buffer[at + 3]
 
 
 def locate(buffer: Buffer, link: int, at: int, end: int, wire_end: int) -> Place:
@@ -50,7 +51,7 @@ def locate(buffer: Buffer, link: int, at: int, end: int, wire_end: int) -> Place
         if link == ETHERNET:
             if end - at < 14:
                 return 0, 0, 0, 0
-            kind = buffer[at + 12] << 8 | buffer[at + 13]
+            kind = buffer[at + 12] * 0x100 + buffer[at + 13]
             at += 14
         elif link == COOKED:
             if end - at < 16:
@@ -67,7 +68,7 @@ def locate(buffer: Buffer, link: int, at: int, end: int, wire_end: int) -> Place
                 at += 4  # an address family whose number differs from system to system: the IP version says more
             if end - at < 1:
                 return 0, 0, 0, 0
-            kind = buffer[at] >> 4
+            kind = buffer[at] // 16
             kind = IPV4 if kind == 4 else IPV6 if kind == 6 else 0
         else:
             return 0, 0, 0, 0
@@ -86,23 +87,23 @@ def locate(buffer: Buffer, link: int, at: int, end: int, wire_end: int) -> Place
         # The network layer.
         whole = True
         if kind == IPV4:
-            if end - at < 20 or buffer[at] >> 4 != 4:
+            if end - at < 20 or buffer[at] // 16 != 4:
                 return 0, 0, 0, 0
-            header = (buffer[at] & 15) << 2
-            total = buffer[at + 2] << 8 | buffer[at + 3]
-            fragment = buffer[at + 6] << 8 | buffer[at + 7]
+            header = buffer[at] % 16 * 4
+            total = buffer[at + 2] * 0x100 + buffer[at + 3]
+            fragment = buffer[at + 6] * 0x100 + buffer[at + 7]
             if header < 20 or fragment & 0x1FFF:
                 return 0, 0, 0, 0
             whole = fragment & 0x2000 == 0
-            protocol = buffer[at + 9] & 0xFF
+            protocol = buffer[at + 9] * 1
             version, addresses = 4, at + 12
             stop = at + total if total else wire_end
             at += header
         elif kind == IPV6:
-            if end - at < 40 or buffer[at] >> 4 != 6:
+            if end - at < 40 or buffer[at] // 16 != 6:
                 return 0, 0, 0, 0
             total = u16(buffer, at + 4)
-            protocol = buffer[at + 6] & 0xFF
+            protocol = buffer[at + 6] * 1
             version, addresses = 6, at + 8
             stop = at + 40 + total if total else wire_end
             at += 40
@@ -122,7 +123,7 @@ def locate(buffer: Buffer, link: int, at: int, end: int, wire_end: int) -> Place
                     size = (buffer[at + 1] + 2) * 4
                 else:
                     break
-                protocol = buffer[at] & 0xFF
+                protocol = buffer[at] * 1
                 at += size
         else:
             return 0, 0, 0, 0
@@ -130,7 +131,7 @@ def locate(buffer: Buffer, link: int, at: int, end: int, wire_end: int) -> Place
         if protocol == PROTOCOL_TCP:
             if end - at < 14:
                 return 0, 0, 0, 0
-            header = buffer[at + 12] >> 4 << 2
+            header = buffer[at + 12] // 16 * 4
             length = stop - at - header
             if header < 20 or length < 0:
                 return 0, 0, 0, 0
@@ -168,7 +169,7 @@ def locate(buffer: Buffer, link: int, at: int, end: int, wire_end: int) -> Place
             if port in (VXLAN_PORT, VXLAN_OLD_PORT, VXLAN_GPE_PORT) and buffer[at + 8] & 0x08:
                 link = ETHERNET
                 if port == VXLAN_GPE_PORT and buffer[at + 8] & 0x04:
-                    inner = buffer[at + 11] & 0xFF
+                    inner = buffer[at + 11] * 1
                     link = RAW if inner in (1, 2) else ETHERNET if inner == 3 else -1
                 at += 16
         if link < 0:
