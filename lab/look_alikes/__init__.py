@@ -8,6 +8,7 @@ for is not here: relays of Tailscale (DERP), gRPC's own libraries, commercial co
 """
 
 import contextlib
+import csv
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -194,6 +195,23 @@ def record(
                 if len(chosen) == 1:
                     tell(net.logs())
     return made
+
+
+def write_labels(folder: Path, made: Iterable[Made]) -> None:
+    """`labels.csv` beside the files, as `./run bench alert FOLDER` reads it."""
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "label", "transport", "client", "server", "description"])
+        for one in made:
+            if one.path is not None:
+                writer.writerow(label(one, pcap.read(one.path), one.path.name))
+
+
+def label(one: Made, packets: Iterable[pcap.Packet], name: str) -> list[str]:
+    """Its row of `labels.csv`."""
+    kind, ends = "imitation" if one.row.imitates else "other", pcap.opened(packets)[:4]
+    server = ends[0][1] if ends else ""
+    return [name, kind, one.row.transport, ";".join(end[0] for end in ends), server, f"expect=0; {one.row.runs}"]
 
 
 def _keep(row: LookAlike, capture: Capture, target: Path, seconds: float, *, whole: bool) -> Made:

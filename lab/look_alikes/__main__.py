@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lab.look_alikes import SECONDS, TABLE, record, rows
+from lab.look_alikes import SECONDS, TABLE, record, rows, write_labels
 
 
 def main() -> int:
@@ -17,6 +17,7 @@ def main() -> int:
     options = parser.parse_args()
     chosen = rows(options.only.split(",")) if options.only else TABLE
     made = record(options.folder, seconds=options.seconds, chosen=chosen, whole=options.whole)
+    write_labels(options.folder, made)
     for one in made:
         state = f"skipped: {one.skipped}" if one.skipped else f"failed: {one.failed}" if one.failed else "good"
         print(f"{one.row.name:<18} {one.packets:>6} packets {one.seconds:>6.1f} s  {state}")

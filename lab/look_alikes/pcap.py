@@ -7,6 +7,7 @@ import gzip
 import struct
 import subprocess
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -64,10 +65,24 @@ def payload(packet: Packet) -> int:
     return max(0, int.from_bytes(data[16:18]) - size - head)
 
 
-def shorten(packets: Sequence[Packet]) -> list[Packet]:
+def opened(packets: Iterable[Packet]) -> list[tuple[str, str]]:
+    """Who opened a TCP connection to whom, "address:port" each, once, in order; of what `payload` reads."""
+    found = dict[tuple[str, str], None]()
+    for packet in packets:
+        data = packet.data
+        if data[12:14] == b"\x08\0" and data[23:24] == b"\x06" and len(data) >= 54:
+            tcp = 14 + (data[14] & 15) * 4
+            if data[tcp + 13] & 0x12 == 0x02:
+                ports = [int.from_bytes(data[tcp + place : tcp + place + 2]) for place in (0, 2)]
+                ends = [f"{IPv4Address(data[at : at + 4])}:{port}" for at, port in zip((26, 30), ports, strict=True)]
+                found[ends[0], ends[1]] = None
+    return list(found)
+
+
+def shorten(packets: Sequence[Packet], *, whole: int = WHOLE, snap: int = SNAP) -> list[Packet]:
     """The first packets whole, the others cut: the begin is what a dissector wants, the rest is sizes."""
     return [
-        packet._replace(data=packet.data[: FIRST_SNAP if number < WHOLE else SNAP])
+        packet._replace(data=packet.data[: FIRST_SNAP if number < whole else snap])
         for number, packet in enumerate(packets)
     ]
 
