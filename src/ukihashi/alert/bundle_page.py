@@ -40,7 +40,7 @@ TEXTS: Final = {
         " said so {seconds:.1f} seconds later."
     ),
     "weight": N_(
-        "Weight of the evidence: {factor}. So many times likelier is this traffic with a tunnel than without."
+        "Weight of the evidence: {factor}. So many times likelier is this traffic with a tunnel than without one."
     ),
     "verdict": N_("Verdict"),
     "client": N_("Client"),
@@ -322,9 +322,7 @@ def _scale(finding: Finding) -> dict[str, Any]:
     for index in sorted({one.connection for one in messages})[:6]:
         begin = finding.connections[index].begin if index < len(finding.connections) else finding.begin
         bars = [
-            Bar(place(one.time), round(8 + 0.42 * _place(one.size), 1), one.toward_server)
-            for one in messages
-            if one.connection == index
+            Bar(place(one.time), _length(one.size), one.toward_server) for one in messages if one.connection == index
         ]
         lanes.append(Lane(index + 1, 70 + 130 * len(lanes), place(begin), bars))
     return {
@@ -334,6 +332,11 @@ def _scale(finding: Finding) -> dict[str, Any]:
         "height": 130 * len(lanes) + 50,
         "bottom": 130 * len(lanes) + 14,
     }
+
+
+def _length(size: int) -> float:
+    """Of the line for a message, by the logarithm of its bytes: 6 to 54."""
+    return round(6 + 48 * min(1.0, math.log(max(size, 20) / 20) / math.log(75)), 1)
 
 
 def _ticks(seconds: float) -> list[float]:

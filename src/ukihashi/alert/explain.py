@@ -92,6 +92,9 @@ _STEPS: Final = {
 }
 
 
+_RAISED: Final = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 class ReasonText(NamedTuple):
     """One reason in words."""
 
@@ -113,13 +116,15 @@ def factor(score: float) -> str:
     else:
         power = int(value)
         mantissa = round(10 ** (value - power), 1)
-        text = f"{mantissa:g} × 10^{power}" if mantissa < 10 else f"1 × 10^{power + 1}"
+        if mantissa >= 10:
+            mantissa, power = 1.0, power + 1
+        text = f"{mantissa:g} × 10{str(power).translate(_RAISED)}"
     return f"1 : {text}" if score > 0 else f"{text} : 1"
 
 
 def percent(share: float) -> str:
-    """0..1 as a whole per cent, at least "1 %"."""
-    return "-" if math.isnan(share) else f"{max(1, round(100 * share))} %"
+    """0..1 as a whole per cent, at least "1%"."""
+    return "-" if math.isnan(share) else f"{max(1, round(100 * share))}%"
 
 
 def title(name: str, translate: Translate) -> str:

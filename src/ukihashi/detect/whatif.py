@@ -13,14 +13,16 @@ from ukihashi.detect.model import SOFT_ABOVE, SOFT_BELOW
 from ukihashi.detect.record import Endpoint, Finding, Packet, Step, Verdict
 from ukihashi.detect.verdict import Detector
 
-BUDGET: Final = 1_500_000  # work for one finding, see `Replay.spent`: about three seconds
+BUDGET: Final = 80_000  # work for one finding, see `Replay.spent`: about three seconds
 MAX_BYTES: Final = 60_000  # a turn is not made larger
 MAX_WAIT_S: Final = 120.0
 FAR_S: Final = 300.0  # how much later a further connection is tried
 MAX_FLOWS: Final = 1024
 _ROUNDING_S: Final = 1e-6  # a file of packets has nanoseconds, but seconds in a float have less
-_LEAST_WORK: Final = 400  # segments; fewer count as so many, for what a judgement costs besides
-_TIMER_WORK: Final = 4  # each message is weighed against all before it, for several session timeouts
+_LEAST_WORK: Final = 100  # segments; fewer count as so many, for what a judgement costs besides
+_TIMER_WORK: Final = 0.15  # each message is weighed together with all before it
+THIN_ABOVE: Final = 400  # segments
+_BURST_S: Final = 0.02  # shorter than the pause between two messages
 _MASK: Final = 0xFFFFFFFF
 
 
@@ -49,7 +51,7 @@ class Replay:
         self.buffer = bytes(buffer)
         self.segments: tuple[Segment, ...] = tuple(read)
         self.messages = 0  # of its timeline
-        self.spent = 0  # work so far, in segments
+        self.spent = 0.0  # work so far, in segments
 
     def judge(self, edited: Iterable[Segment] | None, until: float, *, ticks: bool = True) -> list[Finding]:
         """What is found in the edited segments (None: in the true ones) by `until`.
@@ -103,6 +105,11 @@ def changes(finding: Finding, *, ssh_clients: Sequence[str] = ()) -> list[Change
     if not play.segments or _verdict(play.judge(None, finding.decided), finding) is not finding.verdict:
         return []
     play.messages = sum(step.kind == "message" for step in finding.timeline)
+    if len(play.segments) > THIN_ABOVE:
+        full, opened = play.segments, max([step.time for step in finding.timeline if step.kind == "turn"], default=0.0)
+        play.segments = _thin(full, opened)
+        if _verdict(play.judge(None, finding.decided), finding) is not finding.verdict:
+            play.segments = full
     found = list[Change]()
     for change in _tries(play, finding):
         if change is not None:
@@ -110,6 +117,28 @@ def changes(finding: Finding, *, ssh_clients: Sequence[str] = ()) -> list[Change
         if play.spent > BUDGET:
             break
     return found
+
+
+def _thin(read: Sequence[Segment], opened: float) -> tuple[Segment, ...]:
+    """Without what lies inside a burst of one direction after `opened`; the sequence numbers tell of it still."""
+    following: dict[bytes, float] = {}
+    kept = list[Segment]()
+    for segment in reversed(read):
+        time, key, flags, length = segment[0], segment[1], segment[4], segment[5]
+        if time <= opened or flags & ~ACK & 0x07 or (length and following.get(key, time + 1) - time >= _BURST_S):
+            kept.append(segment)
+        if length:
+            following[key] = time
+    kept.reverse()
+    before: dict[bytes, float] = {}
+    first = list[Segment]()
+    for segment in read:
+        time, key, length = segment[0], segment[1], segment[5]
+        if time > opened and length and time - before.get(key, -1.0) >= _BURST_S:
+            first.append(segment)
+        if length:
+            before[key] = time
+    return tuple(sorted({*kept, *first}, key=lambda segment: segment[0]))
 
 
 def _verdict(found: Iterable[Finding], finding: Finding) -> Verdict | None:
@@ -126,14 +155,14 @@ def _tries(play: Replay, finding: Finding) -> Iterator[Change | None]:
         yield _without(play, finding, keys)
         yield _later(play, finding, keys)
     growth = _growth(play.segments)
+    messages = [step for step in known if step.kind == "message"]
+    if messages and not joined:
+        yield from _messages(play, finding, growth, keys, messages)
     for step in turns:
         yield _resized(play, finding, growth, keys, step, MAX_BYTES, "larger")
         yield _resized(play, finding, growth, keys, step, 1, "smaller")
         if step.name == "S1" and step.connection == turns[0].connection:
             yield _slower(play, finding, step)
-    messages = [step for step in known if step.kind == "message"]
-    if messages and not joined:
-        yield from _messages(play, finding, growth, keys, messages)
 
 
 def _key(client: Endpoint, server: Endpoint) -> bytes:
