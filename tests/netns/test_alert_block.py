@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lab import peers
-from lab.net import Host, Net, Process
+from lab.net import Net, Process
 from lab.wait import until
 
 UKIHASHI = [sys.executable, "-m", "ukihashi.cli.main"]
@@ -64,6 +64,19 @@ class Router:
 
     def tables(self) -> str:
         return self.router.run(["nft", "list", "tables"])
+
+    def track(self) -> None:
+        """A firewall of the router's own, as most have: with it the kernel tracks connections."""
+        self.router.run(["nft", "add table ip own"])
+        self.router.run(["nft", "add chain ip own watch { type filter hook forward priority 0; }"])
+        self.router.run(["nft", "add rule ip own watch ct state invalid counter"])
+
+    def dial(self, address: str, port: int = 4433, *, seconds: float = 5.0) -> socket.socket:
+        """A connection of the client's, closed with the network."""
+        with self.client.inside():
+            link = socket.create_connection((address, port), timeout=seconds)
+        self.client.net.at_close(link.close)
+        return link
 
 
 def said(process: Process, action: str) -> list[dict[str, Any]]:
@@ -131,11 +144,6 @@ def alert(
     }  # fmt: skip
 
 
-def dial(host: Host, address: str, port: int = 4433) -> socket.socket:
-    with host.inside():
-        return socket.create_connection((address, port), timeout=5.0)
-
-
 def answers(link: socket.socket, *, seconds: float = 2.0) -> bool:
     link.settimeout(seconds)
     try:
@@ -159,8 +167,10 @@ def echo(router: Router) -> None:
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_direct_tunnel_is_out_and_all_else_goes_on(router: Router, sensor: Sensor, version: int) -> None:
     address = router.server.ipv4 if version == 4 else router.server.ipv6
-    tunnel, again = dial(router.client, address), dial(router.client, address)
-    other = dial(router.client, router.server.ipv4, OTHER_PORT)
+    if version == 4:
+        router.track()
+    tunnel, again = router.dial(address), router.dial(address)
+    other = router.dial(router.server.ipv4, OTHER_PORT)
     assert answers(tunnel)
     process = router.block("--for", "60s", "--no-trial")
     sensor.tell(alert(tunnel))
@@ -168,19 +178,19 @@ def test_a_direct_tunnel_is_out_and_all_else_goes_on(router: Router, sensor: Sen
     assert is_deaf(tunnel)
     assert is_deaf(again)  # the whole of client, server and port
     assert answers(other)
-    with pytest.raises(OSError, match="timed out"), router.client.inside():
-        socket.create_connection((address, 4433), timeout=1.5)
+    with pytest.raises(OSError, match="timed out"):
+        router.dial(address, seconds=1.5)
     preview = said(process, "blocked")[0]["others"]
-    assert [one["client_port"] for one in preview] == [again.getsockname()[1]]
+    assert preview is None if version == 6 else [one["client_port"] for one in preview] == [again.getsockname()[1]]
     assert json.loads(router.ask("list", "--json"))["packets"] > 0
     process.stop(signal.SIGKILL)
-    assert router.tables() == ""
-    assert answers(dial(router.client, address))
+    assert "ukihashi" not in router.tables()
+    assert answers(router.dial(address))
 
 
 @pytest.mark.usefixtures("echo")
 def test_through_a_relay_one_connection_is_out_and_its_neighbours_live(router: Router, sensor: Sensor) -> None:
-    links = [dial(router.client, router.server.ipv4) for _ in range(4)]
+    links = [router.dial(router.server.ipv4) for _ in range(4)]
     process = router.block("--no-trial")
     sensor.tell(alert(links[0], "HTTP Proxy"))
     sensor.tell(alert(links[1], "HTTP Proxy", "vpn_connection", session=links[0]))
@@ -190,12 +200,12 @@ def test_through_a_relay_one_connection_is_out_and_its_neighbours_live(router: R
     assert answers(links[2])
     assert answers(links[3])
     assert process.stop(signal.SIGINT) == 0
-    assert router.tables() == ""
+    assert "ukihashi" not in router.tables()
 
 
 @pytest.mark.usefixtures("echo")
 def test_unconfirmed_it_is_undone_in_time_and_confirmed_it_stays(router: Router, sensor: Sensor) -> None:
-    first, second = dial(router.client, router.server.ipv4), dial(router.client, router.server.ipv6)
+    first, second = router.dial(router.server.ipv4), router.dial(router.server.ipv6)
     process = router.block("--trial", "4s")
     sensor.tell(alert(first))
     sensor.tell(alert(second))
@@ -205,17 +215,17 @@ def test_unconfirmed_it_is_undone_in_time_and_confirmed_it_stays(router: Router,
     router.ask("confirm", "2")
     undone = until(lambda: said(process, "unconfirmed"), seconds=10, what="the end of the trial")
     assert 3.9 <= undone[0]["timestamp"] - began <= 6.0
-    assert answers(dial(router.client, router.server.ipv4))
+    assert answers(router.dial(router.server.ipv4))
     assert is_deaf(second)
     sensor.tell(alert(first))
     until(lambda: said(process, "left_alone"), seconds=10, what="leaving it alone")
     router.ask("undo", "2")
-    assert answers(dial(router.client, router.server.ipv6))
+    assert answers(router.dial(router.server.ipv6))
 
 
 @pytest.mark.usefixtures("echo")
 def test_the_kernel_ends_a_block_even_if_the_blocker_hangs(router: Router, sensor: Sensor) -> None:
-    link = dial(router.client, router.server.ipv4)
+    link = router.dial(router.server.ipv4)
     process = router.block("--no-trial", "--for", "3s")
     sensor.tell(alert(link))
     until(lambda: said(process, "blocked"), seconds=10, what="the block")
@@ -223,19 +233,19 @@ def test_the_kernel_ends_a_block_even_if_the_blocker_hangs(router: Router, senso
     router.router.run(["kill", "-STOP", str(process_id)])
     assert is_deaf(link)
     time.sleep(3.5)
-    assert answers(dial(router.client, router.server.ipv4))
+    assert answers(router.dial(router.server.ipv4))
     router.router.run(["kill", "-CONT", str(process_id)])
 
 
 @pytest.mark.usefixtures("echo")
 def test_a_dry_run_tells_and_touches_nothing(router: Router, sensor: Sensor) -> None:
-    link = dial(router.client, router.server.ipv4)
+    link = router.dial(router.server.ipv4)
     process = router.block("--dry-run")
     sensor.tell(alert(link))
     found = until(lambda: said(process, "would_block"), seconds=10, what="the preview")
     assert found[0]["matches"][0]["server"] == router.server.ipv4
     assert answers(link)
-    assert router.tables() == ""
+    assert "ukihashi" not in router.tables()
 
 
 def test_where_nothing_is_forwarded_it_does_not_start(net: Net) -> None:
@@ -275,7 +285,7 @@ def test_a_real_client_stays_out_and_fifty_connections_beside_it_lose_nothing(ro
     sensor = router.router.spawn([*UKIHASHI, *map(str, words)], log="alert")
     sensor.wait_for(r"Starting Capture Packets at \[")
     blocker = router.block("--no-trial", "--for", "2m")
-    links = [dial(router.client, router.server.ipv4, OTHER_PORT) for _ in range(OTHERS)]
+    links = [router.dial(router.server.ipv4, OTHER_PORT) for _ in range(OTHERS)]
     client.connect("ann")
     blocked = until(lambda: said(blocker, "blocked"), seconds=30, what="the block")[0]
     found = next(one for one in map(json.loads, events.read_text().splitlines()) if one["event_type"] == "alert")

@@ -1,25 +1,35 @@
 """The TCP connections that the kernel's connection tracking knows: what a block would hit besides the tunnel."""
 
 import itertools
+import threading
 from ipaddress import ip_address
 from typing import Any, Final
 
 from ukihashi.alert.nftables import Match
 
-MAX_READ: Final = 262_144  # entries; reading them all can take seconds
+MAX_READ: Final = 262_144  # entries
+LONGEST_S: Final = 3.0
 _TCP: Final = 6
 
 
 def connections() -> list[Match] | None:
-    """All of them, from the client's side; None where nothing is tracked or nobody may ask."""
+    """All of them, from the client's side; None where nothing is tracked, nobody may ask, or it takes too long."""
+    found: list[list[Match]] = []
+    thread = threading.Thread(target=_read, args=(found,), daemon=True)  # the library can't run inside asyncio's loop
+    thread.start()
+    thread.join(LONGEST_S)
+    return found[0] if found and found[0] else None
+
+
+def _read(found: list[list[Match]]) -> None:
     try:
         from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
         with NFCTSocket() as tracking:
             some = itertools.islice(tracking.dump(), MAX_READ)
-            return [match for entry in some if (match := _match(entry)) is not None]
+            found.append([match for entry in some if (match := _match(entry)) is not None])
     except Exception:  # noqa: BLE001 - a preview only: whatever is missing, the answer is that nobody knows
-        return None
+        return
 
 
 def others(match: Match, own: set[int], known: list[Match]) -> list[Match]:

@@ -6,7 +6,7 @@ is the one `nft` stands on; a program started for each command could own nothing
 """
 
 import ctypes
-import ctypes.util
+import itertools
 import json
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -21,6 +21,7 @@ PRIORITY: Final = -10  # just before the filters of others
 LIBRARY: Final = "libnftables.so.1"
 _JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON
 _DIRECT, _EXACT = "direct", "exact"
+_SETS: Final = tuple(f"{name}{version}" for name in (_DIRECT, _EXACT) for version in (4, 6))
 
 
 class Match(NamedTuple):
@@ -131,8 +132,8 @@ class Nftables:
     def counts(self) -> dict[Match, int]:
         """See `Wall`."""
         counted: dict[Match, int] = {}
-        for family in self._families:
-            for item in json.loads(self._run(f"list table {family} {TABLE}"))["nftables"]:
+        for family, name in itertools.product(self._families, _SETS):  # not the table: nft 1.0.6 misprints its owner
+            for item in json.loads(self._run(f"list set {family} {TABLE} {name}"))["nftables"]:
                 for element in item.get("set", {}).get("elem", ()):
                     match, packets = _read(element["elem"])
                     counted[match] = counted.get(match, 0) + packets
