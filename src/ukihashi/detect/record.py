@@ -1,6 +1,6 @@
 """What is found, and the log line of 2004 about it. The JSON twin is `alert/eve.py`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -124,6 +124,11 @@ class Finding:
     evidence_file: str = ""  # where its evidence bundle lies
     timeline: tuple[Step, ...] = ()
     packets: tuple[Packet, ...] = field(default=(), repr=False, compare=False)  # headers, up to the verdict
+
+
+def bare(finding: Finding) -> Finding:
+    """Without packets and timeline: what to remember of a finding that was handed on."""
+    return replace(finding, timeline=(), packets=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from ukihashi.detect.evidence import (
 from ukihashi.detect.features import Outer, ssh_client, ssh_wrong_way
 from ukihashi.detect.flow import Flow, Message, Turn
 from ukihashi.detect.reasons import Opening, dialogue_reason, steps, timer_reason
-from ukihashi.detect.record import Attached, Connection, Family, Finding, Reason, Verdict
+from ukihashi.detect.record import Attached, Connection, Family, Finding, Reason, Verdict, bare
 from ukihashi.errors import N_
 
 LOGIN_MIN: Final = 6.5
@@ -285,7 +285,7 @@ class Ssh:
             reasons = (*reasons, Reason(IDENTIFICATION, 0.0))
         login = dialogue_reason(LOGIN, nested.login, nested.opening, DIALOGUES[nested.family])
         finding = make_finding(shell.flow, connections, now, rule, (login, *reasons), directions)
-        nested.finding = replace(
+        finding = replace(
             finding,
             family=nested.family,
             verdict=verdict,
@@ -296,10 +296,11 @@ class Ssh:
             timeline=steps(dict(enumerate(filter(None, (nested.opening, joined)))), {0: shell.flow}),
             packets=evidence_packets(self._headers(shell.flow), now),
         )
+        nested.finding = bare(finding)
         if verdict is Verdict.CONFIRMED:
             shell.fired = shell.fired or nested is shell.own
             shell.pending = shell.own = None
-        return [nested.finding]
+        return [finding]
 
 
 def ssh_timer_shape(timing: model.Timing) -> bool:

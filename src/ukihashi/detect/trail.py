@@ -5,7 +5,7 @@ from typing import Final
 
 from ukihashi.detect.evidence import connection_of
 from ukihashi.detect.flow import AGE_S, Flow
-from ukihashi.detect.record import Connection, Ended, Endpoint, Family, Finding
+from ukihashi.detect.record import Connection, Ended, Endpoint, Family, Finding, bare
 
 GONE_S: Final = 35.0  # a SoftEther session's time-out and a margin
 RESUME_S: Final = 300.0  # how long a hub of ours keeps a session that was cut
@@ -37,8 +37,8 @@ class Trail:
         if session is None:
             if len(self._sessions) >= MAX_TRAILS:
                 del self._sessions[next(iter(self._sessions))]
-            session = self._sessions[key] = _Session(finding)
-        session.finding = finding
+            session = self._sessions[key] = _Session(bare(finding))
+        session.finding = bare(finding)
         known = {id(flow) for flow, _connection in session.open}
         session.open += [(flow, connection_of(flow)) for flow in flows if id(flow) not in known]
 

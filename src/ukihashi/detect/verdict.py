@@ -25,7 +25,7 @@ from ukihashi.detect.features import Beginning, beginning, is_ssh
 from ukihashi.detect.flow import LONG_TURN, Flow, Half, Message
 from ukihashi.detect.midstream import Midstream
 from ukihashi.detect.reasons import MAX_OPENINGS, Opening, dialogue_reason, steps, timer_reason
-from ukihashi.detect.record import Attached, Family, Finding, Found, Packet, Reason, Verdict
+from ukihashi.detect.record import Attached, Family, Finding, Found, Packet, Reason, Verdict, bare
 from ukihashi.detect.ssh import Shell, Ssh
 from ukihashi.detect.trail import Trail
 from ukihashi.errors import N_
@@ -397,7 +397,7 @@ class Detector:
             timeline=steps(session.openings, {session.judged: case.flow}),
             packets=evidence_packets([*session.packets, *self._headers(case.flow)], now),
         )
-        session.finding = finding
+        session.finding = bare(finding)
         self._found.append(finding)
         self._trail.follow(finding, session.flows)
         if session.confirmed:
