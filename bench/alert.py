@@ -5,8 +5,8 @@
         --mutations --speed             recall for changed tunnels; packets a second beside other readers
         --all --quick --json FILE --docs
 
-Every capture is judged whole, with 5 % of its packets lost, and with one direction only. `labels.csv` has file, label,
-transport, client, server, description with `expect=N` log lines.
+Every capture is judged whole, with 5 % of its packets lost, with one direction only, without its begin, and with other
+bytes and ports. `labels.csv` has file, label, transport, client, server, description with `expect=N` log lines.
 """
 
 import argparse

@@ -13,6 +13,7 @@ from lab.look_alikes.pcap import Packet, read, write
 
 LOSS: Final = 0.05
 CLEAR: Final = 10  # packets
+UNSEEN_S: Final = 15.0
 BLIND: Final = "other bytes and ports"
 _TCP: Final = 6
 _EXTENSIONS: Final = frozenset((0, 43, 60))
@@ -86,6 +87,12 @@ def one_sided(packets: Iterable[Packet], *, toward_server: bool) -> list[Packet]
     return kept
 
 
+def begin_unseen(packets: Iterable[Packet], *, seconds: float = UNSEEN_S) -> list[Packet]:
+    """Without the first `seconds` of the capture, as if it had begun later."""
+    packets = list(packets)
+    return [packet for packet in packets if packet.time >= packets[0].time + seconds]
+
+
 def blind(packets: Iterable[Packet], *, seed: str) -> list[Packet]:
     """With other ports, and other bytes in place of all payload but what both ends say in the clear at the begin.
 
@@ -147,6 +154,7 @@ CONDITIONS: Final[dict[str, Change | None]] = {
     "5 % loss": lambda packets, name: lossy(packets, seed=name),
     "client to server": lambda packets, _name: one_sided(packets, toward_server=True),
     "server to client": lambda packets, _name: one_sided(packets, toward_server=False),
+    "begin not seen": lambda packets, _name: begin_unseen(packets),
     BLIND: lambda packets, name: blind(packets, seed=name),
 }
 

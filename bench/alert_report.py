@@ -150,6 +150,7 @@ def _title(name: str) -> str:
         "5 % loss": "5 % of the packets lost",
         "client to server": "Only what clients send",
         "server to client": "Only what servers send",
+        "begin not seen": "The first 15 s not captured",
         "other bytes and ports": "Other bytes in place of all that is encrypted, other ports",
     }.get(name, name)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import alert, alert_ndpi, alert_report
-from bench.alert_conditions import BLIND, CONDITIONS, LOSS, blind, lossy, one_sided, rewritten, segment
+from bench.alert_conditions import BLIND, CONDITIONS, LOSS, begin_unseen, blind, lossy, one_sided, rewritten, segment
 from lab.look_alikes.pcap import Packet, read
 from ukihashi.detect.record import Finding, Verdict
 
@@ -137,6 +137,12 @@ def test_loss_takes_its_share_the_same_each_time() -> None:
     assert kept == lossy(packets, seed="a") != lossy(packets, seed="b")
     assert (1 - LOSS) * 4000 - 60 < len(kept) < (1 - LOSS) * 4000 + 60
     assert [one for one in packets if one in set(kept)] == kept
+
+
+def test_a_capture_that_begins_later_has_what_came_later() -> None:
+    packets = [tcp(40000, 443)._replace(time=100.0 + second) for second in range(30)]
+    assert begin_unseen(packets) == packets[15:]
+    assert begin_unseen([]) == []
 
 
 def test_blind_changes_ports_and_everything_encrypted_and_nothing_else() -> None:
