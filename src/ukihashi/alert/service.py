@@ -11,7 +11,8 @@ from ukihashi.alert.sinks import Gauge, Lasting, Sink
 from ukihashi.capture.batch import Batch
 from ukihashi.capture.health import Coverage, between
 from ukihashi.capture.live import LiveCapture, Statistics
-from ukihashi.detect.flow import MAX_FLOWS, Flow, FlowTable, Kept
+from ukihashi.detect import compiled
+from ukihashi.detect.flow import MAX_FLOWS, PLAIN, Flow, FlowTable, Kept
 from ukihashi.detect.layers import LINK_TYPES
 from ukihashi.detect.record import Finding, Found, Verdict
 from ukihashi.detect.sieve import OPENINGS
@@ -69,15 +70,21 @@ class Alert:
         self._now = 0.0
         self._bytes = 0
         self._unknown_links: set[int] = set()
+        self._engine = PLAIN
+        self._hurried = False
         self._fresh()
 
     def add(self, sink: Sink) -> None:
         """One more place for findings."""
         self._sinks.append(sink)
 
+    def keep(self, evidence: Callable[[Finding], str]) -> None:
+        """From now on keep the packets of findings; see the class."""
+        self._evidence = evidence
+
     def _fresh(self) -> None:
         self._detector = Detector(self._headers, ssh_clients=self._ssh_clients)
-        self._table = FlowTable(self._detector, limit=self._max_flows, sieve=OPENINGS)
+        self._table = FlowTable(self._detector, limit=self._max_flows, sieve=OPENINGS, engine=self._engine)
 
     def _headers(self, flow: Flow) -> list[Kept]:
         return self._table.headers(flow)
@@ -173,8 +180,23 @@ class Alert:
         """Of those, the ones that the capture lost."""
         return self.missed + self._table.missed
 
+    def hurry(self) -> None:
+        """Count with compiled code from now on; where there is none, say once that it goes slower."""
+        if self._hurried:
+            return
+        self._hurried = True
+        if compiled.is_possible() and not compiled.is_kept():
+            self.tell(EnvironmentLacks(N_("compiling the packet reader, this once; it takes about a minute")))
+        if compiled.is_ready():
+            self._engine = compiled.engine()
+            self._table.use(self._engine)
+        else:
+            self.tell(EnvironmentLacks(N_("numba is not at hand, so packets are read fifty times as slowly")))
+
     def take(self, batch: Batch) -> None:
         """One batch, in order of capture."""
+        if self.packets >= compiled.WORTH_IT:
+            self.hurry()
         if not self.packets and batch.packets:
             self._first = batch.packets[0][0]
         self.packets += len(batch.packets)
@@ -200,12 +222,16 @@ class Alert:
         self._bytes += self._table.bytes
         self._fresh()
 
-    def close(self) -> None:
-        """The last counters, and close the sinks."""
-        total = self._seen or Coverage(
+    @property
+    def seen(self) -> Coverage:
+        """What was seen and lost so far; of a card, as of the last second."""
+        return self._seen or Coverage(
             self._first, max(self._now, self._first), self.packets, tcp_bytes=self.tcp_bytes, missing=self.missing
         )
-        self._count(total, ends=True)
+
+    def close(self) -> None:
+        """The last counters, and close the sinks."""
+        self._count(self.seen, ends=True)
         for sink in self._sinks:
             sink.close()
             self.sink_failed |= isinstance(sink, Lasting) and bool(sink.unwritten)
