@@ -9,20 +9,20 @@ import pytest
 
 from lab.net import Host, Net
 from lab.wait import until
-from ukihashi.capture import bpf, ring
+from ukihashi.capture import blocks, bpf, ring
 
 STRANGER = b"\x02\xaa\xaa\xaa\xaa\xaa\x02\xbb\xbb\xbb\xbb\xbb"
 OURS = 0x88B5  # EtherType for experiments
 STEP = 250  # frames sent before they are waited for: a queue of the kernel holds a thousand
 
 
-def block(frames: list[tuple[bytes, int, int]], *, before: int = 32) -> bytearray:
+def made_block(frames: list[tuple[bytes, int, int]], *, before: int = 32) -> bytearray:
     """A block of (frame, VLAN tag or -1, its type or 0), packet n at time 1000 + n / 2, `before` bytes of head room."""
     memory = bytearray(1 << 16)
     struct.pack_into("=IIIII", memory, 0, 1, 0, ring.STATUS_USER, len(frames), 48)
     at = 48
     for number, (frame, tag, kind) in enumerate(frames):
-        status = (ring.STATUS_VLAN_VALID if tag >= 0 else 0) | (ring.STATUS_VLAN_TPID_VALID if kind else 0)
+        status = (blocks.STATUS_VLAN_VALID if tag >= 0 else 0) | (blocks.STATUS_VLAN_TPID_VALID if kind else 0)
         mac = 68 + before
         step = (mac + len(frame) + 7) // 8 * 8
         nanoseconds = number % 2 * 500_000_000
@@ -35,8 +35,8 @@ def block(frames: list[tuple[bytes, int, int]], *, before: int = 32) -> bytearra
 
 def test_a_tag_beside_a_packet_is_put_back_and_neighbours_stay_as_they_are() -> None:
     rest = b"\x08\x00" + bytes(range(60))
-    memory = block([(STRANGER + rest, -1, 0), (STRANGER + rest, 0x2064, 0x88A8), (STRANGER + rest, 7, 0)])
-    found = [(when, bytes(memory[at : at + captured]), length) for when, at, captured, length in ring.walk(memory, 0)]
+    memory = made_block([(STRANGER + rest, -1, 0), (STRANGER + rest, 0x2064, 0x88A8), (STRANGER + rest, 7, 0)])
+    found = [(when, bytes(memory[at : at + captured]), length) for when, at, captured, length in blocks.walk(memory, 0)]
     assert found == [
         (1000.0, STRANGER + rest, 9000),
         (1000.5, STRANGER + b"\x88\xa8\x20\x64" + rest, 9004),
@@ -44,10 +44,27 @@ def test_a_tag_beside_a_packet_is_put_back_and_neighbours_stay_as_they_are() -> 
     ]
 
 
+def test_columns_hold_what_the_list_holds_whatever_comes() -> None:
+    chance = random.Random(7)
+    for _ in range(30):
+        frames = [
+            (chance.randbytes(chance.randrange(14, 300)), chance.choice((-1, -1, chance.randrange(1 << 16))),
+             chance.choice((0, 0x8100, 0x88A8)))
+            for _ in range(chance.randrange(40))
+        ]  # fmt: skip
+        memory, same = made_block(frames, before=chance.randrange(28, 60)), bytearray()
+        same += memory
+        columns = [[0.0] * ring.MAX_PACKETS] + [[0] * ring.MAX_PACKETS for _ in range(3)]
+        count = blocks.walk_columns(memory, 0, *columns)
+        assert count == len(frames)
+        assert [tuple(column[n] for column in columns) for n in range(count)] == blocks.walk(same, 0)
+        assert memory == same
+
+
 def test_an_empty_block_and_one_far_into_the_ring() -> None:
-    assert ring.walk(block([]), 0) == []
-    memory = bytearray(ring.BLOCK_BYTES) + block([(STRANGER + b"\x08\x00" + b"x" * 46, -1, 0)])
-    (packet,) = ring.walk(memory, ring.BLOCK_BYTES)
+    assert blocks.walk(made_block([]), 0) == []
+    memory = bytearray(ring.BLOCK_BYTES) + made_block([(STRANGER + b"\x08\x00" + b"x" * 46, -1, 0)])
+    (packet,) = blocks.walk(memory, ring.BLOCK_BYTES)
     assert packet[1] > ring.BLOCK_BYTES
 
 
@@ -72,7 +89,7 @@ def frames_of(one: ring.Ring, count: int) -> list[tuple[float, bytes, int]]:
     while len(found) < count:
         assert time.monotonic() < end, f"{len(found)} of {count} packets came"
         if (at := one.wait(1.0)) >= 0:
-            for when, begin, captured, length in ring.walk(one.memory, at):
+            for when, begin, captured, length in blocks.walk(one.memory, at):
                 found.append((when, bytes(one.memory[begin : begin + captured]), length))
         one.release()
     return found

@@ -10,14 +10,16 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
-from ukihashi.capture import bpf, ring
+from ukihashi.capture import blocks, bpf, ring
 from ukihashi.capture.batch import ETHERNET, RAW_IP, Batch, Packet
 from ukihashi.capture.devices import Device, LossCounter
-from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
+from ukihashi.detect import compiled
+from ukihashi.detect.packets import Packets
+from ukihashi.errors import N_, EnvironmentLacks
 
 BATCH: Final = 4096  # packets of one read of a packet socket at most
 RECEIVE_BUFFER: Final = 32 << 20  # bytes the kernel may keep for a packet socket
@@ -103,19 +105,27 @@ class LiveCapture:
         Raises:
             EnvironmentLacks: a card went away or down.
         """
-        sources = self._sources
-        if len(sources) == 1:
-            return self._read(sources[0], timeout_s)
-        select.select(sources, [], [], timeout_s)
-        self._turn = (self._turn + 1) % len(sources)
-        batch = self._read(sources[self._turn], 0)
-        return batch if batch.packets else self._read(sources[self._turn - 1], 0)
+        source = self._next(timeout_s)
+        with _said(source):
+            return source.read(0 if len(self._sources) > 1 else timeout_s)
 
-    def _read(self, source: "_Ring | _Socket", timeout_s: float) -> Batch:
-        try:
-            return source.read(timeout_s)
-        except OSError as error:
-            raise _ended(error, source.devices) from error
+    def hurry(self) -> None:
+        """From now on use compiled code, which must be there (`compiled.is_ready`)."""
+        walk = compiled.functions(blocks)["walk_columns"]
+        walk(compiled.array(bytearray(64)), 0, *map(compiled.array, Packets(1).columns))  # now, while files can be read
+        for source in self._sources:
+            if isinstance(source, _Ring):
+                source.use(walk)
+
+    def _next(self, timeout_s: float) -> "_Ring | _Socket":
+        """One that has packets, if any has; each in turn."""
+        sources = self._sources
+        if len(sources) > 1:
+            ready = select.select(sources, [], [], timeout_s)[0]
+            self._turn = (self._turn + 1) % len(sources)
+            if ready and sources[self._turn] not in ready:
+                self._turn = sources.index(ready[0])
+        return sources[self._turn]
 
     def statistics(self) -> Statistics:
         """The counters so far (the kernel sets its own back at each reading, so they are summed here)."""
@@ -138,6 +148,14 @@ class _Ring:
         indexes = [device.ifindex for device in devices]
         self.ring: Final = ring.Ring(indexes, program, ethernet=ethernet, blocks=options.blocks, fanout=options.group)
         self._view = memoryview(self.ring.memory)
+        self._walk: Callable[..., int] | None = None
+        self._packets = Packets(0)
+        self._columns: list[Any] = []
+
+    def use(self, walk: Callable[..., int]) -> None:
+        self._walk = walk
+        self._packets = Packets(ring.MAX_PACKETS)
+        self._columns = [compiled.array(column) for column in (self._view, *self._packets.columns)]
 
     def fileno(self) -> int:
         return self.ring.fileno()
@@ -151,7 +169,13 @@ class _Ring:
     def read(self, timeout_s: float) -> Batch:
         self.ring.release()
         block = self.ring.wait(timeout_s)
-        return Batch(self._link_type, self._view, [] if block < 0 else ring.walk(self.ring.memory, block))
+        if block < 0:
+            return Batch(self._link_type, self._view, [])
+        if self._walk is None:
+            return Batch(self._link_type, self._view, blocks.walk(self.ring.memory, block))
+        memory, *columns = self._columns
+        self._packets.count = self._walk(memory, block, *columns)
+        return Batch(self._link_type, self._view, self._packets)
 
 
 class _Socket:
@@ -213,10 +237,10 @@ class _Socket:
                 time = seconds + nanoseconds * 1e-9
             elif level == ring.SOL_PACKET and kind == _PACKET_AUXDATA and len(data) >= _AUXDATA.size:
                 status, length, _, _, _, tag, tag_type = _AUXDATA.unpack_from(data)
-                if status & ring.STATUS_VLAN_VALID and self._link_type == ETHERNET and captured >= 14:
+                if status & blocks.STATUS_VLAN_VALID and self._link_type == ETHERNET and captured >= 14:
                     view = self._view
                     view[offset : offset + 12] = bytes(view[begin : begin + 12])
-                    if not status & ring.STATUS_VLAN_TPID_VALID:
+                    if not status & blocks.STATUS_VLAN_TPID_VALID:
                         tag_type = 0x8100
                     struct.pack_into("!HH", view, offset + 12, tag_type, tag)
                     begin, captured, length = offset, captured + 4, length + 4
@@ -259,10 +283,18 @@ def _names(devices: Sequence[Device]) -> str:
     return ", ".join(device.interface for device in devices)
 
 
-def _ended(error: OSError, devices: Sequence[Device]) -> UkihashiError:
-    if error.errno in GONE:
-        return EnvironmentLacks(
-            N_("the card {interface} went down; start again when it is up"), interface=_names(devices)
-        )
-    reason = error.strerror or os.strerror(error.errno or 0)
-    return EnvironmentLacks(N_("capture on {interface} ended: {reason}"), interface=_names(devices), reason=reason)
+@contextlib.contextmanager
+def _said(source: "_Ring | _Socket") -> Iterator[None]:
+    """An error of the kernel becomes a sentence."""
+    try:
+        yield
+    except OSError as error:
+        interface = _names(source.devices)
+        if error.errno in GONE:
+            raise EnvironmentLacks(
+                N_("the card {interface} went down; start again when it is up"), interface=interface
+            ) from error
+        reason = error.strerror or os.strerror(error.errno or 0)
+        raise EnvironmentLacks(
+            N_("capture on {interface} ended: {reason}"), interface=interface, reason=reason
+        ) from error

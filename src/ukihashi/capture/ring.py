@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ukihashi.capture import bpf
-from ukihashi.capture.batch import Packet
 
 BLOCK_BYTES: Final = 1 << 20
 BLOCKS: Final = 64
 MAX_BLOCKS: Final = 4096
 SNAP: Final = 256  # bytes of a packet that are kept: all headers, and the begin of the payload
+MAX_PACKETS: Final = BLOCK_BYTES // 80  # of a block; none takes less room, its header and address are 68 bytes
 RETIRE_MS: Final = 40  # a block that isn't full is handed over after so long
 TAG_ROOM: Final = 4  # bytes kept free before each packet, for a VLAN tag that the card or the kernel took off
 
@@ -32,19 +32,14 @@ PACKET_VERSION, PACKET_RESERVE, PACKET_FANOUT, PACKET_FANOUT_DATA = 10, 12, 18, 
 PACKET_MR_PROMISC: Final = 1
 PACKET_FANOUT_CBPF: Final = 6
 TPACKET_V3: Final = 2
-STATUS_USER, STATUS_VLAN_VALID, STATUS_VLAN_TPID_VALID = 1, 1 << 4, 1 << 6
+STATUS_USER: Final = 1
 MEMBERSHIP: Final = struct.Struct("=iHH8s")
 STATISTICS: Final = struct.Struct("=3I")  # packets (also the dropped ones), dropped, times the queue was frozen
 FRAME_BYTES: Final = 2048  # a formality of TPACKET_V3: packets lie one behind the other, whatever their size
 _REQUEST: Final = struct.Struct("=7I")  # block size, blocks, frame size, frames, ms, private bytes, features
 _ADDRESS: Final = struct.Struct("=HHiHBB8s")  # struct sockaddr_ll
-_BLOCK_STATUS: Final = 8  # offset in struct tpacket_block_desc; then packets, offset of the first
-_BLOCK: Final = struct.Struct("=III").unpack_from
+_BLOCK_STATUS: Final = 8  # offset in struct tpacket_block_desc
 _STATUS: Final = struct.Struct("=I")
-# struct tpacket3_hdr: next, seconds, nanoseconds, captured, length, status, offset of the frame, tag, its type
-_HEADER: Final = struct.Struct("=6IH6xIH").unpack_from
-_TAG: Final = struct.Struct("!HH").pack_into
-_PACKET_TYPE: Final = 48 + 10  # offset of sll_pkttype behind a packet's header
 
 
 class Counts(NamedTuple):
@@ -144,35 +139,6 @@ class Ring:
             self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, STATISTICS.size)
         )
         return Counts(packets - dropped, dropped, freezes)
-
-
-def walk(memory: mmap.mmap | bytearray, block: int) -> list[Packet]:
-    """The packets of one block, each with its VLAN tag put back where it was on the wire."""
-    _status, count, first = _BLOCK(memory, block + _BLOCK_STATUS)
-    packets: list[Packet] = []
-    at = block + first
-    for _ in range(count):
-        step, seconds, nanoseconds, captured, length, status, mac, tag, kind = _HEADER(memory, at)
-        begin_ = at + mac
-        if status & STATUS_VLAN_VALID and captured >= 14:
-            begin_ -= 4
-            memory[begin_ : begin_ + 12] = memory[begin_ + 4 : begin_ + 16]
-            _TAG(memory, begin_ + 12, kind if status & STATUS_VLAN_TPID_VALID else 0x8100, tag & 0xFFFF)
-            captured += 4
-            length += 4
-        packets.append((seconds + nanoseconds * 1e-9, begin_, captured, length))
-        at += step
-    return packets
-
-
-def packet_types(memory: mmap.mmap | bytearray, block: int) -> list[int]:
-    """To whom each packet of a block was addressed: PACKET_HOST, ... PACKET_OUTGOING (linux/if_packet.h)."""
-    _status, count, at = _BLOCK(memory, block + _BLOCK_STATUS)
-    found, at = [], at + block
-    for _ in range(count):
-        found.append(memory[at + _PACKET_TYPE])
-        at += _STATUS.unpack_from(memory, at)[0]
-    return found
 
 
 def packet_socket(*, ethernet: bool) -> socket.socket:
