@@ -178,6 +178,7 @@ def _work(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key reaches all of us; the first process says when to end
         drop()
         alert = make(Forward(pipe), pipe.send)
+        alert.hurry()
         try:
             live.listen(alert, capture, lambda: asked or os.getppid() != parent, measured=measured)
             status = 0

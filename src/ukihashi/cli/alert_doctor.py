@@ -9,6 +9,7 @@ import click
 from ukihashi.alert import doctor as questions
 from ukihashi.alert import rights
 from ukihashi.alert.doctor import Level
+from ukihashi.capture import ring
 from ukihashi.capture.card_facts import busy_meter, facts_of, own_addresses
 from ukihashi.capture.live import LiveCapture, Options
 from ukihashi.cli.alert_live import capture_options, cards_named
@@ -35,7 +36,13 @@ from ukihashi.locale import _
 @capture_options
 @json_option
 def doctor(
-    interface: str, seconds: float, expression: str, snap: int, ring_mib: int, workers: int, as_json: bool
+    interface: str,
+    seconds: float,
+    expression: str | None,
+    snap: int | None,
+    ring_mib: int | None,
+    workers: int | None,
+    as_json: bool,
 ) -> int:
     """Exit status: 0 nothing fails, 1 something does, 2 no such card, 3 no right to capture."""
     del workers  # one process is enough to count
@@ -48,7 +55,7 @@ def doctor(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    with LiveCapture(card, Options(snap, ring_mib, expression)) as capture:
+    with LiveCapture(card, Options(snap or ring.SNAP, ring_mib or ring.BLOCKS, expression or "")) as capture:
         facts, own = facts_of(card), own_addresses()
         rights.give_up()
         if not as_json:
