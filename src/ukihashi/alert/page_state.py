@@ -257,7 +257,7 @@ def moment(value: object) -> float:
     if isinstance(value, int | float):
         return float(value)
     try:
-        return datetime.strptime(str(value), "%Y-%m-%dT%H:%M:%S.%f%z").astimezone(UTC).timestamp()
+        return datetime.fromisoformat(str(value)).astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         return 0.0
 

@@ -213,7 +213,7 @@ class Top:
         first = Text.assemble(("ukihashi alert", "bold"))
         if view.connected:
             cards = ", ".join(view.cards) or "-"
-            first.append(_("  on {cards}, since {span}").format(cards=cards, span=words.span(gauge.uptime, _)))
+            first.append(_("  on {cards}, for {span}").format(cards=cards, span=words.span(gauge.uptime, _)))
         clock = words.clock(now, now)
         first.append(" " * max(1, width - first.cell_len - cell_len(clock)) + clock)
         if not view.connected:

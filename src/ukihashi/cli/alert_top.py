@@ -27,7 +27,7 @@ from ukihashi.errors import N_, DaemonUnreachable, EnvironmentLacks, UkihashiErr
 from ukihashi.locale import _, say
 
 PAINT_S: Final = 1.0
-ONCE_S: Final = 2.0  # to wait for the sensor's first figures
+ONCE_S: Final = 2.5  # to wait for the sensor's figures, which come each second
 ESCAPE_S: Final = 0.05  # what follows an escape character within this time belongs to it
 ENTER_SCREEN: Final = "\x1b[?1049h\x1b[?25l"
 LEAVE_SCREEN: Final = "\x1b[?25h\x1b[?1049l"
@@ -65,14 +65,17 @@ def _print_once(path: Path, screen: Top) -> None:
 
 
 async def _glance(path: Path, view: View) -> None:
-    """Snapshot and first figures; as much of it as comes in time."""
+    """Snapshot and two seconds' figures, which make a rate; as much of it as comes in time."""
     told = asyncio.Event()
+    figures = 0
 
     def took(line: bytes) -> None:
+        nonlocal figures
         for event in lines_of(line):
             view.take(event, time.time())
-            if event.get("event_type") == "stats":
-                told.set()
+            figures += event.get("event_type") == "stats"
+        if figures > 1:
+            told.set()
 
     following = asyncio.create_task(follow(path, took, told.set))
     waiting = asyncio.create_task(told.wait())

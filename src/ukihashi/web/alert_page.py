@@ -391,11 +391,9 @@ class AlertPage:
     # -- small help ----------------------------------------------------------------------------------------------
 
     def _page(self, request: Request, name: str, csrf: str, *, status: int = 200, **values: Any) -> Response:
-        parts = values.pop("parts", {})
         return page(
             request,
             name,
-            **parts,
             status=status,
             headers={"Cache-Control": "no-store"},
             version=self._version,

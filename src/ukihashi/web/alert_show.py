@@ -21,6 +21,8 @@ MAX_LADDERS: Final = 2  # connections whose opening is drawn
 MAX_TURNS: Final = 16  # of one connection
 MAX_LANES: Final = 4
 ALLOW_DAYS: Final = 90
+MIN_MESSAGES: Final = 3  # fewer show no rhythm
+POOR: Final = 0.999  # share of the traffic
 LANE: Final = 96  # units of a drawing: height of one connection's messages
 STRIP: Final = 720  # width of the time axis
 LEFT: Final = 130  # before it
@@ -37,7 +39,7 @@ def amount(count: float) -> str:
         if count < 1024:
             return f"{count:,.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
         count /= 1024
-    return f"{count:.1f} GiB"
+    return f"{count:.3g} GiB"
 
 
 # -- how the sensor stands ----------------------------------------------------------------------------------------
@@ -74,7 +76,11 @@ def status(view: View, now: float, translate: Translate) -> Values:
         "told": told,
         "watching": view.connected,
         "figures": figures,
-        "poor": view.connected and (gauge.lost > 0 or (gauge.coverage or 1.0) < 0.999),
+        "poor": [
+            name
+            for name, poor in (("seen", gauge.coverage is not None and gauge.coverage < POOR), ("lost", gauge.lost > 0))
+            if poor and view.connected
+        ],
         "bars": [_bar(at, minute, now) for at, minute in enumerate(minutes) if minute.known],
         "history_alt": alt,
     }
@@ -274,7 +280,7 @@ def _rung(at: int, step: Mapping[str, Any], time: float, translate: Translate) -
 def strip(steps: Sequence[Mapping[str, Any]], found: Found, translate: Translate) -> Values | None:
     """Messages after silences by time, a lane for each connection."""
     messages = [step for step in steps if step.get("kind") == "message"]
-    if not messages:
+    if len(messages) < MIN_MESSAGES:
         return None
     end = max(number(step.get("time")) for step in messages) - found.begin
     tick = next((tick for tick in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600) if end / tick <= 10), 3600)

@@ -40,7 +40,7 @@ ALERT: Final = {
     "verdict": N_("Verdict"),
     "state": N_("State"),
     "list_none": N_("Nothing found so far. How far that can be trusted is what the share of traffic seen says."),
-    "list_hidden": N_("{count} more are only probable."),
+    "list_hidden": N_("Only probable, and not shown: {count}."),
     "list_show": N_("Show them, too"),
     "list_hide": N_("Hide what is only probable"),
     "meaning": N_("What the words mean"),
