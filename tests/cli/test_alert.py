@@ -69,7 +69,8 @@ def test_several_files_json_log_and_explanation(tmp_path: Path) -> None:
     events = [json.loads(line) for line in (tmp_path / "eve.json").read_text().splitlines()]
     assert [event["ukihashi"]["verdict"] for event in events if event["event_type"] == "alert"] == ["CONFIRMED"] * 2
     assert "CONFIRMED by rule 1" in done.stderr
-    assert "login dialogue: +" in done.stderr
+    assert "login dialogue  1 : " in done.stderr
+    assert done.stderr.count("Give no administrator's rights") == 2
 
 
 def test_json_on_standard_output_takes_the_place_of_the_lines() -> None:

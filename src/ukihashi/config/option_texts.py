@@ -334,7 +334,33 @@ ALERT: Final[Mapping[str, About]] = {
         N_("A log file for `ukihashi alert`. Empty: none. `sealert` always writes sealert.log where it was started."),
         NEXT_START,
     ),
-    "json": About(N_("A file that gets one JSON object for each finding, with its evidence. Empty: none."), NEXT_START),
+    "eve": About(
+        N_("A file that gets an event for each finding, as JSON lines in the shape of Suricata's EVE. Empty: none."),
+        NEXT_START,
+    ),
+    "json": About(N_("The older name of “eve”, used if that is empty."), NEXT_START),
+    "syslog": About(
+        N_("Where log lines go by syslog: /dev/log, udp://HOST:PORT or tcp://HOST:PORT. Empty: nowhere."), NEXT_START
+    ),
+    "metrics": About(N_("ADDRESS:PORT where Prometheus can ask for the counters. Empty: none."), NEXT_START),
+    "bus": About(
+        N_("Socket for top, web and block. Empty: alert.sock in the runtime folder; “off”: none."), NEXT_START
+    ),
+    "evidence": About(N_("A folder that gets a signed bundle for each finding. Empty: none."), NEXT_START),
+    "report": About(N_("How often it is said how much of the traffic was seen, such as 1h. Empty: never."), NEXT_START),
+    "community_id_seed": About(N_("Seed of the Community ID; the same in all your tools."), NEXT_START),
+    "send_on_capture_card": About(N_("Whether syslog and metrics may use a card that is captured on."), NEXT_START),
+    "filter": About(N_("Look only at packets that match, as in tcpdump. Empty: at all."), NEXT_START),
+    "workers": About(N_("Processes that share the packets of the cards."), NEXT_START),
+    "snaplen": About(N_("Bytes kept of each packet of a card."), NEXT_START),
+    "ring": About(N_("MiB of memory for packets that wait, for each process."), NEXT_START),
+    "ssh_clients": About(
+        N_(
+            "Patterns of SSH client identifications that are always reported, such as “SSH-2.0-*VPN*”; * stands for any"
+            " text."
+        ),
+        NEXT_START,
+    ),
     "max_flows": About(N_("TCP connections known at once; when full, those silent longest are forgotten."), NEXT_START),
 }
 
