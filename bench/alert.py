@@ -36,9 +36,10 @@ OUTER: Final = {"direct": Outer.TCP, "http-proxy": Outer.HTTP, "socks": Outer.SO
 POSITIVE: Final = ("softether", "ukihashi")
 IMITATION: Final = "imitation"  # made to have a tunnel's sizes, as no ordinary program does: counted apart
 OTHERS_TUNNEL: Final = re.compile(r"ovpn|openvpn|vpn|anyconnect|wireguard|ssh-w|-in-tls|ipsec|tor\b", re.IGNORECASE)
+LATEST_S: Final = 80.0  # requirement B3
 LISTS: Final = (
     "false_alarms", "probable_on_others", "imitations", "missed", "doubled", "wrong_transport", "wrong_ends",
-    "unreadable",
+    "late", "unreadable",
 )  # fmt: skip
 
 
@@ -99,6 +100,7 @@ class Table:
     doubled: list[str] = field(default_factory=list)  # more lines than sessions
     wrong_transport: list[str] = field(default_factory=list)
     wrong_ends: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)  # said later than LATEST_S
     unreadable: list[str] = field(default_factory=list)
     files: Counter[str] = field(default_factory=Counter)
     flows: int = 0
@@ -255,6 +257,11 @@ def enter(table: Table, label: Label, findings: Sequence[Finding]) -> None:
         table.missed.append(f"{name}: {len(good)} of {label.expect}" + "".join(f"; {words}" for words in told))
     if len(confirmed) > label.expect:
         table.doubled.append(f"{name}: {len(confirmed)} lines for {label.expect}")
+    table.late += [
+        f"{name}: {finding.decided - finding.begin:.1f} s by rule {finding.rule}"
+        for finding in good
+        if finding.decided - finding.begin > LATEST_S
+    ]
     for finding in confirmed:
         if finding.outer is not OUTER[label.transport] and not finding.rule.startswith("5"):
             table.wrong_transport.append(f"{name}: {finding.outer.value}")

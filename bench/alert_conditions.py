@@ -116,7 +116,7 @@ def blind(packets: Iterable[Packet], *, seed: str) -> list[Packet]:
             payload = data[body:]
             begun = payload[:2] == b"\x16\x03" or payload[:4] == b"SSH-"  # its SYN was not captured
             state = clear.setdefault(frozenset((one.source, one.target)), _Clear(begun=begun))
-            if one.syn and not one.ack:
+            if one.syn and not (one.ack and state.begun):
                 clear[frozenset((one.source, one.target))] = state = _Clear(begun=True)
             if payload and not state.keeps(payload, one.source):
                 payload = chance.randbytes(len(payload))
@@ -131,6 +131,7 @@ class _Clear:
     """What of a connection is still in the clear."""
 
     def __init__(self, *, begun: bool = False) -> None:
+        self.begun = begun
         self._left = CLEAR if begun else 0
         self._hello: tuple[bytes, int] | None = None  # who said it
         self._answered = False
