@@ -59,6 +59,7 @@ TEXTS: Final = {
         " not a count on this network. docs/detection.md says what was measured."
     ),
     "weighs": N_("weighs"),
+    "condition": N_("a condition, not weighed"),
     "measured": N_("Measured"),
     "usual": N_("The tunnel has"),
     "elsewhere": N_("Of other traffic"),
@@ -199,7 +200,7 @@ def _article(
     translate = catalogue(code).gettext
     t = {key: translate(text) for key, text in TEXTS.items()}
     values = {
-        "client": finding.client,
+        "client": finding.client.host,
         "server": finding.server,
         "family": finding.family.value,
         "transport": translate(TRANSPORTS[finding.outer.value]),
@@ -215,7 +216,7 @@ def _article(
         "weight": t["weight"].format(factor=explain.factor(finding.score)),
         "facts": list(_facts(t, finding, about)),
         "reasons": [
-            {"text": text, "strips": _strips(reason.pieces, translate)}
+            {"text": text, "strips": _strips(reason.pieces, translate), "weighed": bool(reason.score)}
             for text, reason in zip(
                 explain.reasons(finding, translate),
                 sorted(finding.reasons, key=lambda reason: -reason.score),
@@ -259,7 +260,7 @@ def _facts(t: dict[str, str], finding: Finding, about: "Circumstances") -> Itera
     yield t["rule"], finding.rule
     if about.interface or about.host:
         yield t["sensor"], " ".join(filter(None, (about.host, about.interface)))
-    coverage = f"{math.floor(about.coverage * 1000) / 10:g} %"
+    coverage = f"{math.floor(about.coverage * 1000) / 10:g}%"
     yield t["capture"], t["captured"].format(packets=about.packets, dropped=about.dropped, coverage=coverage)
 
 
