@@ -14,7 +14,6 @@ from ukihashi.detect import model
 from ukihashi.detect.evidence import (
     OWN_BEYOND,
     OWN_DISTINCT,
-    OWN_TIMER_MIN,
     answering,
     never_silent,
     own_timer,
@@ -59,7 +58,9 @@ APART: Final = 0.6  # share that came while the other side went on speaking, so 
 MIXED_MIN: Final = 16.0  # of acknowledgements and keep-alives together
 MIXED: Final = 8
 LOGIN_ALONE: Final = 7.2  # as with SoftEther's
-STANDARD_MIN: Final = 6.0
+LOGIN_STANDARD: Final = 6.7  # for what a SoftEther server's law proves: other programs' clocks can resemble it
+STANDARD_MIN: Final = 8.0
+STANDARD_GAPS: Final = 7
 COUPLED_MAX: Final = 0.85
 PROBABLE_AFTER_S: Final = 75.0
 DEAD_S: Final = 15.5  # an end that hears nothing for 15 s holds the connection for cut
@@ -160,11 +161,12 @@ def prove(opened: Opened, now: float, *, last: bool = False) -> Proof | None:
         key=lambda pair: sum(one.score for one in pair if one.number),
         default=(Acks(), Acks()),
     )
+    proof = _acknowledged(acks, opened.login) or _mixed(acks, timing, opened.distinct)
     standard = model.softether_timing(directions)
-    proof = _acknowledged(acks) or _mixed(acks, timing, opened.distinct) or _standard(opened, standard, timing.score)
+    proof = proof or _standard(opened, standard, timing.score)
     if proof is not None or opened.login < LOGIN_ALONE:
         return proof
-    at_ours = any(one.score > 0 for one in acks) or timing.score > max(0.0, standard.score)
+    at_ours = any(one.number >= 2 for one in acks) or timing.score > max(0.0, standard.score)
     return _alone(opened, now, at_ours=at_ours, last=last)
 
 
@@ -179,8 +181,9 @@ def _stands_still(opened: Opened, now: float) -> int:
 
 def _standard(opened: Opened, timing: Timing, own: float) -> Proof | None:
     """SoftEther's law, which must explain the silences better than ours, whose score is `own`."""
-    gaps, score = (6, STANDARD_MIN) if opened.login >= LOGIN_ALONE else (8, OWN_TIMER_MIN)
-    if timing.gaps < gaps or timing.score < max(score, own) or timing.beyond or not timer_shape(timing):
+    if opened.login < LOGIN_STANDARD or timing.gaps < STANDARD_GAPS or timing.score < max(STANDARD_MIN, own):
+        return None
+    if timing.beyond or not timer_shape(timing):
         return None
     return Proof("2, our card", Family.SOFTETHER, (timer_reason(TIMERS, timing),))
 
@@ -198,13 +201,14 @@ def _alone(opened: Opened, now: float, *, at_ours: bool, last: bool) -> Proof | 
     return None
 
 
-def _acknowledged(acks: tuple[Acks, Acks]) -> Proof | None:
+def _acknowledged(acks: tuple[Acks, Acks], login: float) -> Proof | None:
     score = sum(one.score for one in acks)
     enough = min(one.number for one in acks) >= 2 and sum(one.number for one in acks) >= BOTH_WAYS
     if enough and score >= BOTH_MIN and min(one.kept for one in acks) >= KEPT:
         return Proof("own, acknowledged", Family.UKIHASHI, (_reason(acks),))
     for one in acks:
-        if one.number >= ONE_WAY and one.score >= ONE_MIN and one.kept >= KEPT and one.apart >= APART:
+        sure = one.apart >= APART or login >= LOGIN_ALONE
+        if one.number >= ONE_WAY and one.score >= ONE_MIN and one.kept >= KEPT and sure:
             return Proof("own, acknowledged", Family.UKIHASHI, (_reason((one,)),))
     return None
 
