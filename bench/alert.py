@@ -1,6 +1,6 @@
 """`./run bench alert`: recall per transport, false alarms and delay of the detector over labelled captures.
 
-    ./run bench alert [FOLDER]          a folder with labels.csv (tests/corpus); its subfolder `ndpi` is foreign traffic
+    ./run bench alert [FOLDER ...]      folders with labels.csv (tests/corpus); a subfolder `ndpi` is foreign traffic
         --fresh                         captures made now: real tunnels, and look-alikes by real servers
         --mutations --speed             recall for changed tunnels; packets a second beside other readers
         --all --quick --json FILE --docs
@@ -165,19 +165,15 @@ def labels(folder: Path) -> Iterator[Label]:
 
 def fresh(folder: Path, *, quick: bool) -> Iterator[Label]:
     """Captures made now: look-alikes first, then tunnels. Needs root."""
-    from lab.look_alikes import QUICK, SECONDS, TABLE, record, rows
-
-    chosen = rows(QUICK) if quick else TABLE
-    for one in record(folder / "look-alikes", seconds=20.0 if quick else SECONDS, chosen=chosen):
-        if one.path is not None:
-            label = IMITATION if one.row.imitates else "other"
-            yield Label(one.path, label, one.row.transport, (), "", 0, f"{one.row.name}: {one.row.runs}")
     from bench import alert_fresh
+    from lab import look_alikes as harmless
 
-    for tunnel in alert_fresh.record(folder / "tunnels", quick):
-        clients = tuple(tunnel.client.split(";"))
-        words = tunnel.description
-        yield Label(tunnel.file, tunnel.family, tunnel.kind, clients, tunnel.server, tunnel.expect, words)
+    chosen = harmless.rows(harmless.QUICK) if quick else harmless.TABLE
+    made = harmless.record(folder / "look-alikes", seconds=20.0 if quick else harmless.SECONDS, chosen=chosen)
+    harmless.write_labels(folder / "look-alikes", made)
+    yield from labels(folder / "look-alikes")
+    alert_fresh.write_labels(folder / "tunnels", alert_fresh.record(folder / "tunnels", quick))
+    yield from labels(folder / "tunnels")
 
 
 def judge(path: Path) -> tuple[list[Finding], Alert, str]:
@@ -310,7 +306,7 @@ def progress(line: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables; with --json FILE write them as JSON too. Status 1: a false alarm."""
     parser = argparse.ArgumentParser(prog="bench alert", description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("folder", nargs="?", type=Path, default=CORPUS)
+    parser.add_argument("folders", nargs="*", type=Path, default=[CORPUS], metavar="FOLDER")
     parser.add_argument("--fresh", action="store_true", help="make captures and judge those, too")
     parser.add_argument("--mutations", action="store_true", help="recall for changed tunnels")
     parser.add_argument("--speed", action="store_true", help="packets a second beside other readers")
@@ -321,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--docs", action="store_true", help="write docs/detection-results.md")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="ukihashi-alert-") as temporary:
-        captures = list(labels(options.folder))
+        captures = [label for folder in options.folders for label in labels(folder)]
         made: list[Label] = []
         if options.fresh or options.all:
             made = list(fresh(options.keep or Path(temporary), quick=options.quick))
@@ -341,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.docs:
         from bench.relay import about
 
-        print(alert_report.write(result, about(), fresh=len(made), folder=options.folder.name))
+        print(alert_report.write(result, about(), fresh=len(made), folders=[folder.name for folder in options.folders]))
     return int(bool(found["full"].false_alarms))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "detection-results.md"
 METHOD: Final = """\
-Judged are the labelled captures of `{folder}` and {fresh} fresh ones, made for this run by real programs in network
+Judged are the labelled captures of {folders} and {fresh} fresh ones, made for this run by real programs in network
 namespaces. Intervals are Wilson's, 95 %. *Flagged* is PROBABLE or CONFIRMED; a log line is CONFIRMED. Delay: from the
 begin of the connection to the verdict."""
 Z: Final = 1.959964  # of a two-sided interval of 95 %
@@ -120,12 +120,12 @@ def _shown(value: Any, depth: int = 1) -> list[str]:
     return [f"{pad}{value}"]
 
 
-def page(result: Mapping[str, Any], when: Mapping[str, str], *, fresh: int, folder: str) -> str:
+def page(result: Mapping[str, Any], when: Mapping[str, str], *, fresh: int, folders: Sequence[str]) -> str:
     """The page of the documentation, Markdown."""
     lines = [
         "# What the detector finds, measured", "",
         f"Written by `./run bench alert --docs`: {when['date']}, commit {when['commit']}, {when['machine']}.", "",
-        METHOD.format(folder=folder, fresh=fresh),
+        METHOD.format(folders=", ".join(folders), fresh=fresh),
     ]  # fmt: skip
     for name, table in result["conditions"].items():
         lines += ["", f"## {_title(name)}", "", *_markdown(table)]
@@ -171,7 +171,7 @@ def _markdown(table: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def write(result: Mapping[str, Any], when: Mapping[str, str], *, fresh: int, folder: str) -> Path:
+def write(result: Mapping[str, Any], when: Mapping[str, str], *, fresh: int, folders: Sequence[str]) -> Path:
     """Write the page; where it is."""
-    PAGE.write_text(page(result, when, fresh=fresh, folder=folder), encoding="utf-8")
+    PAGE.write_text(page(result, when, fresh=fresh, folders=folders), encoding="utf-8")
     return PAGE

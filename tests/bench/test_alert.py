@@ -237,7 +237,7 @@ def test_the_json_has_what_is_promised(
     assert set(result["conditions"]) == set(CONDITIONS)
     assert "direct      softether" in capsys.readouterr().out
     about = {"date": "2026-01-01", "commit": "abc", "machine": "a machine"}
-    page = alert_report.page(result, about, fresh=0, folder="corpus")
+    page = alert_report.page(result, about, fresh=0, folders=["corpus"])
     assert page.count("| direct | softether |") == len(CONDITIONS)
     assert page.count("| no tunnel | (captures) | 1 | 0 | 0 |") == len(CONDITIONS)
 
