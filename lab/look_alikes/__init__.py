@@ -69,6 +69,7 @@ TABLE: Final = (
     LookAlike("json-5s", 443, "uvicorn, a JSON call each 5 s", (), web.rpc),
     LookAlike("api", 443, "uvicorn, three connections of calls with tokens", (), web.api),
     LookAlike("api-far", 443, "the same, 25 ms away", (), web.api, delay_s=0.025),
+    LookAlike("api-crowd", 443, "uvicorn, a connection a second, a few calls each", (), web.api_crowd, delay_s=0.008),
     LookAlike("imitation", 443, "uvicorn, the sizes of SoftEther's opening", (), web.imitation, imitates=True),
     LookAlike("imitation-far", 443, "the same, 25 ms away", (), web.imitation, delay_s=0.025, imitates=True),
     LookAlike("upload", 443, "uvicorn, files that go up", (), web.upload),
@@ -100,6 +101,7 @@ TABLE: Final = (
     LookAlike("rsync", 22, "rsync over ssh", (*OPENSSH, "rsync"), shells.mirror, SSH),
     LookAlike("ssh-L-poll", 22, "ssh -L, HTTPS long poll", OPENSSH, shells.forwarded_poll, SSH),
     LookAlike("ssh-L-api", 22, "ssh -L, HTTPS calls with tokens", OPENSSH, shells.forwarded_api, SSH),
+    LookAlike("ssh-L-crowd", 22, "ssh -L, a connection of HTTPS calls a second", OPENSSH, shells.forwarded_crowd, SSH),
     LookAlike(
         "ssh-L-imitation", 22, "the imitation through ssh -L", OPENSSH, shells.forwarded_imitation, SSH, imitates=True
     ),

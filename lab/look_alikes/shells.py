@@ -90,6 +90,11 @@ def forwarded_api(scene: Scene) -> None:
     forwarded(scene, "api")
 
 
+def forwarded_crowd(scene: Scene) -> None:
+    """A connection a second through a forwarded port."""
+    forwarded(scene, "crowd")
+
+
 def forwarded_imitation(scene: Scene) -> None:
     """The imitation of `web` through a forwarded port."""
     forwarded(scene, "imitate")

@@ -180,6 +180,12 @@ def api(scene: Scene) -> None:
     client(scene, "api")
 
 
+def api_crowd(scene: Scene) -> None:
+    """A connection a second, a few calls each."""
+    application(scene)
+    client(scene, "crowd")
+
+
 def imitation(scene: Scene) -> None:
     """Two connections, 1.5 s apart, whose first requests and answers have the sizes of SoftEther's opening."""
     application(scene)

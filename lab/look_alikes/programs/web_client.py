@@ -72,6 +72,22 @@ def natural() -> None:
         time.sleep(random.uniform(0.3, 3))
 
 
+def crowd() -> None:
+    """Connections that come and go, a few calls each: a program that keeps none."""
+
+    def work() -> None:
+        link, token = connection(), random.choice((0, 300, 900, 1500))
+        for _ in range(random.randrange(1, 7)):
+            ask(
+                link, "/call", call(int(random.lognormvariate(6.5, 1)), int(random.lognormvariate(6.5, 1))), token=token
+            )
+        link.close()
+
+    while True:
+        threading.Thread(target=work).start()
+        time.sleep(random.expovariate(1))
+
+
 def session(further: bool) -> None:
     """The sizes of a tunnel's opening, then small calls."""
     link = connection()
@@ -115,6 +131,13 @@ def browse() -> None:
         time.sleep(random.uniform(1, 6))
 
 
-{"poll": poll, "listen": listen, "rpc": rpc, "api": natural, "imitate": imitate, "upload": upload, "browse": browse}[
-    does
-]()
+{
+    "poll": poll,
+    "listen": listen,
+    "rpc": rpc,
+    "api": natural,
+    "imitate": imitate,
+    "crowd": crowd,
+    "upload": upload,
+    "browse": browse,
+}[does]()
