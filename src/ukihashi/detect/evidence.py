@@ -101,12 +101,30 @@ def never_silent(flow: Flow, directions: Sequence[Sequence[Message]], since: flo
         begin = max(end for _, end in (*one, *other))
     if now - begin - still < SILENCE_TEST_S:
         return False
-    small = [
-        sum(message.size <= SMALL and not message.coupled and message.time >= begin for message in messages)
-        for messages in directions
-    ]
     busy = [half.longest <= BUSY_S for half in (flow.client, flow.server)]
+    beside = _beside_stream(flow)
+    small = [
+        sum(m.size <= SMALL and (free or not m.coupled) and m.time >= begin for m in messages)
+        for free, messages in zip(beside, directions, strict=True)
+    ]
     return all(count >= 2 or flows for count, flows in zip(small, busy, strict=True)) and (sum(small) >= 7 or all(busy))
+
+
+def coupling(flow: Flow, directions: Sequence[Sequence[Message]]) -> float:
+    """Share of messages that came beside one of the other side: 1 for question and answer. 0 if there are too few.
+
+    Beside a stream, as of a voice, every message comes beside something: those do not count.
+    """
+    counted = [
+        m.coupled for free, messages in zip(_beside_stream(flow), directions, strict=True) if not free for m in messages
+    ]
+    return sum(counted) / len(counted) if len(counted) >= 4 else 0.0
+
+
+def _beside_stream(flow: Flow) -> tuple[bool, bool]:
+    """Of client and server: does the other side send a stream, and this one not?"""
+    client, server = flow.client.longest <= BUSY_S, flow.server.longest <= BUSY_S
+    return server and not client, client and not server
 
 
 def _is_same_hole(one: tuple[float, float], other: tuple[float, float]) -> bool:

@@ -27,6 +27,10 @@ class Beginning(NamedTuple):
 
 MAX_OUTER_TURNS: Final = 8  # of a proxy's dialogue before TLS begins
 _MIN_HELLO: Final = 90  # bytes; no client hello is smaller
+_USUAL_HELLO: Final = 180
+_USUAL_FLIGHT: Final = 500  # bytes of the answer to it
+_TOLD_BY: Final = 3  # turns; by then it is clear whether a small first one was a proxy's
+_SHORT_REQUEST: Final = 40  # bytes; only SOCKS asks in so few
 _SSH: Final = (b"SSH-2.0-", b"SSH-1.99-")
 _KEXINIT: Final = 20
 _OF_CLIENT: Final = (30, 32, 34)  # exchange begins; 30 is also what an old group exchange asks with
@@ -41,16 +45,23 @@ def beginning(turns: Sequence[Turn]) -> Beginning | None:
     first = turns[0]
     if not first.toward_server:
         return None
-    answer = turns[1].head if len(turns) > 1 else b""
-    outer = _outer(first.head, answer)
+    outer = _outer(first.head) if first.head else _outer_by_others(turns)
     if outer is None:
         return None
     if outer is Outer.TCP:
-        return Beginning(outer, 0, first.size, "") if first.size >= _MIN_HELLO else None
+        if first.size >= _MIN_HELLO:
+            return Beginning(outer, 0, first.size, "")
+        return Beginning(outer, -1, 0, "") if not first.head and len(turns) < _TOLD_BY else None
     target = _target(first.head) if outer is Outer.HTTP else ""
+    earliest = 4 if outer is Outer.SOCKS and len(turns) > 1 and turns[1].size == 2 else 2
     for index in range(2, min(len(turns), MAX_OUTER_TURNS + 1), 2):
-        turn, following = turns[index], turns[index + 1].head if index + 1 < len(turns) else b""
-        if _is_hello(turn.head, 1) or _is_hello(following, 2):
+        turn, answer = turns[index], turns[index + 1] if index + 1 < len(turns) else None
+        unseen = not turn.head and turn.size >= _USUAL_HELLO and index >= earliest
+        if (
+            _is_hello(turn.head, 1)
+            or (answer is not None and _is_hello(answer.head, 2))
+            or (unseen and answer is not None and not answer.head and answer.size >= _USUAL_FLIGHT)
+        ):
             return Beginning(outer, index, turn.size, target)
     return Beginning(outer, -1, 0, target) if len(turns) <= MAX_OUTER_TURNS else None
 
@@ -87,18 +98,36 @@ def _is_hello(head: bytes, kind: int) -> bool:
     return len(head) > 5 and head[0] == 0x16 and head[1] == 3 and head[5] == kind
 
 
-def _outer(request: bytes, answer: bytes) -> Outer | None:
-    if request:
-        if _is_hello(request, 1):
-            return Outer.TCP
-        if request.startswith(b"CONNECT "):
-            return Outer.HTTP
-        return Outer.SOCKS if request[:2] == b"\x04\x01" or _is_socks5(request) else None
-    if not answer or _is_hello(answer, 2):
+def _outer(request: bytes) -> Outer | None:
+    if _is_hello(request, 1):
         return Outer.TCP
-    if answer.startswith(b"HTTP/1."):
+    if request.startswith(b"CONNECT "):
         return Outer.HTTP
-    return Outer.SOCKS if answer[:2] == b"\x00\x5a" or (answer[0] == 5 and len(answer) == 2) else None
+    return Outer.SOCKS if request[:2] == b"\x04\x01" or _is_socks5(request) else None
+
+
+def _outer_by_others(turns: Sequence[Turn]) -> Outer | None:
+    """The same where the first request was not captured."""
+    for index, turn in enumerate(turns[: MAX_OUTER_TURNS + 1]):
+        head = turn.head
+        if not head:
+            continue
+        if turn.toward_server:
+            if head[:3] == b"\x05\x01\x00":
+                return Outer.SOCKS
+            if _is_hello(head, 1):
+                break
+        elif head.startswith(b"HTTP/1."):
+            return Outer.HTTP
+        elif head[:2] == b"\x00\x5a" or (head[0] == 5 and len(head) == 2):
+            return Outer.SOCKS
+        elif index == 1:
+            return Outer.TCP if _is_hello(head, 2) else None
+        elif _is_hello(head, 2):
+            break
+    else:
+        return Outer.TCP
+    return Outer.SOCKS if turns[0].size <= _SHORT_REQUEST else Outer.HTTP
 
 
 def _is_socks5(request: bytes) -> bool:

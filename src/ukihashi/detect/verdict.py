@@ -14,6 +14,7 @@ from ukihashi.detect.evidence import (
     Headers,
     complete,
     connection_of,
+    coupling,
     evidence_packets,
     make_finding,
     never_silent,
@@ -354,9 +355,7 @@ class Detector:
             return
         if case.login < LOGIN_ALONE:
             return
-        messages = [message for messages in directions for message in messages]
-        coupled = sum(message.coupled for message in messages) / len(messages) if len(messages) >= 4 else 0.0
-        if coupled > COUPLED_MAX:
+        if coupling(flow, directions) > COUPLED_MAX:
             return
         if never_silent(flow, directions, case.matched, now):
             self._confirm(session, now, "3", (login, Reason(N_("never silent for long"), 0.0)), directions)
