@@ -32,7 +32,7 @@ _SEQUENCES: Final = {
 _DAYS: Final = 90  # until an entry of the allow list expires, unless said otherwise
 _GAUGE: Final = 20  # cells
 _MIN_WIDTH: Final = 20
-_ADDRESS: Final = 15  # cells that an address keeps at least
+_ADDRESS: Final = 21  # cells that an address keeps while columns can be left out: all of IPv4 and a port
 _SELECTED: Final = "reverse"
 
 
