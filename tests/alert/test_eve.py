@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import product
+from pathlib import Path
 
 import pytest
+from tests.alert.schema import problems
 
 from ukihashi.alert.eve import CATEGORY, Eve, Stats, community_id, event, line, signature, signature_id
 from ukihashi.detect.features import Outer
@@ -21,6 +23,7 @@ from ukihashi.detect.record import (
     Verdict,
 )
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 BEGIN = 1_093_690_860.5  # 2004-08-28 20:01:00.5 in Tokyo
 
 
@@ -172,3 +175,39 @@ def test_community_id_version_1(one: tuple[str, int], other: tuple[str, int], wa
 def test_community_id_with_a_seed() -> None:
     one, other = end("128.232.110.120", 34855), end("66.35.250.204", 80)
     assert community_id(one, other, seed=1) == "1:3V71V58M3Ksw/yuFALMcW0LAHvc="
+
+
+EVENTS = {
+    "alert": Eve("eth1").event(replace(FINDING, allowed=Allowed("a", "o", "r", "2030-01-01"), evidence_file="x.zip")),
+    "alert of a file": event(replace(FINDING, verdict=Verdict.PROBABLE, target="hub:443")),
+    "vpn_connection": event(Attached(FINDING, SECOND)),
+    "flow": event(Ended(FINDING, SECOND, BEGIN + 3, "closed")),
+    "counted flow": event(Ended(FINDING, SECOND, BEGIN + 3, "silent", to_server=1, to_client=2)),
+    "vpn_end": event(Ended(FINDING, FINDING.connections[0], BEGIN, "capture_end", session=True)),
+    "stats": Eve("eth1").stats(Stats(BEGIN, 3.0, findings={"softether TCP CONFIRMED": 3})),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_every_event_fits_the_schema(name: str) -> None:
+    assert problems(json.loads(line(EVENTS[name]))) == []
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_the_schema_knows_what_belongs_in_an_event(name: str) -> None:
+    twin = EVENTS[name]
+    for key in twin:
+        assert problems({other: value for other, value in twin.items() if other != key}) or key == "in_iface", key
+        assert problems(twin | {key: ["no such value"]}), key
+    assert problems(twin | {"more": 1})
+
+
+@pytest.mark.parametrize(("family", "outer", "verdict"), list(product(Family, Outer, Verdict)))
+def test_every_kind_of_finding_fits_the_schema(family: Family, outer: Outer, verdict: Verdict) -> None:
+    assert problems(event(replace(FINDING, family=family, outer=outer, verdict=verdict))) == []
+
+
+def test_the_table_in_the_manual_has_every_signature() -> None:
+    manual = (ROOT / "docs/alert-outputs.md").read_text()
+    for kind in product(Family, Outer, Verdict):
+        assert f"| {signature_id(*kind)} | {signature(*kind)} |" in manual
