@@ -41,9 +41,8 @@ def problems(value: Any, schema: dict[str, Any] = SCHEMA, place: str = "$") -> l
         found.append(f"{place}: {value!r}")
     if isinstance(value, str):
         found += _text(value, schema, place)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if not schema.get("minimum", value) <= value <= schema.get("maximum", value):
-            found.append(f"{place}: {value}")
+    if _is(value, "number") and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+        found.append(f"{place}: {value}")
     if isinstance(value, list) and "items" in schema:
         found += [line for n, item in enumerate(value) for line in problems(item, schema["items"], f"{place}[{n}]")]
     if isinstance(value, dict):

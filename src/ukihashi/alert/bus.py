@@ -49,6 +49,8 @@ class _Reader:
 class Bus:
     """The sensor's end. A sink as any other, and a gauge: it is told the counters each second."""
 
+    wants_probable = True  # a reader chooses for itself
+
     def __init__(self, path: Path, cards: tuple[str, ...], maker: eve.Eve) -> None:
         """Listen.
 
