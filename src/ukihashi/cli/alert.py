@@ -113,10 +113,25 @@ def _has_packets(batch: Batch) -> bool:
     metavar="CARD",
     help=_("Listen on a network card (needs root or CAP_NET_RAW). Several are listened to at once."),
 )
+@click.option(
+    "--web",
+    "page",
+    is_flag=False,
+    flag_value="127.0.0.1",
+    metavar="[ADDR:PORT]",
+    help=_("Show the findings as a page, too, in a process of its own; see `ukihashi alert web`."),
+)
 @capture_options
 @output_options
 @click.pass_context
-def alert(context: click.Context, /, files: tuple[str, ...], interfaces: tuple[str, ...], **given: Any) -> None:
+def alert(
+    context: click.Context,
+    /,
+    files: tuple[str, ...],
+    interfaces: tuple[str, ...],
+    page: str | None,
+    **given: Any,
+) -> None:
     """Find SoftEther and ukihashi tunnels on a network, or in capture files."""
     if context.invoked_subcommand is not None:
         return
@@ -130,7 +145,7 @@ def alert(context: click.Context, /, files: tuple[str, ...], interfaces: tuple[s
     good = True
     try:
         if cards:
-            _watch(detector, outputs, wanted, cards)
+            _watch(detector, outputs, wanted, cards, page)
         else:
             outputs.open(detector)
             outputs.tell_expired()
@@ -147,11 +162,15 @@ def alert(context: click.Context, /, files: tuple[str, ...], interfaces: tuple[s
         raise click.exceptions.Exit(1)
 
 
-def _watch(detector: Alert, outputs: Outputs, wanted: Settings, cards: Sequence[Device]) -> None:
+def _watch(detector: Alert, outputs: Outputs, wanted: Settings, cards: Sequence[Device], page: str | None) -> None:
     """The live run. Where no terminal can hang up on it, SIGHUP begins new files."""
 
     def started() -> None:
         outputs.open(detector)
+        if page is not None:
+            from ukihashi.cli.alert_web import start_beside
+
+            start_beside(page, wanted.bus)
         for line in starting(cards):
             note(line)
 

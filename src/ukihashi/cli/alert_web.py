@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import OrderedDict
@@ -103,6 +104,20 @@ def web(listen: str, remote: bool, names: tuple[str, ...], bus: Path | None, max
         page_process.end(child)
     if not asked_to:
         raise EnvironmentLacks(N_("the page's process ended by itself; start the command again"))
+
+
+def start_beside(listen: str, bus: Path | None) -> None:
+    """Start the page of a sensor, in a process that has the rights of now and ends with the sensor.
+
+    Raises:
+        UsageError: there is no bus that it could read, or no such address.
+    """
+    if bus is None:
+        raise UsageError(N_("--web reads the sensor's bus; leave --bus on"))
+    host, port = address_of(listen)
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    argv = [sys.executable, "-P", "-m", "ukihashi.cli.main", "alert", "web", "--with-parent"]
+    subprocess.Popen([*argv, "--listen", where, "--bus", str(bus)], stdin=subprocess.DEVNULL, stdout=2)
 
 
 async def _keep(ours: socket.socket, feed: socket.socket, keeper: "Keeper", bus: Path) -> bool:
