@@ -91,7 +91,19 @@ class Nested:
 class Shell:
     """What is known of one SSH connection."""
 
-    __slots__ = ("count", "counted", "fired", "flow", "latest", "named", "next_look", "own", "pending", "smallest")
+    __slots__ = (
+        "count",
+        "counted",
+        "fired",
+        "flow",
+        "joined",
+        "latest",
+        "named",
+        "next_look",
+        "own",
+        "pending",
+        "smallest",
+    )
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
@@ -102,6 +114,7 @@ class Shell:
         self.pending: Nested | None = None  # the same, until it is confirmed or given up
         self.own: Nested | None = None  # the latest dialogue like ours, until its timers have been judged
         self.fired = False  # a tunnel of ours was confirmed
+        self.joined = 0.0  # when the last dialogue of SoftEther ended
         self.next_look = 0.0
         self.smallest = SMALLEST_MAX  # bytes of a packet, by the server's first answers
 
@@ -201,13 +214,15 @@ class Ssh:
                 return []
             if shell.pending is None and shell.own is None:
                 shell.watch(time)
+            shell.joined = time
             shell.latest = shell.pending = Nested(Family.SOFTETHER, login, shell.count, turns, time)
             return []
         if latest is None or time - latest.matched > FURTHER_WITHIN_S:
             return []
         further, turns = _best(readings, (model.SOFTETHER_FURTHER,), HELLO_AGAIN, FLIGHT_AGAIN_MIN)
-        if further < FURTHER_MIN or shell.count - latest.place < SAME_TURNS or turns[0].begin < latest.matched:
+        if further < FURTHER_MIN or shell.count - latest.place < SAME_TURNS or turns[0].begin < shell.joined:
             return []
+        shell.joined = time
         connection = Connection(ends_of(shell.flow)[0], turns[0].begin)
         if latest.finding is not None and latest.finding.verdict is Verdict.CONFIRMED:
             return [Attached(latest.finding, connection)]
