@@ -120,8 +120,8 @@ def _manifest(
             "rule": finding.rule,
             "score": round(finding.score, 2),
         },
-        # The moment the verdict was reached, to the last bit: rules that wait for time are tried then.
-        "replay": {"until": finding.decided, "ssh_clients": list(about.ssh_clients)},
+        # The moments of begin and verdict, to the last bit: rules that wait for time are tried then.
+        "replay": {"begin": finding.begin, "until": finding.decided, "ssh_clients": list(about.ssh_clients)},
         "capture": {
             "packets": about.packets,
             "dropped": about.dropped,

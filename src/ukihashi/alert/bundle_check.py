@@ -15,7 +15,7 @@ from typing import Any, Final
 from ukihashi.alert import bundle, sensor_key
 from ukihashi.capture.pcap import CaptureFile
 from ukihashi.detect.record import Endpoint, Finding, Packet
-from ukihashi.detect.whatif import Replay
+from ukihashi.detect.whatif import Replay, nearest
 from ukihashi.errors import N_, InputUnreadable, NotTrusted, UkihashiError
 
 MAX_BUNDLE: Final = 64 << 20  # bytes, unpacked
@@ -180,7 +180,7 @@ def replay(found: Bundle) -> Replayed:
     """
     try:
         event = json.loads(found.files[bundle.FINDING])
-        until = float(found.manifest["replay"]["until"])
+        begin, until = (float(found.manifest["replay"][name]) for name in ("begin", "until"))
         patterns = [str(pattern) for pattern in found.manifest["replay"].get("ssh_clients", [])]
         then = _points_of(event)
         client = _endpoint(event["src_ip"], event["src_port"])
@@ -191,21 +191,25 @@ def replay(found: Bundle) -> Replayed:
         ) from error
     if bundle.PACKETS not in found.files:
         raise InputUnreadable(N_("the bundle can't be replayed: {name} is missing or damaged"), name=bundle.PACKETS)
-    packets = _packets(found.files[bundle.PACKETS])
-    judged = Replay(packets, ssh_clients=patterns).judge(None, until, ticks=False)
-    same = [one for one in judged if (one.client, one.server) == (client, server)]
-    best = max(same, key=lambda one: (one.verdict.value == "CONFIRMED", one.score), default=None)
+    kept = packets(found.files[bundle.PACKETS])
+    judged = Replay(kept, ssh_clients=patterns).judge(None, until, ticks=False)
+    best = nearest(judged, client, server, begin)
     now = _points(best) if best is not None else dict.fromkeys(then, "-")
     return Replayed(tuple((name, value, now[name]) for name, value in then.items()))
 
 
-def _packets(data: bytes) -> list[Packet]:
-    packets = list[Packet]()
+def packets(data: bytes) -> list[Packet]:
+    """What a capture file in memory holds.
+
+    Raises:
+        InputUnreadable: it is damaged.
+    """
+    found = list[Packet]()
     file = CaptureFile(io.BufferedReader(io.BytesIO(data)), bundle.PACKETS)
     for batch in file:
         for time, offset, captured, length in batch.packets:
-            packets.append((time, batch.link_type, length, bytes(batch.buffer[offset : offset + captured])))
-    return packets
+            found.append((time, batch.link_type, length, bytes(batch.buffer[offset : offset + captured])))
+    return found
 
 
 def _endpoint(host: str, port: int) -> Endpoint:

@@ -84,8 +84,8 @@ TEXTS: Final = {
     "more": N_("{count} more entries are in finding.json."),
     "whatif": N_("What would have changed the verdict"),
     "whatif_note": N_(
-        "Found by judging the packets of this bundle again with one piece changed, by the same program; not by a"
-        " description of it."
+        "Found by judging the packets of this bundle again with one piece changed, by the same program. More traffic"
+        " later might have led to the verdict all the same."
     ),
     "limits": N_("What this does not show"),
     "limit_content": N_("What was sent through the tunnel: it is encrypted, and nobody has read it."),

@@ -84,6 +84,10 @@ class Evidence:
                 return ""
         return str(path)
 
+    def wait(self) -> None:
+        """Until all that waits is written."""
+        self._queue.join()
+
     def close(self) -> None:
         """Write what waits, then stop."""
         if self._thread.is_alive():
@@ -144,6 +148,8 @@ class Evidence:
                     ),
                     now,
                 )
+            finally:
+                self._queue.task_done()
 
     def _write(self, finding: Finding, about: Circumstances, now: float) -> None:
         data = bundle.build(finding, self._key, about, language=self._language, made=now)

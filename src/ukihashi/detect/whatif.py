@@ -84,9 +84,14 @@ def _moved(segment: Segment, by: int) -> Segment:
 
 
 def same_ends(found: Iterable[Finding], finding: Finding) -> Finding | None:
-    """The surest of `found` about the same client and server."""
-    same = [one for one in found if one.client == finding.client and one.server == finding.server]
-    return next((one for one in same if one.verdict is Verdict.CONFIRMED), same[0] if same else None)
+    """The surest of `found` about the same client and server; of several sessions the one that begins nearest."""
+    return nearest(found, finding.client, finding.server, finding.begin)
+
+
+def nearest(found: Iterable[Finding], client: Endpoint, server: Endpoint, begin: float) -> Finding | None:
+    """See `same_ends`."""
+    same = [one for one in found if one.client == client and one.server == server]
+    return min(same, key=lambda one: (one.verdict is not Verdict.CONFIRMED, abs(one.begin - begin)), default=None)
 
 
 def replay(packets: Sequence[Packet], finding: Finding) -> Finding | None:
