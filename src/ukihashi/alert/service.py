@@ -12,7 +12,7 @@ from ukihashi.capture.batch import Batch
 from ukihashi.capture.health import Coverage, between
 from ukihashi.capture.live import LiveCapture, Statistics
 from ukihashi.detect import compiled
-from ukihashi.detect.flow import MAX_FLOWS, PLAIN, Flow, FlowTable, Kept
+from ukihashi.detect.flow import MAX_FLOWS, PLAIN, Engine, Flow, FlowTable, Kept
 from ukihashi.detect.layers import LINK_TYPES
 from ukihashi.detect.record import Finding, Found, Verdict
 from ukihashi.detect.sieve import OPENINGS
@@ -180,6 +180,12 @@ class Alert:
         """Of those, the ones that the capture lost."""
         return self.missed + self._table.missed
 
+    def use(self, engine: Engine) -> None:
+        """Count with this one from now on."""
+        self._hurried = True
+        self._engine = engine
+        self._table.use(engine)
+
     def hurry(self) -> None:
         """Count with compiled code from now on; where there is none, say once that it goes slower."""
         if self._hurried:
@@ -188,8 +194,7 @@ class Alert:
         if compiled.is_possible() and not compiled.is_kept():
             self.tell(EnvironmentLacks(N_("compiling the packet reader, this once; it takes about a minute")))
         if compiled.is_ready():
-            self._engine = compiled.engine()
-            self._table.use(self._engine)
+            self.use(compiled.engine())
         else:
             self.tell(EnvironmentLacks(N_("numba is not at hand, so packets are read fifty times as slowly")))
 

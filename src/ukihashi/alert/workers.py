@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from ukihashi.alert import live
 from ukihashi.capture.health import Coverage, Meter
 from ukihashi.capture.live import LiveCapture, Statistics
+from ukihashi.detect import compiled
 from ukihashi.detect.record import Found
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 
@@ -178,7 +180,8 @@ def _work(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key reaches all of us; the first process says when to end
         drop()
         alert = make(Forward(pipe), pipe.send)
-        alert.hurry()
+        if compiled.is_ready():  # the first process has seen to that, while it could
+            alert.use(compiled.engine())
         try:
             live.listen(alert, capture, lambda: asked or os.getppid() != parent, measured=measured)
             status = 0
@@ -188,5 +191,7 @@ def _work(
         pipe.send(alert.flows)
     except ConnectionError:  # the first process is gone
         status = 1
+    except Exception:  # noqa: BLE001 - our own fault: nothing above us would show it
+        traceback.print_exc()
     finally:
         os._exit(status)
