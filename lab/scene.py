@@ -13,6 +13,8 @@ MSS: Final = 1448
 CLIENT_HELLO: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"
 SERVER_HELLO: Final = b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76"
 
+OWN_TURNS: Final = (160, 349, 1225, 1917)  # bytes of our opening's turns without padding (docs/detection.md)
+
 Frame = tuple[float, bytes]
 
 
@@ -108,7 +110,9 @@ def tls(talk: Talk, chance: Random, *, version: int = 13) -> None:
         talk.say(1, 51)
 
 
-def ukihashi_login(talk: Talk, chance: Random, *, version: int = 13, base: tuple[int, int, int, int]) -> None:
+def ukihashi_login(
+    talk: Talk, chance: Random, *, version: int = 13, base: tuple[int, int, int, int] = OWN_TURNS
+) -> None:
     """TLS and the opening dialogue of our two ends; `base` = bytes of the four turns without their padding."""
     tls(talk, chance, version=version)
     talk.say(0, base[0] + (80 if version == 13 else 0))
@@ -146,6 +150,26 @@ def keepalives(
         at = max(talk.now, due[side]) + chance.random() * late
         talk.say(side, overhead + chance.choice(sizes), at=at)
         due[side] = at + wait
+
+
+def acknowledged(
+    talk: Talk, chance: Random, *, seconds: float, periods: tuple[float, float], size: int = 39, wait: float = 1.0
+) -> None:
+    """Each side sends a message about every so many seconds, and a short one `wait` after the other's first since."""
+    begin = talk.now
+    due = [begin + chance.random() * period for period in periods]
+    owed: list[float] = [0.0, 0.0]  # when each side acknowledges; 0 = nothing to
+    while min(due) < begin + seconds:
+        at, side, short = min(
+            *((due[side], side, False) for side in (0, 1)),
+            *((owed[side], side, True) for side in (0, 1) if owed[side]),
+        )
+        talk.say(side, size if short else 200 + chance.randint(0, 60), at=max(at, talk.now))
+        if short:
+            owed[side] = 0.0
+            continue
+        due[side] = at + periods[side] * (0.95 + chance.random() * 0.1)
+        owed[1 - side] = owed[1 - side] or talk.now + wait
 
 
 def standard_keepalives(talk: Talk, chance: Random, *, seconds: float, timeout: float = 20.0) -> None:

@@ -297,10 +297,10 @@ class Town:
         address, port = far.ipv6 if plan.version == 6 else far.ipv4, 443
         if plan.kind == "ssh":
             config = self.gate.ssh_config(session.host.folder / "ssh_config")
-            forward = f"127.0.0.1:{LOCAL_PORT}:{address}:443"
+            forward = f"{session.host.ipv4}:{LOCAL_PORT}:{address}:443"
             session.host.spawn(["ssh", "-F", config, "-N", "-L", forward, self.gate.host.ipv4], log="ssh")
             until(lambda: f":{LOCAL_PORT} " in session.host.run(["ss", "-Hltn"]), seconds=30, what="ssh -L", step_s=0.2)
-            address, port = "127.0.0.1", LOCAL_PORT
+            address, port = session.host.ipv4, LOCAL_PORT
         at = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         proxy = f"{self.gate.host.ipv4}:{PORTS[plan.road]}"
         lines = [
@@ -308,6 +308,8 @@ class Town:
             f"AccountCreate std /SERVER:{at} /HUB:{hub} /USERNAME:std /NICNAME:std",
             f"AccountPasswordSet std /PASSWORD:{SECRET} /TYPE:standard",
             "AccountRetrySet std /NUM:999 /INTERVAL:5",
+            # what it begins with, but for the routes: it would lead one to the near end of an SSH forward
+            "AccountDetailSet std /MAXTCP:1 /INTERVAL:1 /TTL:0 /HALF:no /BRIDGE:no /MONITOR:no /NOTRACK:yes /NOQOS:no",
         ]
         match plan.road:
             case "squid":
@@ -389,10 +391,11 @@ class Town:
             session.client.say("AccountConnect std", check=False)
             session.expect += 1
             return
-        rule = "add rule inet cut out meta l4proto tcp reject with tcp reset"
+        rules = "".join(
+            f"chain {hook} {{\ntype filter hook {hook} priority 0;\nmeta l4proto tcp reject with tcp reset\n}}\n"
+            for hook in ("input", "output")
+        )
         host = session.host
-        host.run(["nft", "-f", "-"], stdin="table inet cut { chain out { type filter hook output priority 0; }\n"
-                 "chain in { type filter hook input priority 0; } }\n" + rule + "\n"
-                 "add rule inet cut in iifname \"eth0\" meta l4proto tcp reject with tcp reset\n")  # fmt: skip
+        host.run(["nft", "-f", "-"], stdin=f"table inet cut {{\n{rules}}}\n")
         time.sleep(4)
         host.run(["nft", "delete", "table", "inet", "cut"])

@@ -55,7 +55,7 @@ def keeping(kept: list[Finding]) -> Callable[[Finding], str]:
 def session(begin: float, *, port: int = 50000, seconds: float = 60.0, client: str = CLIENT[0]) -> list[Frame]:
     chance = Random(begin + port)
     talk = Talk((client, port), SERVER, begin=begin)
-    ukihashi_login(talk, chance, base=(155, 349, 1215, 792))
+    ukihashi_login(talk, chance)
     keepalives(talk, chance, seconds=seconds)
     return talk.frames
 

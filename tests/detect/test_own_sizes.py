@@ -13,11 +13,12 @@ from ukihashi.wire.constants import MAX_PENCORE
 from ukihashi.wire.extension import Resume
 from ukihashi.wire.http import ServerSide, pack_response
 from ukihashi.wire.messages import AdditionalAnswer, Hello, Welcome
+from ukihashi.wire.policy import Policy
 
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 RECORD = 22  # bytes around one TLS 1.3 record
 FINISHED = 58  # the client's, which goes with its first request in TLS 1.3
-POLICY = {"Access": 1, "NoBridge": 1, "NoRouting": 1, "MaxConnection": 1, "TimeOut": 20, "NoQoS": 1}
+POLICY = Policy().to_wire()  # the hub says all of it, whatever it holds
 
 
 def turns(padding: int, *, long: bool, invite: bool, resume: bool, exact: bool) -> tuple[int, int, int, int]:

@@ -5,6 +5,7 @@ import pytest
 
 from lab.scene import (
     CLIENT_HELLO,
+    OWN_TURNS,
     Frame,
     Talk,
     keepalives,
@@ -20,7 +21,7 @@ from ukihashi.detect.verdict import Detector
 
 CLIENT, SERVER = "10.0.0.1", ("10.0.0.2", 443)
 BEGIN = 1_700_000_000.0
-BASE = (155, 349, 1215, 792)  # bytes of our opening's turns without padding (docs/detection.md)
+BASE = OWN_TURNS
 
 
 def judge(*talks: Talk, until: float = 0.0) -> list[Found]:

@@ -63,6 +63,8 @@ STANDARD_MIN: Final = 8.0
 STANDARD_GAPS: Final = 7
 COUPLED_MAX: Final = 0.85
 PROBABLE_AFTER_S: Final = 75.0
+APART_SIZES: Final = 4  # different ones of messages that answer nothing: no mere beat has so many
+STREAM_S: Final = 3.0  # who is never silent for longer is busy
 DEAD_S: Final = 15.5  # an end that hears nothing for 15 s holds the connection for cut
 
 TIMERS: Final = N_("keep-alive timers")
@@ -161,7 +163,7 @@ def prove(opened: Opened, now: float, *, last: bool = False) -> Proof | None:
         key=lambda pair: sum(one.score for one in pair if one.number),
         default=(Acks(), Acks()),
     )
-    proof = _acknowledged(acks, opened.login) or _mixed(acks, timing, opened.distinct)
+    proof = _acknowledged(acks) or _mixed(acks, timing, opened.distinct)
     standard = model.softether_timing(directions)
     proof = proof or _standard(opened, standard, timing.score)
     if proof is not None or opened.login < LOGIN_ALONE:
@@ -196,19 +198,20 @@ def _alone(opened: Opened, now: float, *, at_ours: bool, last: bool) -> Proof | 
     if coupled <= COUPLED_MAX and never_silent(opened.flow, opened.directions, opened.since, now):
         rule = "own, never silent" if at_ours else "3, our card"
         return Proof(rule, family, (Reason(NEVER_SILENT, 0.0),))
-    if last or now - opened.since >= PROBABLE_AFTER_S:
+    apart = {message.size for message in messages if not message.coupled}
+    streams = max(half.longest for half in (opened.flow.client, opened.flow.server)) <= STREAM_S
+    if (last or now - opened.since >= PROBABLE_AFTER_S) and (len(apart) >= APART_SIZES or streams):
         return Proof("own, alone" if at_ours else "4, our card", family, (), Verdict.PROBABLE)
     return None
 
 
-def _acknowledged(acks: tuple[Acks, Acks], login: float) -> Proof | None:
+def _acknowledged(acks: tuple[Acks, Acks]) -> Proof | None:
     score = sum(one.score for one in acks)
     enough = min(one.number for one in acks) >= 2 and sum(one.number for one in acks) >= BOTH_WAYS
     if enough and score >= BOTH_MIN and min(one.kept for one in acks) >= KEPT:
         return Proof("own, acknowledged", Family.UKIHASHI, (_reason(acks),))
     for one in acks:
-        sure = one.apart >= APART or login >= LOGIN_ALONE
-        if one.number >= ONE_WAY and one.score >= ONE_MIN and one.kept >= KEPT and sure:
+        if one.number >= ONE_WAY and one.score >= ONE_MIN and one.kept >= KEPT and one.apart >= APART:
             return Proof("own, acknowledged", Family.UKIHASHI, (_reason((one,)),))
     return None
 

@@ -370,9 +370,10 @@ class Detector:
         if proof is None or (proof.verdict is Verdict.PROBABLE and session.finding is not None):
             return
         login = dialogue_reason(N_("login dialogue"), case.login, case.opening, LOGINS[case.family])
-        if proof.verdict is Verdict.CONFIRMED:
-            case.family = proof.family
+        case.family = proof.family
         self._confirm(session, now, proof.rule, (login, *proof.reasons), directions, proof.verdict)
+        if proof.verdict is Verdict.PROBABLE:
+            case.family = Family.UKIHASHI  # it is judged on by our rules
 
     def _confirm(
         self,
