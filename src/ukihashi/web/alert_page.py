@@ -192,7 +192,7 @@ class AlertPage:
             for name, html in self._parts(request, wanted).items():
                 if sent.get(name) != html:
                     sent[name] = html
-                    lines = "".join(f"data: {line}\n" for line in html.splitlines())
+                    lines = "".join(f"data: {line}\n" for line in html.splitlines() or [""])
                     said += f"event: {name}\n{lines}\n"
             if not said and self._clock() - spoke >= COMMENT_S:
                 said = ":\n\n"
