@@ -194,13 +194,15 @@ def _alone(opened: Opened, now: float, *, at_ours: bool, last: bool) -> Proof | 
     """The login and a minute without a silence; `at_ours`: something looks like a hub of ours."""
     family = Family.UKIHASHI if at_ours else Family.SOFTETHER
     messages = [message for messages in opened.directions for message in messages]
+    apart = {message.size for message in messages if not message.coupled}
+    streams = max(half.longest for half in (opened.flow.client, opened.flow.server)) <= STREAM_S
+    if len(apart) < APART_SIZES and not streams:
+        return None
     coupled = sum(message.coupled for message in messages) / len(messages) if len(messages) >= 4 else 0.0
     if coupled <= COUPLED_MAX and never_silent(opened.flow, opened.directions, opened.since, now):
         rule = "own, never silent" if at_ours else "3, our card"
         return Proof(rule, family, (Reason(NEVER_SILENT, 0.0),))
-    apart = {message.size for message in messages if not message.coupled}
-    streams = max(half.longest for half in (opened.flow.client, opened.flow.server)) <= STREAM_S
-    if (last or now - opened.since >= PROBABLE_AFTER_S) and (len(apart) >= APART_SIZES or streams):
+    if last or now - opened.since >= PROBABLE_AFTER_S:
         return Proof("own, alone" if at_ours else "4, our card", family, (), Verdict.PROBABLE)
     return None
 
