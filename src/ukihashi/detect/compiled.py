@@ -23,6 +23,10 @@ from ukihashi.detect.flow import Engine, Flow, FlowTable, Half
 
 _KERNEL: Final = (layers, slots, growth, kernel)
 
+_OUTERMOST: Final = ("run", "forget", "sweep")
+# Nothing is allocated, so nothing is counted; and division by zero is none of the things that can happen.
+_HOW: Final[dict[str, Any]] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+
 WORTH_IT: Final = 20_000  # packets; with fewer, loading takes longer than it saves
 
 
@@ -136,7 +140,9 @@ def functions(*modules: ModuleType) -> dict[str, Any]:
                 if isinstance(function, FunctionType) and function.__module__ == module.__name__:
                     twin = FunctionType(function.__code__, names, name, function.__defaults__)
                     twin.__module__, twin.__qualname__ = function.__module__, function.__qualname__
-                    made[name] = names[name] = numba.njit(twin, cache=True, nogil=True)
+                    made[name] = names[name] = numba.njit(twin, **_HOW, forceinline=name not in _OUTERMOST)
+            if "copy_singly" in made:
+                made["copy"] = made["copy_singly"]
     return made
 
 

@@ -533,7 +533,11 @@ class FlowTable:
             self._forget_out(self._engine.sweep(self._columns, now), None)
 
     def headers(self, flow: Flow) -> list[Kept]:
-        """The packets of `flow` that are kept, oldest first: all until it was dropped, but for those too long ago."""
+        """The packets of `flow` that are kept, oldest first.
+
+        All until it was dropped that brought anything: data, an acknowledgement of data that was not captured, an end;
+        but for those too long ago.
+        """
         state, found = self._state, list[Kept]()
         number, serial = flow.kept
         packets = len(state.kept_times)

@@ -66,7 +66,7 @@ from ukihashi.detect.columns import (
     WINDOW_LAST,
     State,
 )
-from ukihashi.detect.layers import Buffer, u32
+from ukihashi.detect.layers import Buffer, copy, u32
 
 OPENING, WATCHED, DEAD, BOTH = 0, 1, 2, 3  # stages
 
@@ -239,7 +239,7 @@ def grow(st: State, buffer: Buffer, time: float) -> int:
                 st.turn_times[row * TURN_TIMES + TURN_BEGIN] = time
                 if new == length and count < HEADS and head > 0:
                     target = (flow * HEADS + count) * HEAD
-                    st.heads[target : target + head] = buffer[regs[G_HEAD] : regs[G_HEAD] + head]
+                    copy(st.heads, target, buffer, regs[G_HEAD], head)
                     st.turns[row * TURN + HEAD_SIZE] = head
             row = flow * TURNS + flows[f + COUNT] - 1
             size = st.turns[row * TURN + SIZE] + new

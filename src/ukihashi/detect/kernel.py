@@ -78,7 +78,7 @@ from ukihashi.detect.growth import (
     is_quiet,
     start_growth,
 )
-from ukihashi.detect.layers import Buffer, locate, u16, u32
+from ukihashi.detect.layers import Buffer, copy, locate, u16, u32
 from ukihashi.detect.slots import BITS32, NOTHING, find, hash_of, insert, remove
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
@@ -184,7 +184,7 @@ def keep_packet(
     if where % room + size > room:
         where += room - where % room
     target = where % room
-    st.kept_bytes[target : target + size] = buffer[at : at + size]
+    copy(st.kept_bytes, target, buffer, at, size)
     number = regs[KEPT_COUNT]
     place = number % packets
     row = place * PACKET
@@ -249,9 +249,8 @@ def run(st: State, buffer: Buffer, times: Any, ats: Any, captured: Any, lengths:
                 number += 1
                 phase = _TIME
                 continue
-            shown = HEAD if length and (flows[f + COUNT] == 0 or flows[f + SIDE] != half & 1) else 0
-            keep_packet(st, buffer, flow, time, at, end, lengths[number], data, min(shown, length), link)
             phase = _DATA
+            news = length > 0 or flags & (SYN | FIN | RST) != 0
             if flags & ACK:
                 acknowledged, peer = u32(buffer, tcp + 8), (half ^ 1) * HALF
                 if halves[peer + HIGH] < 0:
@@ -264,6 +263,10 @@ def run(st: State, buffer: Buffer, times: Any, ats: Any, captured: Any, lengths:
                         halves[peer + HIGH] = acknowledged
                         start_growth(st, half ^ 1, missing, 0, 0, 0)
                         phase = _ANSWER
+                        news = True
+            if news:
+                shown = HEAD if flows[f + COUNT] == 0 or flows[f + SIDE] != half & 1 else 0
+                keep_packet(st, buffer, flow, time, at, end, lengths[number], data, min(shown, length), link)
         if half < 0:  # never: between two phases no flow goes away
             number += 1
             phase = _TIME

@@ -10,7 +10,7 @@ They run the same without it. (A shifted byte would be an unsigned number there,
 are multiplied.) No bound is left to the buffer: every read is checked against the packet's own end.
 """
 
-from typing import Final
+from typing import Any, Final
 
 NULL, ETHERNET, RAW, LOOP, COOKED, RAW4, RAW6, COOKED2 = 0, 1, 101, 108, 113, 228, 229, 276
 LINK_TYPES: Final = frozenset((NULL, ETHERNET, RAW, LOOP, COOKED, RAW4, RAW6, COOKED2))
@@ -39,6 +39,18 @@ def u16(buffer: Buffer, at: int) -> int:
 def u32(buffer: Buffer, at: int) -> int:
     """Big-endian."""
     return buffer[at] * 0x1000000 + buffer[at + 1] * 0x10000 + buffer[at + 2] * 0x100 + buffer[at + 3]
+
+
+def copy(target: Any, to: int, source: Any, at: int, size: int) -> None:
+    """Bytes from one buffer to another."""
+    target[to : to + size] = source[at : at + size]
+
+
+def copy_singly(target: Any, to: int, source: Any, at: int, size: int) -> None:
+    """The same, as compiled code does it best."""
+    there, here = target[to : to + size], source[at : at + size]
+    for place in range(min(len(here), len(there))):
+        there[place] = here[place]
 
 
 def locate(buffer: Buffer, link: int, at: int, end: int, wire_end: int) -> Place:
