@@ -24,10 +24,10 @@ def timeline(begin: float) -> tuple[Step, ...]:
     steps.append(Step(begin + 1.1, "connection", 1, True, 0, 0.0))
     gaps = ((4.1, 233), (4.2, 87), (7.9, 402), (5.4, 311), (4.1, 520), (9.3, 61), (4.15, 274), (6.8, 355))
     for toward_server in (True, False):
-        at = begin + 1.4
+        moment = begin + 1.4
         for gap, size in gaps if toward_server else gaps[::-1]:
-            at += gap
-            steps.append(Step(at, "message", 1, toward_server, size, gap))
+            moment += gap
+            steps.append(Step(moment, "message", 1, toward_server, size, gap))
     return tuple(sorted(steps, key=lambda step: step.time))
 
 

@@ -70,7 +70,7 @@ def test_a_file_above_the_bound_is_refused_with_and_without_a_length() -> None:
 
 def test_a_child_that_takes_too_much_memory_or_time_is_ended() -> None:
     for bounds in ({"memory": 1 << 20}, {"wall_s": 0.0}):
-        judged = judge(TUNNEL, Judge(**bounds))  # type: ignore[arg-type] # of different kinds
+        judged = judge(TUNNEL, Judge(**bounds))
         assert judged.state is State.FAILED
         assert judged.problems
 

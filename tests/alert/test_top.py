@@ -120,7 +120,7 @@ def test_allowing_asks_for_an_owner_a_reason_and_a_day() -> None:
     assert isinstance(wish, Allow)
     assert (wish.owner, wish.reason, wish.found.client) == ("Ann", "test", "192.168.126.229:50412")
     assert wish.until > time.strftime("%Y-%m-%d")
-    assert top.mode is Mode.LIST
+    assert "Enter why" in screen(top)
     press(top, "a", "q")
     assert top.mode is Mode.FORM  # a letter there, no command
     press(top, "escape")

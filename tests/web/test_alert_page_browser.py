@@ -217,7 +217,7 @@ def test_every_view_fits_stands_out_and_is_reached_by_keyboard(open_page: Open, 
     for address in (home, finding_page, f"{home}allow", f"{home}judge"):
         page.goto(address)
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # one of its literals
+            page.emulate_media(color_scheme=scheme)
             assert page.evaluate(CONTRAST) == [], address
         for width in (320, 390, 768, 1280):
             page.set_viewport_size({"width": width, "height": 800})

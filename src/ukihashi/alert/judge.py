@@ -23,6 +23,8 @@ from ukihashi.alert.page_state import Found, key_of, mapping, number, text
 from ukihashi.alert.service import Alert
 from ukihashi.capture.batch import Batch
 from ukihashi.capture.pcap import CaptureFile
+from ukihashi.capture.warm import warm
+from ukihashi.detect import compiled
 from ukihashi.detect.record import Finding
 from ukihashi.detect.record import Found as Told
 from ukihashi.detect.whatif import Change, changes
@@ -99,6 +101,13 @@ class Judged:
                 self.state = State.FAILED if event.get("failed") else State.DONE
         elif kind == "problem":
             self.problems.append(UkihashiError(text(event.get("template")), **dict(mapping(event.get("values")))))
+
+
+def warm_up() -> None:
+    """Load compiled code, if there is any already: who calls `Judge` later may reach no file of ours then."""
+    if compiled.is_possible() and compiled.is_kept():
+        with contextlib.suppress(ImportError, OSError, RuntimeError):  # large files are read more slowly then
+            warm()
 
 
 class Judge:

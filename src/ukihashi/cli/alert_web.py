@@ -29,6 +29,7 @@ import msgspec
 from ukihashi import __version__
 from ukihashi.alert import allow
 from ukihashi.alert.follow import MAX_LINE, follow
+from ukihashi.alert.judge import warm_up
 from ukihashi.alert.page_state import MAX_FOUND, key_of, lines_of, mapping, text
 from ukihashi.cli import page_process
 from ukihashi.cli.output import say_aside, write
@@ -91,7 +92,8 @@ def web(listen: str, remote: bool, names: tuple[str, ...], bus: Path | None, max
     feed, fed = socket.socketpair()
     keeper = Keeper(f"http://{shown}:{port}/")
     secret = keeper.secret
-    page_process.warm_up("ukihashi.web.alert_page", "ukihashi.alert.judge")
+    page_process.warm_up("ukihashi.web.alert_page")
+    warm_up()
 
     async def show() -> None:
         await _show(theirs, fed, listeners, secret, port, known, open_to_all, max_file << 20)
