@@ -145,25 +145,31 @@ def reason_text(reason: Reason, translate: Translate) -> ReasonText:
         title(reason.name, translate),
         translate(explanation) if explanation is not None else "",
         factor(reason.score),
-        tuple((_piece(piece, translate), factor(piece.score) if piece.score else "") for piece in reason.pieces),
+        tuple((piece(one, translate), factor(one.score) if one.score else "") for one in reason.pieces),
     )
 
 
-def _piece(piece: Piece, translate: Translate) -> str:
-    if piece.name in PARTS:
-        template, part = _SIZE, translate(PARTS[piece.name])
-    elif piece.name in _PIECES:
-        template, part = _PIECES[piece.name], ""
+def piece(one: Piece, translate: Translate) -> str:
+    """What was measured, beside what the tunnel has and how usual that is."""
+    if one.name in PARTS:
+        template, part = _SIZE, translate(PARTS[one.name])
+    elif one.name in _PIECES:
+        template, part = _PIECES[one.name], ""
     else:
-        return f"{piece.name}: {piece.measured:g}"
+        return f"{one.name}: {one.measured:g}"
     return translate(template).format(
-        part=part, measured=piece.measured, low=piece.low, high=piece.high, share=percent(piece.elsewhere)
+        part=part, measured=one.measured, low=one.low, high=one.high, share=percent(one.elsewhere)
     )
 
 
 def step(one: Step, finding: Finding, translate: Translate) -> str:
     """One entry of the timeline, without its time."""
     port = finding.connections[one.connection].client.port if one.connection < len(finding.connections) else 0
+    return plain_step(one, port, translate)
+
+
+def plain_step(one: Step, port: int, translate: Translate) -> str:
+    """One entry of a connection from client port `port`."""
     text = translate(_STEPS[one.kind]).format(
         number=one.connection + 1,
         port=port,

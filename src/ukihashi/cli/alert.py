@@ -39,6 +39,7 @@ SUBCOMMANDS: Final = {
     "web": ("ukihashi.cli.alert_web", N_("Show the findings of a running sensor as a page.")),
     "allow": ("ukihashi.cli.alert_allow", N_("The list of tunnels that are known and allowed.")),
     "doctor": ("ukihashi.cli.alert_doctor", N_("Say whether this machine and this place can see the traffic.")),
+    "explain": ("ukihashi.cli.alert_explain", N_("Say what the detector made of one connection, found or not.")),
     "verify": ("ukihashi.cli.alert_evidence", N_("Check that an evidence bundle is whole and whose it is.")),
     "replay": ("ukihashi.cli.alert_evidence", N_("Judge the packets of an evidence bundle once more.")),
     "block": ("ukihashi.cli.alert_block", N_("Block what is found, where this machine forwards the traffic.")),

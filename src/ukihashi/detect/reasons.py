@@ -63,7 +63,7 @@ def timer_reason(name: str, timing: Timing, *, own: bool = False) -> Reason:
     sizes = Piece("different sizes", timing.distinct, "share", 0.7, 1.0, nan, 0.0)
     if own:
         low, high = model.UKIHASHI_WAIT_S - model.EARLY_S, model.UKIHASHI_WAIT_S + model.UKIHASHI_LATE_S
-        exact = Piece("exact wait", timing.atom, "share", low, high, _silences(low, high), 0.0)
+        exact = Piece("exact wait", timing.atom, "share of seconds", low, high, _silences(low, high), 0.0)
         return Reason(name, timing.score, (every, exact, sizes))
     low, high = timing.timeout_s / 5 - model.EARLY_S, timing.timeout_s / 5 + model.ATOM_S
     end = timing.timeout_s / 2 + model.TAIL_S

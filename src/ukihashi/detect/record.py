@@ -48,7 +48,7 @@ class Piece(NamedTuple):
 
     name: str  # fixed English, for programs
     measured: float
-    unit: str  # "bytes", "seconds", "share" or "count"
+    unit: str  # "bytes", "seconds", "share", "count", or "share of seconds": a share within a range of seconds
     low: float  # the tunnel's range
     high: float
     elsewhere: float  # share of other traffic within that range by the model, 0..1; nan = not modelled
