@@ -31,6 +31,7 @@ from ukihashi.capture.pcap import CaptureFile
 WHOLE: Final = 200  # packets
 FIRST_SNAP: Final = 1514  # bytes of each of those
 SNAP: Final = 128  # bytes of each packet after those
+RESTART_S: Final = 45.0
 TLS12: Final = (
     "openssl_conf = main\n[main]\nssl_conf = tls\n[tls]\nsystem_default = all\n[all]\nMaxProtocol = TLSv1.2\n"
 )
@@ -66,19 +67,23 @@ class Recording:
     server: str
 
 
-def shorten(source: Path, target: Path) -> None:
-    """Copy a capture, later packets cut."""
-    raw = source.read_bytes()
+def shorten(source: Path, target: Path, *, seconds: float = float("inf"), snap: int = SNAP) -> None:
+    """Copy a capture, later packets cut to `snap` bytes; nothing after so many seconds."""
+    with (gzip.open if source.suffix == ".gz" else open)(source, "rb") as file:
+        head = file.read(24)
     with source.open("rb") as file, gzip.open(target, "wb", compresslevel=9) as out:
-        out.write(raw[:24])
-        count = 0
+        out.write(head)
+        count, end = 0, float("inf")
         for batch in CaptureFile(file, str(source)):
             for moment, at, captured, length in batch.packets:
-                size = min(captured, FIRST_SNAP if count < WHOLE else SNAP)
+                end = min(end, moment + seconds)
+                if moment > end:
+                    return
+                size = min(captured, FIRST_SNAP if count < WHOLE else snap)
                 count += 1
-                seconds = int(moment)
-                head = (seconds, round((moment - seconds) * 1e6), size, length)
-                out.write(b"".join(value.to_bytes(4, "little") for value in head))
+                whole = int(moment)
+                fields = (whole, round((moment - whole) * 1e6), size, length)
+                out.write(b"".join(value.to_bytes(4, "little") for value in fields))
                 out.write(bytes(batch.buffer[at : at + size]))
 
 
@@ -133,17 +138,20 @@ def ours(stage: Stage) -> Iterator[Callable[[], None]]:
     conf.write_text(TLS12)
     conf.chmod(0o644)
     old.start(env={"OPENSSL_CONF": str(conf)})
+    other = Hub(stage.hosts["hub-re"])
+    other.start()
     cards: dict[str, Card] = {}
-    for host, at, version, words in (
-        ("idle4", hub, 4, "idle, IPv4"),
-        ("idle6", hub, 6, "idle, IPv6"),
-        ("tls12", old, 4, "idle, TLS 1.2"),
-        ("light", hub, 4, "an echo each 17 s"),
-        ("browse", hub, 4, "pages with pauses of 8 s"),
-        ("bulk", hub, 4, "20 MB, then idle"),
+    for host, at, version, expect, words in (
+        ("idle4", hub, 4, 1, "idle, IPv4"),
+        ("idle6", hub, 6, 1, "idle, IPv6"),
+        ("tls12", old, 4, 1, "idle, TLS 1.2"),
+        ("light", hub, 4, 1, "an echo each 17 s"),
+        ("browse", hub, 4, 1, "pages with pauses of 8 s"),
+        ("bulk", hub, 4, 1, "20 MB, then idle"),
+        ("restart", other, 4, 2, "idle; the hub is started anew and the card logs in afresh"),
     ):
         stage.record(
-            host, at.host, 443, name=f"uk-{host}", label="ukihashi", expect=1, description=words, version=version
+            host, at.host, 443, name=f"uk-{host}", label="ukihashi", expect=expect, description=words, version=version
         )
         cards[host] = Card(stage.hosts[host])
         cards[host].join(at.invite(host, address=at.host.ipv4 if version == 4 else at.host.ipv6))
@@ -157,10 +165,14 @@ def ours(stage: Stage) -> Iterator[Callable[[], None]]:
     until(lambda: cards["browse"].host.ask(page).returncode == 0, seconds=10, what="pages inside the tunnel")
     cards["bulk"].host.run(["curl", "-s", "-o", "/dev/null", f"http://{server}:8000/20000000"], timeout_s=60)
     begin = time.monotonic()
-    last = {"browse": begin, "light": begin}
+    last = {"browse": begin, "light": begin, "restart": 0.0}
 
     def busy() -> None:
         now = time.monotonic()
+        if not last["restart"] and now - begin >= RESTART_S:
+            last["restart"] = now
+            other.stop()
+            other.start(first=False)
         if now - last["browse"] >= 8:
             last["browse"] = now
             for size in (3_000, 40_000):
@@ -290,9 +302,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=100.0)
     options = parser.parse_args(argv)
     options.folder.mkdir(parents=True, exist_ok=True)
-    cards = ["idle4", "idle6", "tls12", "light", "browse", "bulk", "vpnclient", "vpnserver", "atstd"]
+    cards = ["idle4", "idle6", "tls12", "light", "browse", "bulk", "restart", "vpnclient", "vpnserver", "atstd"]
     with Net() as net, contextlib.ExitStack() as stack:
-        stage = Stage(net, stack, ["hub", "hub12", "server", *cards, "mqtt", "wss", "ssh"])
+        stage = Stage(net, stack, ["hub", "hub12", "hub-re", "server", *cards, "mqtt", "wss", "ssh"])
         folder = net.folder / "look-alikes"
         folder.mkdir()
         look_alikes(stage, folder)
