@@ -8,7 +8,7 @@ import pytest
 
 PIN = re.compile(r"^([a-z0-9.\-]+(?:\[[a-z,]+\])?)==(\S+?)(?: ; .+?)? \\$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}(?: \\)?$")
-LOCKS = ("run", "dev")
+LOCKS = ("run", "alert", "dev")
 
 
 def pins(repository: Path, lock: str) -> dict[str, str]:
@@ -33,9 +33,15 @@ def test_no_address_stands_in_a_lock(repository: Path, lock: str) -> None:
     assert not re.search(r"://|--index|--find-links|@ ", text)
 
 
-def test_both_locks_hold_one_version_of_each_package(repository: Path) -> None:
-    run, dev = pins(repository, "run"), pins(repository, "dev")
-    assert {name: dev.get(name) for name in run} == run
+@pytest.mark.parametrize(("smaller", "larger"), [("run", "alert"), ("alert", "dev")])
+def test_all_locks_hold_one_version_of_each_package(repository: Path, smaller: str, larger: str) -> None:
+    fewer, more = pins(repository, smaller), pins(repository, larger)
+    assert {name: more.get(name) for name in fewer} == fewer
+
+
+def test_hub_and_card_fetch_no_compiler(repository: Path) -> None:
+    assert "numba" in pins(repository, "alert")
+    assert {"numba", "llvmlite"} & pins(repository, "run").keys() == set()
 
 
 def test_every_dependency_of_the_project_is_locked(repository: Path) -> None:

@@ -27,7 +27,8 @@ def ready(repository: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "clone with blanks"
     for folder in ("requirements", "packaging", "src/ukihashi/locale/ja", ".venv/bin"):
         (copy / folder).mkdir(parents=True)
-    for name in ("run", "pyproject.toml", "requirements/run.lock", "requirements/dev.lock", "packaging/catalogue.py"):
+    locks = [f"requirements/{level}.lock" for level in ("run", "alert", "dev")]
+    for name in ("run", "pyproject.toml", "packaging/catalogue.py", *locks):
         (copy / name).write_bytes((repository / name).read_bytes())
     (copy / "run").chmod(0o755)
     spy = f"""#!/bin/sh
@@ -92,14 +93,34 @@ def test_a_changed_translation_is_compiled_and_a_changed_lock_is_installed(ready
     (folder / "src/ukihashi/locale/ja/new.po").write_text("# new\n")
     assert call(ready, "setup", cwd=tmp_path).stderr == ""
     assert [line[3] for line in seen(tmp_path)] == [f"{folder}/packaging/catalogue.py"]
-    with (folder / "requirements/run.lock").open("a") as lock:
+    with (folder / "requirements/alert.lock").open("a") as lock:
         lock.write("\n")
     done = call(ready, "setup", cwd=tmp_path)
     assert "Python packages" in done.stderr
     installs = [line[3] for line in seen(tmp_path)[1:] if "install" in line[3]]
     assert len(installs) == 2
-    assert f"--require-hashes -r {folder}/requirements/run.lock" in installs[0]
+    assert f"--require-hashes -r {folder}/requirements/alert.lock" in installs[0]
     assert "--no-deps --no-build-isolation -e" in installs[1]
+
+
+def test_hub_and_card_install_no_compiler_and_the_detector_does(ready: Path, tmp_path: Path) -> None:
+    for words, lock in ((["hub", "status"], "run"), (["alert", "-r", "f"], "alert")):
+        for file in (ready.parent / ".venv").glob("ukihashi-*"):
+            file.unlink()
+        assert call(ready, *words, cwd=tmp_path).returncode == 0
+        done = [line[3] for line in seen(tmp_path)]
+        assert [line for line in done if "--require-hashes" in line][-1].endswith(f"requirements/{lock}.lock")
+        assert any("capture.warm" in line for line in done) == (lock == "alert")
+
+
+def test_a_machine_for_which_the_compiler_is_not_made_gets_the_slower_detector(ready: Path, tmp_path: Path) -> None:
+    python = ready.parent / ".venv/bin/python"
+    (ready.parent / ".venv/ukihashi-alert").unlink()
+    python.write_text('#!/bin/sh\ncase "$*" in *alert.lock*|*numba*) exit 1;; esac\n' + python.read_text())
+    done = call(ready, "alert", "-r", "f", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "numba could not be installed" in done.stderr
+    assert any("requirements/run.lock" in line[3] for line in seen(tmp_path))
 
 
 def test_starts_at_the_same_moment_set_up_once(ready: Path, tmp_path: Path) -> None:
