@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.alert.findings import ATTACHED, FINDING, LINE
 
+from ukihashi.alert import sinks
 from ukihashi.alert.eve import Stats
 from ukihashi.alert.sinks import MAX_WAITING, Console, JsonFile, LogFile
 from ukihashi.detect.record import Allowed, Family
@@ -166,11 +167,15 @@ def test_reopening_by_hand_begins_the_file_of_that_name(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == len((tmp_path / "eve.json.1").read_text().splitlines()) == 1
 
 
-def test_a_folder_that_vanishes_is_told_once_and_the_old_file_goes_on(tmp_path: Path) -> None:
+def test_a_folder_that_vanishes_is_told_once_and_the_old_file_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     log = LogFile(folder / "sealert.log")
     folder.rename(tmp_path / "moved")
+    assert list(log.tick()) == [], "it may come back in a moment"
+    monkeypatch.setattr(sinks, "STUCK_S", 0.0)
     with pytest.raises(EnvironmentLacks, match="can't be opened: No such file or directory"):
         log.take(FINDING)
     log.take(FINDING)

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol, TypeGuard, runtime_checkable
@@ -14,6 +15,8 @@ from ukihashi.detect.record import Finding, Found, log_line
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 
 MAX_WAITING: Final = 1 << 20  # bytes of lines kept for a file that can't be written; later ones are lost, and counted
+
+STUCK_S: Final = 5.0  # before it is told that no new file can be made
 
 
 class Sink(Protocol):
@@ -103,7 +106,8 @@ class _File:
         self._waiting = bytearray()
         self._lost = 0  # lines
         self._is_broken = False  # told, and not mended yet
-        self._is_stuck = False  # told that no new file can be made
+        self._stuck_since: float | None = None  # no new file can be made; seconds of a clock that never goes back
+        self._is_stuck = False  # told so
         self._file = self._open()
         self._begin_line()
 
@@ -131,7 +135,7 @@ class _File:
                         self._waiting[:0] = b"\n"
 
     def _append(self, line: str) -> None:
-        notes = list(self.reopen()) if self._is_elsewhere() else []
+        notes = list(self.reopen())
         data = line.encode() + b"\n"
         if len(self._waiting) + len(data) > MAX_WAITING:
             self._lost += 1
@@ -161,8 +165,7 @@ class _File:
 
     def tick(self) -> Iterator[UkihashiError]:
         """See `Lasting`."""
-        if self._is_elsewhere():
-            yield from self.reopen()
+        yield from self.reopen()
         try:
             self._flush()
         except EnvironmentLacks as error:
@@ -173,6 +176,24 @@ class _File:
                 N_("{file} can be written again; {lost} lines were lost"), file=self._path, lost=self._lost
             )
 
+    def reopen(self) -> Iterator[UkihashiError]:
+        """See `Lasting`. Whoever rotates files may make the new one a moment later, and only he may be able to."""
+        if not self._is_elsewhere():
+            self._stuck_since, self._is_stuck = None, False
+            return
+        try:
+            fresh = self._open()
+        except EnvironmentLacks as error:
+            now = time.monotonic()
+            self._stuck_since = now if self._stuck_since is None else self._stuck_since
+            if now - self._stuck_since >= STUCK_S and not self._is_stuck:
+                self._is_stuck = True
+                yield error
+            return
+        self._stuck_since, self._is_stuck = None, False
+        self._file.close()
+        self._file = fresh
+
     def _is_elsewhere(self) -> bool:
         """Was the file renamed or removed?"""
         ours = os.fstat(self._file.fileno())
@@ -180,23 +201,16 @@ class _File:
             return False
         try:
             return not os.path.samestat(ours, self._path.stat())
-        except PermissionError:  # rights were given up since it was opened; nobody can say
-            return False
-        except OSError:
+        except FileNotFoundError:
             return True
+        except OSError:  # no right to look there any more: ours goes on
+            return False
 
-    def reopen(self) -> Iterator[UkihashiError]:
-        """See `Lasting`."""
-        try:
-            fresh = self._open()
-        except EnvironmentLacks as error:
-            if not self._is_stuck:
-                self._is_stuck = True
-                yield error
-            return
-        self._is_stuck = False
-        self._file.close()
-        self._file = fresh
+    def give_to(self, user: int) -> None:
+        """Let that account own the file, if it is a plain one of root's: so will be the next. Raises: OSError."""
+        state = os.fstat(self._file.fileno())
+        if stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid() == 0:
+            os.fchown(self._file.fileno(), user, -1)
 
     def close(self) -> None:
         """See `Sink`."""

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ukihashi.alert import allow as entries
-from ukihashi.cli.output import Column, print_json, say_aside, show
+from ukihashi.cli.output import DASH, Column, print_json, say_aside, show
 from ukihashi.cli.user import json_option
 from ukihashi.errors import N_, UsageError
 from ukihashi.locale import _
@@ -64,7 +64,7 @@ def list_entries(as_json: bool) -> None:
         Column("id", _("ID")),
         Column("client", _("CLIENT")),
         Column("server", _("SERVER")),
-        Column("port", _("PORT"), lambda port: str(port or ""), right=True),
+        Column("port", _("PORT"), lambda port: str(port or DASH), right=True),
         Column("family", _("FAMILY")),
         Column("expires", _("UNTIL")),
         Column("state", _("STATE"), _),

@@ -64,7 +64,7 @@ def _operate(number: int | None, wanted: Settings) -> Alert:
     detector = outputs.detector()
 
     def started() -> None:
-        outputs.open(detector)
+        outputs.open(detector, give=False)
         click.echo(starting([device])[0])
 
     try:

@@ -13,6 +13,7 @@ from ukihashi.alert import allow, duties, explain, silence
 from ukihashi.alert.bus import Bus
 from ukihashi.alert.eve import Eve
 from ukihashi.alert.metrics import Metrics
+from ukihashi.alert.rights import ACCOUNT
 from ukihashi.alert.service import PERIOD_S, Alert
 from ukihashi.alert.sinks import Console, JsonFile, LogFile
 from ukihashi.alert.syslog import Syslog
@@ -22,6 +23,7 @@ from ukihashi.config.places import state_dir
 from ukihashi.detect.record import Finding, moment
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.locale import _, current_language, say
+from ukihashi.net.privileges import identity
 
 if TYPE_CHECKING:
     from ukihashi.alert.bundle import Circumstances
@@ -109,13 +111,21 @@ class Outputs:
             period_s=settings.report_s or PERIOD_S,
         )
 
-    def open(self, alert: Alert) -> None:
-        """Open the rest. Raises: EnvironmentLacks: one can't be."""
+    def open(self, alert: Alert, *, give: bool = True) -> None:
+        """Open the rest. `give`: files of a live run belong to the account it goes on as.
+
+        Raises: EnvironmentLacks: one can't be opened.
+        """
         settings = self._settings
+        files: list[JsonFile | LogFile] = []
         if settings.eve not in ("", "-"):
-            alert.add(JsonFile(Path(settings.eve), self.eve))
+            files.append(JsonFile(Path(settings.eve), self.eve))
         if settings.log:
-            alert.add(LogFile(Path(settings.log), classic=settings.classic))
+            files.append(LogFile(Path(settings.log), classic=settings.classic))
+        for file in files:
+            if self._cards and give:  # rights are given up soon: what rotation puts in its place has the same owner
+                file.give_to(identity(ACCOUNT).uid)
+            alert.add(file)
         if settings.bus is not None:
             try:
                 alert.add(Bus(settings.bus, self._cards, self.eve))
