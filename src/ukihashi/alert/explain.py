@@ -111,8 +111,8 @@ def factor(score: float) -> str:
     value = abs(score) / math.log(10)
     if value < 9:
         odds = 10.0**value
-        digits = 0 if odds < 10 else 1 - math.floor(math.log10(odds))
-        text = f"{odds:.1f}" if odds < 10 else f"{round(odds, digits):,.0f}"
+        digits = 0 if odds < 9.95 else 1 - math.floor(math.log10(odds))
+        text = f"{odds:.1f}" if odds < 9.95 else f"{round(odds, digits):,.0f}"
     else:
         power = int(value)
         mantissa = round(10 ** (value - power), 1)
