@@ -67,3 +67,17 @@ def test_a_target_with_strange_characters_is_not_repeated(name: bytes) -> None:
     found = beginning(turns((b"CONNECT " + name + b" HTTP/1.1\r\n", 60)))
     assert found is not None
     assert found.target in ("", "a")
+
+
+def test_a_proxy_whose_request_was_lost_is_known_by_what_follows() -> None:
+    socks = turns((b"", 9), (b"\x00\x5a", 8), (b"", 317), (b"", 1434))
+    assert beginning(socks[:1]) == (Outer.TCP, -1, 0, "")
+    assert beginning(socks) == (Outer.SOCKS, 2, 317, "")
+    five = turns((b"", 3), (b"", 2), (b"\x05\x01\x00\x01", 10), (b"", 10), (b"", 317), (b"", 1434))
+    assert beginning(five) == (Outer.SOCKS, 4, 317, "")
+    assert beginning(turns((b"", 9), (b"", 8), (CLIENT_HELLO, 317), (b"", 1434))) == (Outer.SOCKS, 2, 317, "")
+    assert beginning(turns((b"", 90), (b"", 39), (CLIENT_HELLO, 317), (b"", 1434))) == (Outer.HTTP, 2, 317, "")
+
+
+def test_a_small_first_turn_that_nothing_explains_is_given_up() -> None:
+    assert beginning(turns((b"", 9), (b"", 8), (b"", 9), (b"", 8))) is None

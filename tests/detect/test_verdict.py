@@ -309,3 +309,66 @@ def test_heart_beats_of_others_are_no_tunnel(name: str, opening: str, seed: int)
         del one.frames[:]
     LOOK_ALIKES[name](one, chance)
     assert judge(one) == []
+
+
+# -- poor paths and odd traffic -----------------------------------------------------------------------------------
+
+
+def chatter(one: Talk, chance: Random, until: float) -> None:
+    """Small messages of both sides at their own pace."""
+    due = [one.now + 1.0, one.now + 1.5]
+    while min(due) < until:
+        side = 0 if due[0] <= due[1] else 1
+        one.say(side, 60 + chance.randint(0, 300), at=max(one.now, due[side]))
+        due[side] = one.now + 1.0 + 3 * chance.random()
+
+
+def test_a_path_that_stood_still_for_a_while_is_no_silence() -> None:
+    chance = Random(20)
+    first = softether(chance)
+    chatter(first, chance, BEGIN + 10)
+    first.now += 14.5
+    chatter(first, chance, BEGIN + 82)
+    assert [(line.rule, line.decided < BEGIN + 80) for line in lines(judge(first))] == [("3", True)]
+
+
+def test_the_minute_begins_anew_after_a_silence_of_one_side() -> None:
+    chance = Random(21)
+    first = softether(chance)
+    chatter(first, chance, BEGIN + 10)
+    for _ in range(7):
+        first.say(0, 300 + chance.randint(0, 99), at=first.now + 1.8)
+    chatter(first, chance, BEGIN + 70)
+    early = judge(first)
+    assert lines(early) == []
+    chatter(first, chance, BEGIN + 100)
+    (line,) = lines(judge(first))
+    assert line.decided > BEGIN + 75
+
+
+@pytest.mark.parametrize("lost", [0, 13], ids=["whole", "each 13th packet lost"])
+def test_a_voice_beside_which_the_other_side_only_keeps_alive_is_found(lost: int) -> None:
+    chance = Random(22)
+    first = softether(chance)
+    begin, due, count = first.now, first.now + 1.5, 0
+    while first.now < begin + 75:
+        count += 1
+        if not lost or count % lost:
+            first.say(0, 240)
+        else:
+            first.now += 0.02
+        first.now += 0.01
+        if first.now >= due:
+            first.say(1, 60 + chance.randint(0, 300))
+            due += 1.2 + 2 * chance.random()
+    assert [line.rule for line in lines(judge(first))] == ["3"]
+
+
+def test_connections_that_show_one_direction_only_are_probable_mid_stream() -> None:
+    chance = Random(23)
+    talks = [talk(50000 + n) for n in range(2)]
+    for one in talks:
+        while one.now < BEGIN + 150:
+            one.say(1, 30 + chance.randint(0, 511), at=one.now + max(4.0, chance.random() * 10))
+    found = [entry for entry in judge(*talks) if isinstance(entry, Finding)]
+    assert [(entry.rule, entry.verdict) for entry in found] == [("5", Verdict.PROBABLE)]

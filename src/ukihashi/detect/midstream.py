@@ -17,11 +17,12 @@ from ukihashi.detect.evidence import (
 from ukihashi.detect.flow import Flow, Half
 from ukihashi.detect.model import Timing
 from ukihashi.detect.reasons import steps, timer_reason
-from ukihashi.detect.record import Family, Finding
+from ukihashi.detect.record import Family, Finding, Verdict
 from ukihashi.errors import N_
 
 MAX_TOGETHER: Final = 64  # connections of one key looked at together
 MAX_KEYS: Final = 16_384  # keys found; the oldest is forgotten
+PROBABLE_GAPS: Final = 12
 MAX_SERVERS: Final = 16_384  # ends known to serve; the oldest is forgotten
 
 
@@ -32,6 +33,7 @@ class Midstream:
         self._headers = headers
         self._flows: dict[bytes, list[Flow]] = {}
         self._done: dict[bytes, None] = {}
+        self._probable: dict[bytes, None] = {}  # keys whose connections show one direction only, so far
         self._servers: dict[bytes, None] = {}
         self._shared: dict[bytes, dict[Flow, None]] = {}  # the flows of an address and port to one other address
 
@@ -140,28 +142,48 @@ class Midstream:
         if both and gaps >= 14 and score >= 28.0 and (len(flows) >= 2 or gaps >= 20):
             every = model.softether_timing([complete(half) for flow in flows for half in (flow.client, flow.server)])
             return self._found(key, flows, Family.SOFTETHER, "5", every._replace(score=score, gaps=gaps), now)
+        if not both and gaps >= PROBABLE_GAPS and len(flows) >= 2 and key not in self._probable:
+            halves = [flow.client if from_client else flow.server for flow, from_client, _ in units]
+            every = model.softether_timing([complete(half) for half in halves])
+            if len(self._probable) >= MAX_KEYS:
+                del self._probable[next(iter(self._probable))]
+            self._probable[key] = None
+            finding = self._finding(key, flows, "5", every._replace(score=score, gaps=gaps), now)
+            return replace(finding, verdict=Verdict.PROBABLE)
         return None
 
     def _found(self, key: bytes, flows: list[Flow], family: Family, rule: str, timing: Timing, now: float) -> Finding:
+        finding = replace(self._finding(key, flows, rule, timing, now, family), again=key in self._probable)
+        if len(self._done) >= MAX_KEYS:
+            del self._done[next(iter(self._done))]
+        self._done[key] = None
+        self._probable.pop(key, None)
+        for flow in list(self._flows.get(key, [])):
+            self.leave(flow)
+            flow.drop()
+        return finding
+
+    def _finding(
+        self,
+        key: bytes,
+        flows: list[Flow],
+        rule: str,
+        timing: Timing,
+        now: float,
+        family: Family = Family.SOFTETHER,
+    ) -> Finding:
         flows = sorted(flows, key=lambda flow: flow.begin)
         directions = [complete(half) for flow in flows for half in (flow.client, flow.server)]
         connections = [connection_of(flow) for flow in flows]
         reason = timer_reason(N_("keep-alive timers"), timing, own=family is Family.UKIHASHI)
         finding = make_finding(flows[0], connections, now, rule, (reason,), directions)
         packets = [packet for flow in self._flows.get(key, flows) for packet in self._headers(flow)]
-        finding = replace(
+        return replace(
             finding,
             family=family,
             timeline=steps({}, dict(enumerate(flows))),
             packets=evidence_packets(packets, now),
         )
-        if len(self._done) >= MAX_KEYS:
-            del self._done[next(iter(self._done))]
-        self._done[key] = None
-        for flow in list(self._flows.get(key, [])):
-            self.leave(flow)
-            flow.drop()
-        return finding
 
 
 def _ends(flow: Flow) -> tuple[bytes, bytes]:

@@ -55,6 +55,8 @@ NOISE_COST: Final = 1.0  # of a reading without the small turns
 _REACH: Final = 48  # turns looked back
 _PLACES: Final = (5, 7, 9)  # where the client hello may stand, turns before the welcome
 _LONGEST: Final = 12  # turns from a client hello to the welcome
+_LOGINS: Final = range(330 - model.SOFT_BELOW, 4200 + model.SOFT_ABOVE + 4 * WRAP)
+_ANSWERS: Final = range(300 - model.SOFT_BELOW, 1750 + model.SOFT_ABOVE + 4 * WRAP)
 
 DIALOGUES: Final = {
     Family.SOFTETHER: (model.SOFTETHER_LOGIN, model.SOFTETHER_AT_OURS),
@@ -159,10 +161,12 @@ class Ssh:
         found = self._name(shell, time) if self._clients and shell.named is None and shell.count <= NAMED_BY else []
         if turns[-1].toward_server or turns[-1].size < model.UKIHASHI_FURTHER.s2.low or len(turns) < _PLACES[0] + 1:
             return found
-        readings = [(_unwrapped(turns[-_LONGEST:]), 0.0)]
+        readings = [(_unwrapped(turns[-_LONGEST:]), 0.0)] if _may_end_a_dialogue(turns) else []
         thin = _without_noise(turns[-_REACH:])
-        if thin is not None:
+        if _may_end_a_dialogue(thin):
             readings.append((_unwrapped(thin[-_LONGEST:]), NOISE_COST))
+        if not readings:
+            return found
         return found + self._softether(shell, readings, time) + self._own(shell, readings, time)
 
     def spoke(self, shell: Shell, now: float) -> list[Finding | Attached]:
@@ -349,8 +353,13 @@ def _unwrapped(turns: Sequence[Turn]) -> list[Turn]:
     return inside
 
 
-def _without_noise(turns: Sequence[Turn]) -> list[Turn] | None:
-    """The turns without the small ones, neighbours joined; None if there are no small ones."""
+def _may_end_a_dialogue(turns: Sequence[Turn]) -> bool:
+    """Could the last two turns before the last be an answer and a login? Nearly none are."""
+    return len(turns) > _PLACES[0] and turns[-2].size in _LOGINS and turns[-3].size in _ANSWERS
+
+
+def _without_noise(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns without the small ones, neighbours joined; nothing if there are no small ones."""
     kept = list[Turn]()
     for turn in turns:
         if turn.size <= SMALL_TURN:
@@ -361,7 +370,7 @@ def _without_noise(turns: Sequence[Turn]) -> list[Turn] | None:
             kept[-1] = joined
         else:
             kept.append(turn)
-    return kept if len(kept) != len(turns) and kept and not kept[-1].toward_server else None
+    return kept if len(kept) != len(turns) and kept and not kept[-1].toward_server else []
 
 
 def _messages_inside(messages: Iterable[Message]) -> list[Message]:
