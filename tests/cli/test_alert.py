@@ -16,6 +16,7 @@ from lab.scene import Talk, pcap, softether_login
 from lab.wait import until
 from ukihashi import __version__
 from ukihashi.capture.devices import devices
+from ukihashi.cli.alert import SUBCOMMANDS
 
 PYTHON = [sys.executable, "-c", "from ukihashi.cli.alert import sealert; sealert()"]
 CORPUS = Path(__file__).resolve().parent.parent / "corpus"
@@ -145,6 +146,21 @@ def test_no_right_to_capture_is_one_line() -> None:
     assert done.returncode == 3
     assert "no right to capture packets; run as root" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_every_command_beside_the_detector_has_help(language: str) -> None:
+    whole = run("--help", LANGUAGE=language).stdout
+    for name in SUBCOMMANDS:
+        assert f"  {name} " in whole
+        done = run(name, "--help", LANGUAGE=language)
+        assert done.returncode == 0, done.stderr
+        assert f"ukihashi alert {name}" in done.stdout
+    assert run("nosuch").returncode == 2
+
+
+def test_options_come_before_a_command_or_without_one() -> None:
+    assert "no such" in run("-r", IDLE, "nosuch").stderr.lower()
 
 
 # -- sealert -------------------------------------------------------------------------------------------------------

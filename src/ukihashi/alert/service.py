@@ -48,6 +48,7 @@ class Alert:
     ) -> None:
         self.packets = 0
         self.flows = 0
+        self.known = 0  # TCP connections that other processes know now
         self.missed = 0  # bytes that the capture lost, by the sequence numbers
         self.detections = 0  # log lines
         self.findings: dict[str, int] = {}  # "softether TCP CONFIRMED": number; "... allowed" beside it
@@ -69,6 +70,7 @@ class Alert:
         self._first = 0.0  # time of the first packet
         self._now = 0.0
         self._bytes = 0
+        self._skipped = 0
         self._unknown_links: set[int] = set()
         self._engine = PLAIN
         self._hurried = False
@@ -153,9 +155,10 @@ class Alert:
             drops=total.lost,
             gaps=total.missing,
             coverage=total.share,
-            flows=len(self._table),
-            flows_total=self.flows + self._table.opened,
+            flows=self.known + len(self._table),
+            flows_total=self.connections[1],
             flows_forgotten=self._table.forgotten,
+            skipped=self._skipped,
             findings=dict(self.findings),
             period=total.end - reported.end if ends else 0.0,
         )
@@ -169,6 +172,11 @@ class Alert:
             if self._report is not None:
                 self._report(between(reported, total), self.detections - self._lines)
             self._reported, self._lines = total, self.detections
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """TCP connections known now, and ever."""
+        return len(self._table), self.flows + self._table.opened
 
     @property
     def tcp_bytes(self) -> int:
@@ -206,6 +214,7 @@ class Alert:
             self._first = batch.packets[0][0]
         self.packets += len(batch.packets)
         if batch.link_type not in LINK_TYPES:
+            self._skipped += len(batch.packets)
             if batch.link_type not in self._unknown_links:
                 self._unknown_links.add(batch.link_type)
                 self.tell(

@@ -53,7 +53,7 @@ class _Worker:
         self.pid: Final = pid
         self.pipe: Final = pipe
         self.total = Coverage(0, 0)
-        self.flows = 0
+        self.known = self.flows = 0  # TCP connections now, and ever
         self.problem: UkihashiError | None = None
         self.ended = False
 
@@ -112,7 +112,6 @@ class Workers:
                 self._measure(alert, meter, losses)
         self._measure(alert, meter, losses)
         losses.end()
-        alert.flows = sum(worker.flows for worker in self._workers)
         if problem is not None:
             raise problem
         return self._statistics()
@@ -130,6 +129,8 @@ class Workers:
         parts = [worker.total for worker in self._workers]
         statistics = self._statistics()
         alert.packets, alert.missed = statistics.packets, sum(part.missing for part in parts)
+        alert.known = sum(worker.known for worker in self._workers)
+        alert.flows = sum(worker.flows for worker in self._workers)
         period = meter.period(
             time.time(), statistics, tcp_bytes=sum(part.tcp_bytes for part in parts), missing=alert.missed
         )
@@ -150,8 +151,8 @@ class Workers:
         match message:
             case Coverage():
                 worker.total = message
-            case int():
-                worker.flows = message
+            case (int() as known, int() as ever):
+                worker.known, worker.flows = known, ever
             case UkihashiError():
                 alert.tell(message)
             case (UkihashiError() as problem,):
@@ -173,6 +174,7 @@ def _work(
 
     def measured(total: Coverage, _period: Coverage) -> None:
         pipe.send(total)
+        pipe.send(alert.connections)
 
     status = 1
     try:
@@ -188,7 +190,7 @@ def _work(
         except UkihashiError as error:
             pipe.send((error,))
         alert.finish()
-        pipe.send(alert.flows)
+        pipe.send(alert.connections)
     except ConnectionError:  # the first process is gone
         status = 1
     except Exception:  # noqa: BLE001 - our own fault: nothing above us would show it
