@@ -14,7 +14,7 @@ from lab.ukihashi import Hub
 pytestmark = [pytest.mark.slow, pytest.mark.netns, pytest.mark.peer("vpnclient", "vpncmd", "chromium")]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 def test_a_tunnel_that_is_opened_on_the_wire_appears_on_the_page(net: Net) -> None:
     from playwright.sync_api import sync_playwright
 
@@ -25,7 +25,7 @@ def test_a_tunnel_that_is_opened_on_the_wire_appears_on_the_page(net: Net) -> No
     bus = str(hub.folder / "alert.sock")
     argv = [sys.executable, "-P", "-m", "ukihashi.cli.main", "alert", "-i", "eth0", "--web", "--bus", bus]
     sensor = machine.spawn(argv, log="alert")
-    address = sensor.wait_for(r"http://127\.0\.0\.1:\d+/\?key=\S+", seconds=60)[0]
+    address = sensor.wait_for(r"http://127\.0\.0\.1:\d+/\?key=\S+", seconds=120)[0]
     client = peers.Client(other)
     client.start()
     client.create_account(

@@ -39,7 +39,6 @@ from ukihashi.errors import N_, EnvironmentLacks, UsageError
 from ukihashi.locale import _
 from ukihashi.net import control_socket
 from ukihashi.net.control_socket import Handler, Row, Verbs
-from ukihashi.net.privileges import die_with
 
 MAX_EVIDENCE: Final = 256 << 20  # bytes of one bundle
 PIECE: Final = 192 << 10  # bytes of it in one answer
@@ -67,8 +66,6 @@ MAX_BEHIND: Final = 64 << 20  # bytes that the page may be behind; then the olde
 @click.option("--with-parent", is_flag=True, hidden=True)
 def web(listen: str, remote: bool, names: tuple[str, ...], bus: Path | None, max_file: int, with_parent: bool) -> None:
     """Exit status: 0 ended by Ctrl-C or SIGTERM, 2 a wrong address, 3 the port is taken, or the page failed."""
-    if with_parent:
-        die_with(os.getppid(), signal.SIGTERM)
     host, port = address_of(listen)
     open_to_all = not _is_loopback(host)
     if open_to_all and not remote:
@@ -101,7 +98,7 @@ def web(listen: str, remote: bool, names: tuple[str, ...], bus: Path | None, max
     child = page_process.start(theirs, [ours, feed], listeners, show)
     fed.close()
     try:
-        asked_to = asyncio.run(_keep(ours, feed, keeper, bus or runtime_dir() / "alert.sock"))
+        asked_to = asyncio.run(_keep(ours, feed, keeper, bus or runtime_dir() / "alert.sock", with_parent=with_parent))
     finally:
         page_process.end(child)
     if not asked_to:
@@ -119,10 +116,23 @@ def start_beside(listen: str, bus: Path | None) -> None:
     host, port = address_of(listen)
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     argv = [sys.executable, "-P", "-m", "ukihashi.cli.main", "alert", "web", "--with-parent"]
-    subprocess.Popen([*argv, "--listen", where, "--bus", str(bus)], stdin=subprocess.DEVNULL, stdout=2)
+    _beside.append(subprocess.Popen([*argv, "--listen", where, "--bus", str(bus)], stdin=subprocess.PIPE, stdout=2))
 
 
-async def _keep(ours: socket.socket, feed: socket.socket, keeper: "Keeper", bus: Path) -> bool:
+_beside: Final[list["subprocess.Popen[bytes]"]] = []  # holds the pipe open: the sensor has no right to signal it later
+
+
+async def _keep(
+    ours: socket.socket, feed: socket.socket, keeper: "Keeper", bus: Path, *, with_parent: bool = False
+) -> bool:
+    if with_parent:
+        loop = asyncio.get_running_loop()
+
+        def parent_is_gone() -> None:  # nothing is ever written to this pipe
+            loop.remove_reader(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        loop.add_reader(0, parent_is_gone)
     _reader, writer = await asyncio.open_unix_connection(sock=feed)
 
     def took(line: bytes) -> None:
