@@ -138,10 +138,17 @@ def page(result: Mapping[str, Any], when: Mapping[str, str], *, fresh: int, fold
         row = said["benign"]
         lines.append(f"| neither | {row['n']} | {row['vpn']} | {row['softether']} | {len(row['wrongly'])} |")
         lines += ["", "*Wrongly* leaves out captures that do hold somebody else's tunnel."]
-    for name, title in (("mpps", "Million packets a second"), ("mutations", "Mutations")):
-        if result[name]:
-            lines += ["", f"## {title}", "", "```", *(line[4:] for line in _shown(result[name])), "```"]
+    if result["mpps"]:
+        lines += ["", "## Million packets a second", "", "```", *(line[4:] for line in _shown(result["mpps"])), "```"]
+    if result["mutations"]:
+        lines += ["", "## Changed builds", "", *_grid(result["mutations"])]
     return "\n".join(lines) + "\n"
+
+
+def _grid(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = list(rows[0])
+    lines = [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
+    return lines + [f"| {' | '.join(str(row[name]) for name in names)} |" for row in rows]
 
 
 def _title(name: str) -> str:

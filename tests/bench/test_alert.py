@@ -236,9 +236,14 @@ def test_the_json_has_what_is_promised(
     assert result["benign"] == {"n": 1, "flagged": 0, "confirmed": 0}
     assert set(result["conditions"]) == set(CONDITIONS)
     assert "direct      softether" in capsys.readouterr().out
+    result["mpps"] = {"ukihashi": 2.25, "tshark": {"skipped": "not installed"}}
+    result["mutations"] = [{"family": "softether", "change": "no padding", "sessions": 3, "flagged": 2, "confirmed": 1}]
+    assert "ukihashi: 2.25" in alert_report.extras(result)
     about = {"date": "2026-01-01", "commit": "abc", "machine": "a machine"}
     page = alert_report.page(result, about, fresh=0, folders=["corpus"])
     assert page.count("| direct | softether |") == len(CONDITIONS)
+    assert "| softether | no padding | 3 | 2 | 1 |" in page
+    assert "ukihashi: 2.25" in page
     assert page.count("| no tunnel | (captures) | 1 | 0 | 0 |") == len(CONDITIONS)
 
 
