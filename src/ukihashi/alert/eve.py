@@ -22,7 +22,8 @@ VERDICTS: Final = {"CONFIRMED": 1, "PROBABLE": 3}  # also the severity: 1 is EVE
 OTHER: Final = 9  # a family or transport without a number yet
 REVISION: Final = 1
 CATEGORY: Final = "Potential Corporate Privacy Violation"  # of class policy-violation, as rule files name it
-MAX_STEPS: Final = 200  # of a timeline
+MAX_STEPS: Final = 200  # of a timeline, for a page
+LOGGED_STEPS: Final = 64  # of a timeline, in a line of a log
 _FLOW_ID_BITS: Final = 53  # every JSON reader keeps such an integer exactly
 
 
@@ -124,7 +125,7 @@ class Eve:
 
     def _alert(self, finding: Finding) -> Event:
         allowed = finding.allowed
-        return self._shared("alert", finding.begin, finding, Connection(finding.client, finding.begin)) | {
+        event = self._shared("alert", finding.begin, finding, Connection(finding.client, finding.begin)) | {
             "alert": {
                 "action": "allowed",  # the sensor only listens
                 "gid": 1,
@@ -156,6 +157,7 @@ class Eve:
                 "evidence_file": finding.evidence_file or None,
             },
         }
+        return explained(event, finding, LOGGED_STEPS)
 
     def _flow(self, found: Ended) -> Event:
         begin = found.connection.begin
@@ -188,8 +190,8 @@ def _evidence(finding: Finding) -> Event:
     }
 
 
-def explained(event: Event, finding: Finding) -> Event:
-    """An `alert` with what a page draws and a log file need not have: the timeline, the parts of each reason."""
+def explained(event: Event, finding: Finding, limit: int = MAX_STEPS) -> Event:
+    """An `alert` with the timeline, at most `limit` steps of it, and the parts of each reason."""
     ours = event["ukihashi"]
     ours["timeline"] = [
         {
@@ -201,7 +203,7 @@ def explained(event: Event, finding: Finding) -> Event:
             "seconds": round(step.seconds, 3),
             "name": step.name,
         }
-        for step in finding.timeline[:MAX_STEPS]
+        for step in finding.timeline[:limit]
     ]
     for told, reason in zip(ours["reasons"], finding.reasons, strict=True):
         told["pieces"] = [
