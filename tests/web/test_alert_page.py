@@ -1,5 +1,6 @@
 """The detector's page without a browser: who gets in, what is shown, what can be changed."""
 
+import asyncio
 import json
 import re
 import time
@@ -9,6 +10,7 @@ from html import unescape
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.requests import Request
 from tests.alert.sensor import finding
 
 from ukihashi.alert import eve
@@ -246,3 +248,23 @@ def test_a_thousand_findings_do_not_make_a_page_slow(manager: "Visitor", page: A
     began = time.process_time()
     assert manager.get("/").text.count("<tr id=") == 300
     assert time.process_time() - began < 1.0
+
+
+def test_who_is_put_out_hears_no_more(manager: "Visitor", page: AlertPage) -> None:
+    """The stream of a browser ends when its place is taken."""
+    request = Request(
+        {"type": "http", "headers": [(b"cookie", f"ukihashi-alert-{PORT}={cookie_of(manager)}".encode())]}
+    )
+    heard: list[str] = []
+
+    async def listen() -> None:
+        async for part in page._stream(request, ()):
+            heard.append(part)
+            page._browsers.clear()
+
+    asyncio.run(listen())
+    assert heard == ["retry: 1000\n\n"]
+
+
+def cookie_of(visitor: "Visitor") -> str:
+    return visitor.cookies[f"ukihashi-alert-{PORT}"]

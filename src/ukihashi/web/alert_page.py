@@ -165,6 +165,11 @@ class AlertPage:
                 return csrf
         raise HTTPException(403)
 
+    def _is_in(self, request: Request) -> bool:
+        """The browser was let in, and not put out since."""
+        given = request.cookies.get(self._cookie, "")
+        return any(same(given, session) for session in self._browsers)
+
     async def _form(self, request: Request) -> Mapping[str, str]:
         """A form of our own page."""
         csrf = self._check(request)
@@ -186,7 +191,7 @@ class AlertPage:
         sent: dict[str, str] = {}
         spoke = self._clock()
         yield "retry: 1000\n\n"
-        while True:
+        while self._is_in(request):
             changed = self._changed
             said = ""
             for name, html in self._parts(request, wanted).items():
