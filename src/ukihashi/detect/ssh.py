@@ -210,6 +210,8 @@ class Ssh:
         return [shell.named]
 
     def _softether(self, shell: Shell, readings: Sequence[Reading], time: float) -> list[Finding | Attached]:
+        if shell.fired:  # what a tunnel of ours carries can look like the dialogues, too
+            return []
         login, turns = _best(readings, DIALOGUES[Family.SOFTETHER], HELLO, FLIGHT_MIN)
         latest = shell.latest
         if login >= LOGIN_MIN:
@@ -239,7 +241,8 @@ class Ssh:
         if shell.fired or shell.pending is not None:
             return []
         login, turns = _best(readings, DIALOGUES[Family.UKIHASHI], HELLO, FLIGHT_OWN_MIN)
-        if login >= OWN_LOGIN_MIN:
+        # Traffic of a tunnel can look like one more dialogue; the better one stays, and what followed it.
+        if login >= OWN_LOGIN_MIN and (shell.own is None or login > shell.own.login):
             shell.watch(time)
             shell.own = Nested(Family.UKIHASHI, login, shell.count, turns, time)
         return []
