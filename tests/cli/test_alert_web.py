@@ -13,7 +13,7 @@ from tests.alert.sensor import Sensor, finding
 
 from ukihashi.cli.alert_web import Keeper, address_of
 from ukihashi.config import places
-from ukihashi.errors import UsageError
+from ukihashi.errors import EnvironmentLacks, UsageError
 from ukihashi.net.privileges import identity, is_root
 
 ARGV = [sys.executable, "-m", "ukihashi.cli.main", "alert", "web"]
@@ -101,9 +101,12 @@ def test_the_keeper_gives_only_bundles_that_the_sensor_named(tmp_path: Path) -> 
         for name in ("10.0.0.1", "10.0.0.2")
     }
     keeper.note(json.dumps({"event_type": "hello", "findings": [told["10.0.0.1"]]}).encode())
-    (tmp_path / "b.zip").write_bytes(b"bundle")
+    (tmp_path / "b.zip").write_bytes(b"PK\x03\x04!")
     (row,) = asyncio.run(keeper.evidence(key_of(told["10.0.0.1"]), 2))
-    assert (row["name"], row["size"], row["data"]) == ("b.zip", 6, "bmRsZQ==")
+    assert (row["name"], row["size"], row["data"]) == ("b.zip", 5, "AwQh")
+    (tmp_path / "b.zip").write_bytes(b"root:x:0:0")  # told by a sensor that was taken over
+    with pytest.raises(EnvironmentLacks):
+        asyncio.run(keeper.evidence(key_of(told["10.0.0.1"]), 0))
     for key in (key_of(told["10.0.0.2"]), "../../etc/passwd", str(tmp_path / "b.zip")):
         with pytest.raises(UsageError):
             asyncio.run(keeper.evidence(key, 0))

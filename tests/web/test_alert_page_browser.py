@@ -127,7 +127,7 @@ def test_findings_appear_change_and_end_by_themselves(open_page: Open, sensor: S
 
 def test_one_finding_is_explained_and_allowed_until_a_day(open_page: Open, sensor: Sensor, runtime: Path) -> None:
     bundle = runtime / "bundle.zip"
-    bundle.write_bytes(b"PK" + bytes(500_000))
+    bundle.write_bytes(b"PK\x03\x04" + bytes(500_000))
     sensor.find(finding("192.168.126.77", evidence_file=str(bundle)))
     page = open_page(locale="ja-JP")
     page.locator("#list").get_by_role("link").first.click()

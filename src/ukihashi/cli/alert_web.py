@@ -42,6 +42,7 @@ from ukihashi.net.control_socket import Handler, Row, Verbs
 
 MAX_EVIDENCE: Final = 256 << 20  # bytes of one bundle
 PIECE: Final = 192 << 10  # bytes of it in one answer
+ZIP: Final = b"PK\x03\x04"  # how each bundle begins; nothing else is given away
 MAX_BEHIND: Final = 64 << 20  # bytes that the page may be behind; then the oldest state it has is as good as none
 
 
@@ -251,7 +252,7 @@ def _piece(path: Path, offset: int) -> dict[str, Any]:
         raise EnvironmentLacks(N_("{file} can't be read: {reason}"), file=path, reason=error.strerror) from error
     with os.fdopen(number, "rb") as file:
         status = os.fstat(number)
-        if not S_ISREG(status.st_mode) or status.st_size > MAX_EVIDENCE:
+        if not S_ISREG(status.st_mode) or status.st_size > MAX_EVIDENCE or file.read(len(ZIP)) != ZIP:
             raise EnvironmentLacks(N_("{file} is no evidence bundle"), file=path)
         file.seek(offset)
         data = base64.b64encode(file.read(PIECE)).decode()
