@@ -261,6 +261,8 @@ def run(st: State, buffer: Buffer, times: Any, ats: Any, captured: Any, lengths:
                         halves[peer + HIGH] = acknowledged
                     elif 0 < missing < GROWTH:
                         halves[peer + HIGH] = acknowledged
+                        if halves[peer + ISN] >= 0:  # that direction is captured, these bytes of it were not
+                            regs[MISSED] += missing
                         start_growth(st, half ^ 1, missing, 0, 0, 0)
                         phase = _ANSWER
                         news = True
