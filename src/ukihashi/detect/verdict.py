@@ -44,6 +44,7 @@ PROBABLE_AFTER_S: Final = 75.0
 # Our own family: an opening of small turns, which many dialogues could have, so the timer decides.
 OWN_LOGIN_MIN: Final = 5.0
 OWN_FURTHER_MIN: Final = 4.0
+OWN_RESUME_MAX: Final = 6.5
 OWN_SOON_S: Final = 20.0  # a card whose connection was cut is back within this time
 OWN_SOON_SCORE: Final = 1.5
 
@@ -133,8 +134,8 @@ class Detector:
         self._sessions: dict[bytes, list[Session]] = {}
         self._headers = headers
         self._midstream = Midstream(headers)
-        self._ssh = Ssh(ssh_clients, headers)
         self._trail = Trail()
+        self._ssh = Ssh(ssh_clients, headers)
 
     def drain(self) -> list[Found]:
         """Findings in the order they were decided."""
@@ -309,7 +310,8 @@ class Detector:
                 if case.further - case.login + (OWN_SOON_SCORE if soon else -OWN_SOON_SCORE) > 0:
                     self._resume(session, case, time)
                     return
-        case.login = max(case.login, case.further)  # a resume of a login that was not captured is judged like one
+        # A resume of a login that was not captured is judged like one, but by what follows.
+        case.login = max(case.login, min(case.further, OWN_RESUME_MAX))
         if case.login >= OWN_LOGIN_MIN:
             self._open(case)
         else:
