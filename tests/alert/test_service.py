@@ -268,3 +268,10 @@ def test_logs_are_begun_anew_when_asked_and_a_log_that_mends_itself_is_kept(tmp_
     assert [str(error) for error in told] == [
         "/dev/full can't be written (No space left on device); its lines wait in memory until it can"
     ]
+
+
+def test_a_run_that_saw_nothing_has_no_counters() -> None:
+    clock, reports = Clock(), list[int]()
+    alert = Alert([clock], tell=print, report=lambda _seen, lines: reports.append(lines))
+    alert.close()
+    assert (clock.stats, reports, clock.closed) == ([], [], True)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -270,6 +271,7 @@ def test_one_sensor_tells_everybody_and_sends_nothing_on_its_card(net: Net, fold
         until_event(events, "stats")
         (folder / "alert.log").rename(folder / "alert.log.1")
         (folder / "eve.json").rename(folder / "eve.json.1")
+        os.kill(sensor.pid, signal.SIGHUP)  # not needed, but no harm either: no terminal has hung up
         tunnel(a, near, 50020)
         assert until_event(events, "alert")["ukihashi"]["allowed"]["owner"] == "o"
         until((folder / "alert.log").exists, seconds=20, what="the new log")

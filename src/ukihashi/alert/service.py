@@ -245,7 +245,8 @@ class Alert:
 
     def close(self) -> None:
         """The last counters, and close the sinks."""
-        self._count(self.seen, ends=True)
+        if self._seen is not None or self.packets:
+            self._count(self.seen, ends=True)
         for sink in self._sinks:
             sink.close()
             self.sink_failed |= isinstance(sink, Lasting) and bool(sink.unwritten)
