@@ -10,6 +10,10 @@ ALERT: Final = {
     "nav_findings": N_("Findings"),
     "nav_allow": N_("Allow list"),
     "nav_judge": N_("Judge a file"),
+    "cut": N_(
+        "The command that serves this page does not answer any more. What stands here is as it was last. Start it again"
+        " and open the address that it prints."
+    ),
     # how the sensor stands
     "watching": N_("The sensor listens on {cards}, for {span} so far."),
     "gone": N_(

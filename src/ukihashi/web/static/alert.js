@@ -32,9 +32,20 @@ if (main?.dataset.parts) {
     part.dataset.filled = "1";
     source.addEventListener(name, (event) => show(part, event.data));
   }
-  source.addEventListener("error", () => main.classList.add("cut"));
-  source.addEventListener("open", () => main.classList.remove("cut"));
+  const notice = document.getElementById("cut");
+  let waiting = 0;
+  source.addEventListener("error", () => {
+    main.classList.add("cut");
+    waiting ||= setTimeout(() => (notice.hidden = false), 3000);
+  });
+  source.addEventListener("open", () => {
+    main.classList.remove("cut");
+    notice.hidden = true;
+    clearTimeout(waiting);
+    waiting = 0;
+  });
   addEventListener("pagehide", () => source.close());
+  addEventListener("pageshow", (event) => event.persisted && location.reload()); // kept by the browser, without its stream
 }
 
 const drop = document.getElementById("drop");
