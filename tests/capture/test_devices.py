@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ukihashi.capture.devices import devices, find
+from ukihashi.capture.devices import CardState, Device, devices, find
 
 
 def card(folder: Path, name: str, ifindex: int, *, flags: int = 0x1003, kind: int = 1, **files: str) -> None:
@@ -39,3 +39,27 @@ def test_a_machine_without_sysfs_has_no_cards(tmp_path: Path) -> None:
 def test_a_card_is_found_by_its_interface(tmp_path: Path, name: str, there: bool) -> None:
     card(tmp_path, "lo", 1, kind=772)
     assert (find(name, tmp_path) is not None) is there
+
+
+def test_the_state_of_a_card_is_read_from_files_that_were_opened_before(tmp_path: Path) -> None:
+    card(tmp_path, "eth0", 2)
+    counters = tmp_path / "eth0" / "statistics"
+    counters.mkdir()
+    for name, count in {"rx_missed_errors": 100, "rx_fifo_errors": 5, "rx_dropped": 77}.items():
+        (counters / name).write_text(f"{count}\n")
+    device = find("eth0", tmp_path)
+    assert device is not None
+    state = CardState(device, tmp_path)
+    assert (state.is_up(), state.lost()) == (True, 0)
+    for path in (counters / "rx_missed_errors", counters / "rx_dropped"):
+        path.chmod(0)
+        with path.open("r+") as file:
+            file.write("142\n")
+    assert state.lost() == 42
+    (tmp_path / "eth0" / "flags").write_text("0x1002\n")
+    assert not state.is_up()
+
+
+def test_a_card_that_tells_nothing_is_up_and_loses_nothing(tmp_path: Path) -> None:
+    state = CardState(Device("nosuch0", 9, "nosuch0", has_ethernet=True), tmp_path)
+    assert (state.is_up(), state.lost()) == (True, 0)

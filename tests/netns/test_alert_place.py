@@ -131,3 +131,13 @@ def test_two_cards_of_a_tap_give_one_session(net: Net) -> None:
                 (one if frame[26:30] == bytes((10, 9, 0, 1)) else other).send(frame)
     process.wait_for(LINE, seconds=60)
     assert lines_of(process) == [(f"{CLIENT}:50000", f"{SERVER}:443")]
+
+
+@pytest.mark.parametrize("cards", [1, 2])
+def test_a_card_that_goes_down_ends_the_detector_with_a_sentence(net: Net, cards: int) -> None:
+    sensor = net.host("sensor")
+    names = [net.link(sensor, net.host(f"h{number}"))[0] for number in range(cards)]
+    process = detector(sensor, *(word for name in names for word in ("-i", name)))
+    sensor.ip(f"link set {names[-1]} down")
+    assert process.wait(seconds=30) == 3
+    assert f"the card {names[-1]} went down" in process.output()

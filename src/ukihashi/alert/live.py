@@ -46,6 +46,7 @@ def listen(
         if time.monotonic() >= due:
             due = time.monotonic() + MEASURE_S
             measure(capture.statistics())
+            capture.check()
     statistics = _drain(alert, capture)
     measure(statistics)
     if losses is not None:

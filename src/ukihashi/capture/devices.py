@@ -46,10 +46,10 @@ def _device(path: Path) -> Device | None:
     return Device(path.name, index, name, kind in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK), kind == _ARPHRD_LOOPBACK)
 
 
-class LossCounter:
-    """Packets that a card itself has lost since this was made: its queue was full before the kernel came to it.
+class CardState:
+    """What the kernel tells of a card while it is listened to: whether it is up, and what it lost.
 
-    The files are opened once, so that they can be read when all rights are gone. A card without such counters loses 0.
+    The files are opened once, so that they can be read when all rights are gone.
     """
 
     def __init__(self, device: Device, folder: Path = _SYSFS) -> None:
@@ -57,15 +57,31 @@ class LossCounter:
         for name in _LOSSES:
             with contextlib.suppress(OSError):
                 self._files.append(os.open(folder / device.interface / "statistics" / name, os.O_RDONLY | os.O_CLOEXEC))
+        self._flags = -1
+        with contextlib.suppress(OSError):
+            self._flags = os.open(folder / device.interface / "flags", os.O_RDONLY | os.O_CLOEXEC)
         self._before = 0
-        self._before = self.so_far()
+        self._before = self.lost()
 
     def __del__(self) -> None:
-        for file in self._files:
-            os.close(file)
+        for file in (*self._files, self._flags):
+            if file >= 0:
+                os.close(file)
 
-    def so_far(self) -> int:
-        """Packets."""
+    def is_up(self) -> bool:
+        """False once it is down or gone; True where the kernel doesn't tell."""
+        if self._flags < 0:
+            return True
+        try:
+            return bool(int(os.pread(self._flags, 32, 0), 16) & _IFF_UP)
+        except (OSError, ValueError):
+            return False
+
+    def lost(self) -> int:
+        """Packets that the card itself has lost since this was made: its queue was full before the kernel came to it.
+
+        0 for a card without such counters.
+        """
         total = 0
         for file in self._files:
             with contextlib.suppress(OSError, ValueError):  # the card is gone

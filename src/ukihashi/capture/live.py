@@ -2,6 +2,11 @@
 
 Nothing is ever sent. Of each packet only the first bytes are kept, in memory, until the next read. No right is needed
 after the start.
+
+Several cards share one ring, bound to no card, with a filter for theirs. That costs no more than a ring for each (0.2
+us of this process a packet, measured with two cards at 50,000 packets a second each), and packets come in their order
+over all cards, which a tap with an output for each direction needs: of two rings, every second block began before the
+last one had ended.
 """
 
 import contextlib
@@ -16,7 +21,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from ukihashi.capture import blocks, bpf, ring
 from ukihashi.capture.batch import ETHERNET, RAW_IP, Batch, Packet
-from ukihashi.capture.devices import Device, LossCounter
+from ukihashi.capture.devices import CardState, Device
 from ukihashi.detect import compiled
 from ukihashi.detect.packets import Packets
 from ukihashi.errors import N_, EnvironmentLacks
@@ -79,7 +84,7 @@ class LiveCapture:
         except BaseException:
             self.close()
             raise
-        self._losses = [LossCounter(device) for device in self.devices]
+        self._states = [CardState(device) for device in self.devices]
 
     def __enter__(self) -> Self:
         return self
@@ -127,6 +132,16 @@ class LiveCapture:
                 self._turn = sources.index(ready[0])
         return sources[self._turn]
 
+    def check(self) -> None:
+        """Call it about once a second. A socket that is bound to no card isn't told when one goes down.
+
+        Raises:
+            EnvironmentLacks: a card went away or down.
+        """
+        for device, state in zip(self.devices, self._states, strict=True):
+            if not state.is_up():
+                raise _down(device.interface)
+
     def statistics(self) -> Statistics:
         """The counters so far (the kernel sets its own back at each reading, so they are summed here)."""
         for source in self._sources:
@@ -135,7 +150,7 @@ class LiveCapture:
                 self._packets += packets
                 self._dropped += dropped
                 self._freezes += freezes
-        return Statistics(self._packets, self._dropped, self._freezes, sum(loss.so_far() for loss in self._losses))
+        return Statistics(self._packets, self._dropped, self._freezes, sum(state.lost() for state in self._states))
 
 
 class _Ring:
@@ -283,6 +298,10 @@ def _names(devices: Sequence[Device]) -> str:
     return ", ".join(device.interface for device in devices)
 
 
+def _down(interface: str) -> EnvironmentLacks:
+    return EnvironmentLacks(N_("the card {interface} went down; start again when it is up"), interface=interface)
+
+
 @contextlib.contextmanager
 def _said(source: "_Ring | _Socket") -> Iterator[None]:
     """An error of the kernel becomes a sentence."""
@@ -291,9 +310,7 @@ def _said(source: "_Ring | _Socket") -> Iterator[None]:
     except OSError as error:
         interface = _names(source.devices)
         if error.errno in GONE:
-            raise EnvironmentLacks(
-                N_("the card {interface} went down; start again when it is up"), interface=interface
-            ) from error
+            raise _down(interface) from error
         reason = error.strerror or os.strerror(error.errno or 0)
         raise EnvironmentLacks(
             N_("capture on {interface} ended: {reason}"), interface=interface, reason=reason
