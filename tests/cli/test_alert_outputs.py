@@ -97,6 +97,14 @@ def test_the_report_of_a_capture_file_says_what_was_seen(tmp_path: Path) -> None
     assert " TCP bytes missing; 1 detections" in done.stderr
 
 
+def test_the_evidence_of_a_finding_is_a_bundle_that_can_be_checked_and_judged_again(tmp_path: Path) -> None:
+    run("-r", IDLE, "--evidence", "kept", "--eve", "eve.json", folder=tmp_path)
+    (bundle,) = (tmp_path / "kept").iterdir()
+    assert events_of(tmp_path / "eve.json")[0]["ukihashi"]["evidence_file"] == str(bundle)
+    run("verify", bundle, folder=tmp_path)
+    run("replay", bundle, folder=tmp_path)
+
+
 def test_an_allowed_tunnel_has_no_line_and_no_alarm_but_its_events(tmp_path: Path) -> None:
     added = run(
         *("allow", "add", "--client", "10.77.8.2", "--server", "10.77.200.0/24", "--owner", "Ann", "--reason", "ok"),
@@ -241,6 +249,7 @@ def test_one_sensor_tells_everybody_and_sends_nothing_on_its_card(net: Net, fold
     log_server.settimeout(30)
     outside = Listening(a, near)
     words = ["--eve", "eve.json", "--log", "alert.log", "--metrics", "9719", "--report", "2s", "--probable"]
+    words += ["--evidence", str(folder / "kept")]
     sensor = start(b, folder, far, *words, "--syslog", str(folder / "log.sock"))
     assert "runs already" not in sensor.output()
     with log_server, outside.socket, connect(folder / "run" / "alert.sock") as events:
@@ -285,6 +294,7 @@ def test_one_sensor_tells_everybody_and_sends_nothing_on_its_card(net: Net, fold
     assert "alert" in kinds(events_before)
     assert kinds(events_after)[-1] == "stats"
     assert [event["ukihashi"]["allowed"]["owner"] for event in events_after if event["event_type"] == "alert"] == ["o"]
+    assert [str(path) for path in (folder / "kept").iterdir()] == [alert["ukihashi"]["evidence_file"]]
     periods = [event["stats"]["period"] for event in events_before + events_after if event["event_type"] == "stats"]
     assert all(1.9 <= period <= 6 for period in periods[:-1])
 
