@@ -6,6 +6,7 @@ The findings are made up, the bus and the page are real. Needs playwright (of th
 chromium.
 """
 
+import importlib
 import os
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "packaging")]
 
-from screenshot import ARGUMENTS, FOLDER, LANGUAGES, SCALE, shrink  # noqa: E402
 from tests.alert.findings import end  # noqa: E402
 from tests.alert.sensor import Sensor, finding  # noqa: E402
 
@@ -27,6 +27,7 @@ from ukihashi.config.places import RUNTIME  # noqa: E402
 from ukihashi.detect.features import Outer  # noqa: E402
 from ukihashi.detect.record import Allowed, Family  # noqa: E402
 
+screenshot = importlib.import_module("screenshot")  # beside this file
 SIZE = {"width": 1200, "height": 1120}
 
 
@@ -72,23 +73,23 @@ def main() -> None:
         env = {**os.environ, RUNTIME: folder}
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True) as web:
             assert web.stdout is not None
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=screenshot.ARGUMENTS)
             first = web.stdout.readline().strip()
             scene(sensor)
             threading.Thread(target=count, args=(sensor,), daemon=True).start()
-            for language, locale in LANGUAGES.items():
+            for language, locale in screenshot.LANGUAGES.items():
                 context = browser.new_context(
                     locale=locale,
                     viewport=SIZE,  # type: ignore[arg-type] # a TypedDict there
-                    device_scale_factor=SCALE,
+                    device_scale_factor=screenshot.SCALE,
                     color_scheme="light",
                 )
                 page = context.new_page()
                 page.goto(first)
                 first = web.stdout.readline().strip()
                 page.wait_for_timeout(2500)
-                picture = shrink(page.screenshot())
-                target = FOLDER / f"alert-{language}.png"
+                picture = screenshot.shrink(page.screenshot())
+                target = screenshot.FOLDER / f"alert-{language}.png"
                 target.write_bytes(picture)
                 print(f"{target}: {len(picture)} bytes")
                 context.close()
