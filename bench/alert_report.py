@@ -1,15 +1,17 @@
 """How `./run bench alert` shows what it found: intervals, tables, the page of the documentation."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "detection-results.md"
-METHOD: Final = """\
-Judged are the labelled captures of {folders} and {fresh} fresh ones, made for this run by real programs in network
-namespaces. Intervals are Wilson's, 95 %. *Flagged* is PROBABLE or CONFIRMED; a log line is CONFIRMED. Delay: from the
-begin of the connection to the verdict."""
+METHOD: Final = (
+    "Judged are the labelled captures of {folders}{fresh}. Intervals are Wilson's, 95 %. *Flagged* is PROBABLE or"
+    " CONFIRMED; a log line is CONFIRMED. Delay: from the begin of the connection to the verdict."
+)
+FRESH: Final = " and {} fresh ones, made for this run by real programs in network namespaces"
 Z: Final = 1.959964  # of a two-sided interval of 95 %
 
 
@@ -125,7 +127,7 @@ def page(result: Mapping[str, Any], when: Mapping[str, str], *, fresh: int, fold
     lines = [
         "# What the detector finds, measured", "",
         f"Written by `./run bench alert --docs`: {when['date']}, commit {when['commit']}, {when['machine']}.", "",
-        METHOD.format(folders=", ".join(folders), fresh=fresh),
+        *textwrap.wrap(METHOD.format(folders=", ".join(folders), fresh=FRESH.format(fresh) if fresh else ""), 120),
     ]  # fmt: skip
     for name, table in result["conditions"].items():
         lines += ["", f"## {_title(name)}", "", *_markdown(table)]
