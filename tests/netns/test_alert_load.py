@@ -90,6 +90,20 @@ def test_what_is_lost_is_counted_and_told(net: Net, workers: int) -> None:
     assert sum(map(int, told)) == lost
 
 
+def test_a_worker_that_dies_ends_all_with_a_sentence_and_none_outlives_the_first(net: Net) -> None:
+    _, _, b, far = wire(net)
+    process = detector(b, far, "--ring", "1", "--workers", "2")
+    worker = next(pid for pid in processes(b, 3) if pid != process.pid)
+    os.kill(worker, signal.SIGKILL)
+    assert process.wait(seconds=30) == 3
+    assert "a process that reads packets ended by itself" in process.output()
+    assert until(lambda: not b.pids(), seconds=10, what="the other worker's end")
+    process = detector(b, far, "--ring", "1", "--workers", "2")
+    processes(b, 3)
+    process.popen.kill()
+    assert until(lambda: not b.pids(), seconds=10, what="the workers' end")
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(240)
 def test_300_000_packets_a_second_for_30_s_without_a_drop(net: Net, lacks: Callable[[str], None]) -> None:

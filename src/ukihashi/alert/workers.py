@@ -5,6 +5,7 @@ sees whole sessions and needs nobody's help to judge them. What the processes fi
 alone writes it down.
 """
 
+import contextlib
 import gc
 import os
 import signal
@@ -56,6 +57,16 @@ class _Worker:
         self.known = self.flows = 0  # TCP connections now, and ever
         self.problem: UkihashiError | None = None
         self.ended = False
+        self._asked = False
+
+    def end(self, *, hard: bool) -> None:
+        """Ask it to end, once; kill it if `hard`. To be repeated: while it still has its rights, it hears nothing."""
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            if hard:
+                os.kill(self.pid, signal.SIGKILL)
+            elif not self._asked:
+                os.kill(self.pid, signal.SIGTERM)
+                self._asked = True
 
 
 class Workers:
@@ -99,11 +110,9 @@ class Workers:
         while left := [worker for worker in self._workers if not worker.ended]:
             if not asked_at and (problem is not None or stop()):
                 asked_at = time.monotonic()
+            if asked_at:
                 for worker in left:
-                    os.kill(worker.pid, signal.SIGTERM)
-            if asked_at and time.monotonic() > asked_at + END_S:
-                for worker in left:
-                    os.kill(worker.pid, signal.SIGKILL)
+                    worker.end(hard=time.monotonic() > asked_at + END_S)
             for ready in wait([worker.pipe for worker in left], live.WAIT_S):
                 worker = next(worker for worker in left if worker.pipe is ready)
                 problem = self._hear(worker, alert, stopping=bool(asked_at)) or problem
