@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
@@ -56,6 +57,15 @@ def name_of(finding: Finding) -> str:
     return f"ukihashi-{begin:%Y%m%dT%H%M%SZ}-{client}-{mark}.zip"
 
 
+def prepare() -> None:
+    """Read what a bundle needs of the program's files: they may be out of reach once rights are given up."""
+    from ukihashi.alert.bundle_page import preload
+
+    preload()
+    rules_digest()
+
+
+@cache
 def rules_digest() -> str:
     """SHA-256 over the source of all rules and laws: two equal ones judge alike."""
     digest = hashlib.sha256()

@@ -173,7 +173,15 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
+
+
+def preload() -> None:
+    """Read template and catalogues now."""
+    _environment().get_template("report.html")
+    for language in LANGUAGES:
+        catalogue(language)
 
 
 def render(

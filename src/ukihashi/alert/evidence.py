@@ -56,20 +56,22 @@ class Evidence:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             for draft in folder.glob(".ukihashi-*.part"):  # of a run that was killed
                 draft.unlink(missing_ok=True)
+            # Held open: once the sensor has given up its rights, the folders above may be closed to it.
+            self._at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise EnvironmentLacks(
                 N_("evidence can't be written to {folder}: {reason}"), folder=folder, reason=error.strerror
             ) from error
-        self._thread = threading.Thread(target=self._work, name="evidence", daemon=True)
-        self._thread.start()
+        bundle.prepare()
+        self._thread: threading.Thread | None = None  # begins with the first finding, so that it has no right either
 
     def take(self, finding: Finding) -> str:
         """The path of the finding's bundle, which is written soon; "" if it gets none."""
         if finding.verdict is not Verdict.CONFIRMED or finding.allowed is not None:
             return ""
-        path = self._folder / bundle.name_of(finding)
+        name = bundle.name_of(finding)
         now = self._now()
-        if not path.exists():
+        if not self._is_there(name):
             if not self._has_room(now):
                 return ""
             try:
@@ -82,7 +84,17 @@ class Evidence:
                     now,
                 )
                 return ""
-        return str(path)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="evidence", daemon=True)
+                self._thread.start()
+        return str(self._folder / name)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._at)
+        except OSError:
+            return False
+        return True
 
     def wait(self) -> None:
         """Until all that waits is written."""
@@ -90,15 +102,19 @@ class Evidence:
 
     def close(self) -> None:
         """Write what waits, then stop."""
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
+            self._thread = None
+        if self._at >= 0:
+            os.close(self._at)
+            self._at = -1
 
     def _has_room(self, now: float) -> bool:
         waiting = self._queue.qsize()
         today, size = waiting, 0
         with contextlib.suppress(OSError):
-            for entry in os.scandir(self._folder):
+            for entry in os.scandir(self._at):
                 if entry.name.endswith(".zip"):
                     about = entry.stat(follow_symlinks=False)
                     size += about.st_size
@@ -153,15 +169,16 @@ class Evidence:
 
     def _write(self, finding: Finding, about: Circumstances, now: float) -> None:
         data = bundle.build(finding, self._key, about, language=self._language, made=now)
-        path = self._folder / bundle.name_of(finding)
-        draft = path.with_name(f".{path.name}.part")
+        name = bundle.name_of(finding)
+        draft = f".{name}.part"
         try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=self._at)
+            with os.fdopen(number, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(path)
+            os.replace(draft, name, src_dir_fd=self._at, dst_dir_fd=self._at)
         except BaseException:
             with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
+                os.unlink(draft, dir_fd=self._at)
             raise
