@@ -6,7 +6,7 @@ import pytest
 from lab.scene import Frame, Talk
 from ukihashi.detect.features import Outer, is_ssh, ssh_client, ssh_wrong_way
 from ukihashi.detect.flow import FlowTable, Turn
-from ukihashi.detect.record import Attached, Family, Finding, Verdict
+from ukihashi.detect.record import Attached, Ended, Family, Finding, Verdict
 from ukihashi.detect.sieve import OPENINGS
 from ukihashi.detect.verdict import Detector
 
@@ -126,6 +126,25 @@ def test_two_sessions_inside_one_connection_are_two_lines() -> None:
         one.login(chance, further=True)
         one.wait(9)
     assert [line.rule for line in lines(judge([one]))] == ["6", "6"]
+
+
+def test_the_end_of_the_ssh_connection_is_the_end_of_its_sessions() -> None:
+    chance, one = Random(8), Shell()
+    one.login(chance)
+    one.wait(1)
+    one.login(chance, further=True)
+    one.wait(5)
+    one.close()
+    detector = Detector()
+    table = FlowTable(detector, sieve=OPENINGS)
+    for time, frame in one.frames:
+        table.take(1, frame, [(time, 0, len(frame), len(frame))])
+    table.advance(one.now + 60)
+    ends = [entry for entry in detector.drain() if isinstance(entry, Ended)]
+    assert [(entry.finding.rule, entry.reason, entry.session) for entry in ends] == [
+        ("6", "closed", False),
+        ("6", "closed", True),
+    ]
 
 
 def test_a_later_connection_of_a_session_is_attached() -> None:

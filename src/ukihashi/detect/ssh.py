@@ -5,7 +5,7 @@ turn is a possible end of a dialogue. SSH adds some 40 bytes to a message and ro
 other rule is the one of 2004: the client names itself in a list that the administrator keeps.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
@@ -14,6 +14,7 @@ from ukihashi.detect import model, own
 from ukihashi.detect.evidence import (
     Headers,
     complete,
+    coupling,
     ends_of,
     evidence_packets,
     make_finding,
@@ -35,6 +36,7 @@ DISTINCT: Final = 0.5  # share of distinct sizes; SSH rounds them up to 8 or 16 
 OWN_LOGIN_MIN: Final = 5.0
 OWN_LOGIN_MAX: Final = 7.0  # more says nothing here: what is seen need not be TLS
 PROBABLE_AFTER_S: Final = 75.0
+COUPLED_MAX: Final = 0.85
 GIVE_UP_S: Final = 300.0
 LOOK_S: Final = 5.0
 OPENING_TURNS: Final = 20  # in which the roles show themselves, and the size of the smallest packet
@@ -130,15 +132,22 @@ class Shell:
 class Ssh:
     """All SSH connections. The methods are those of `flow.Watcher`; each gives what was found."""
 
-    def __init__(self, clients: Iterable[str] = (), headers: Headers = no_headers) -> None:
+    def __init__(
+        self,
+        clients: Iterable[str] = (),
+        headers: Headers = no_headers,
+        follow: Callable[[Finding, Sequence[Flow]], None] | None = None,
+    ) -> None:
         """Watch.
 
         Args:
             clients: patterns, as file names have them, of client identifications that are always reported.
             headers: gives the packets that were kept of a flow.
+            follow: told of each finding that is a session of its own, and its flow.
         """
         self._clients = tuple(clients)
         self._headers = headers
+        self._follow = follow
         self._shells: dict[int, Shell] = {}
 
     def begin(self, flow: Flow, time: float) -> list[Finding | Attached]:
@@ -207,6 +216,8 @@ class Ssh:
         connection = Connection(ends_of(shell.flow)[0], shell.flow.begin)
         finding = make_finding(shell.flow, [connection], time, "identification", reasons, ())
         shell.named = replace(finding, outer=Outer.SSH, target=name)
+        if self._follow is not None:
+            self._follow(shell.named, [shell.flow])
         return [shell.named]
 
     def _softether(self, shell: Shell, readings: Sequence[Reading], time: float) -> list[Finding | Attached]:
@@ -263,7 +274,8 @@ class Ssh:
             if never_silent(flow, directions, since, now):
                 return self._confirm(shell, pending, now, "6b", (Reason(NEVER_SILENT, 0.0),), directions)
             named = shell.named is not None and not shell.counted
-            if pending.finding is None and not named and (last or now - since >= PROBABLE_AFTER_S):
+            open_for_long = last or now - since >= PROBABLE_AFTER_S
+            if open_for_long and pending.finding is None and not named and coupling(flow, directions) <= COUPLED_MAX:
                 return self._confirm(shell, pending, now, "6, alone", (), directions, Verdict.PROBABLE)
         if now - since > GIVE_UP_S:
             shell.pending = None
@@ -322,6 +334,8 @@ class Ssh:
         if verdict is Verdict.CONFIRMED:
             shell.fired = shell.fired or nested is shell.own
             shell.pending = shell.own = None
+        if self._follow is not None and not named:
+            self._follow(nested.finding, [shell.flow])
         return [finding]
 
 

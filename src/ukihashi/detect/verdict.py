@@ -135,7 +135,7 @@ class Detector:
         self._headers = headers
         self._midstream = Midstream(headers)
         self._trail = Trail()
-        self._ssh = Ssh(ssh_clients, headers)
+        self._ssh = Ssh(ssh_clients, headers, self._trail.follow)
 
     def drain(self) -> list[Found]:
         """Findings in the order they were decided."""
