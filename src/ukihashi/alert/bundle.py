@@ -2,7 +2,7 @@
 
 Inside: `report.html` for people, `finding.json` (the EVE object), `packets.pcapng` (headers of the packets up to the
 verdict), `manifest.json` with the SHA-256 of each, `manifest.sig` (Ed25519 over the manifest's bytes, base64) and
-`sensor-key.pem` (the public key). `docs/evidence.md` says how to check it without this program.
+`sensor-key.pem` (the public key). `docs/evidence.en.md` says how to check it without this program.
 """
 
 import base64
