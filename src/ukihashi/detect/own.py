@@ -52,9 +52,11 @@ _CHOICE_COST: Final = 3.0  # of choosing the way's length and the size
 BOTH_WAYS: Final = 6  # acknowledgements, two at least each way
 ONE_WAY: Final = 10
 BOTH_MIN: Final = 14.0
-ONE_MIN: Final = 20.0
+ONE_MIN: Final = 15.0
 KEPT: Final = 0.4  # share of them in time; the rest may follow one that went with data
 APART: Final = 0.6  # share that came while the other side went on speaking, so that they were no answers
+APART_LEAST: Final = 0.25  # the same, if the score is
+SURE: Final = 25.0
 MIXED_MIN: Final = 16.0  # of acknowledgements and keep-alives together
 MIXED: Final = 8
 LOGIN_ALONE: Final = 7.2  # as with SoftEther's
@@ -213,7 +215,8 @@ def _acknowledged(acks: tuple[Acks, Acks]) -> Proof | None:
     if enough and score >= BOTH_MIN and min(one.kept for one in acks) >= KEPT:
         return Proof("own, acknowledged", Family.UKIHASHI, (_reason(acks),))
     for one in acks:
-        if one.number >= ONE_WAY and one.score >= ONE_MIN and one.kept >= KEPT and one.apart >= APART:
+        apart = APART_LEAST if one.score >= SURE else APART
+        if one.number >= ONE_WAY and one.score >= ONE_MIN and one.kept >= KEPT and one.apart >= apart:
             return Proof("own, acknowledged", Family.UKIHASHI, (_reason((one,)),))
     return None
 
