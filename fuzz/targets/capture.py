@@ -10,6 +10,7 @@ from ukihashi.alert.eve import event
 from ukihashi.capture.pcap import CHUNK, MAX_BLOCK, CaptureFile
 from ukihashi.detect.flow import FlowTable
 from ukihashi.detect.record import Finding, log_line
+from ukihashi.detect.sieve import OPENINGS
 from ukihashi.detect.verdict import Detector
 from ukihashi.errors import InputUnreadable
 
@@ -45,7 +46,7 @@ def seeds() -> list[bytes]:
 def run(data: bytes) -> object:
     """Read, decode, judge, and say it."""
     detector = Detector()
-    table = FlowTable(detector, limit=256)
+    table = FlowTable(detector, limit=256, sieve=OPENINGS if len(data) % 2 else (), max_kept=1 << 16)
     source = CaptureFile(io.BufferedReader(io.BytesIO(data)), "fuzz")
     seen: Counter[str] = Counter()
     last = 0.0

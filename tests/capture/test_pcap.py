@@ -1,16 +1,20 @@
+import contextlib
 import gzip
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.scene import Frame, pcap
+from ukihashi.capture import pcap as pcap_module
 from ukihashi.capture.batch import Batch
-from ukihashi.capture.pcap import MAX_CAPTURED, CaptureFile
+from ukihashi.capture.pcap import CHUNK, MAX_BLOCK, MAX_CAPTURED, MAX_INTERFACES, CaptureFile
+from ukihashi.detect import compiled
 from ukihashi.errors import InputUnreadable
 
 if TYPE_CHECKING:
@@ -154,3 +158,109 @@ def test_a_file_on_disk(tmp_path: Path) -> None:
     path.write_bytes(pcap(FRAMES))
     with path.open("rb") as file:
         assert len(flat(CaptureFile(file, str(path)))) == 3
+
+
+def everything(data: bytes, *, fast: bool) -> tuple[list[tuple[float, bytes, int]], int, int, str]:
+    """What is read of a file, plainly or by compiled walkers, and how it ends."""
+    source = CaptureFile(io.BufferedReader(io.BytesIO(data)), "any")  # type: ignore[arg-type]
+    if fast:
+        source._walkers = pcap_module._compiled()
+    found, said = [], ""
+    try:
+        for batch in source:
+            found += contents(batch)
+    except InputUnreadable as error:
+        said = str(error)
+    return found, source.packets, source.offset, said
+
+
+VARIED = [
+    pcap(FRAMES),
+    pcap(FRAMES, order=">", nanoseconds=True),
+    section()
+    + interface()
+    + packet(5_000_000, b"one")
+    + interface(link_type=101)
+    + packet(1 << 63, b"two" * 9, number=1),
+    section(">") + interface(">") + packet(7, b"xyz", ">") + block(3, struct.pack(">I", 9) + b"123456789abc", ">"),
+    section() + interface() + block(2, struct.pack("<HH4I", 0, 0, 1, 2, 4, 4) + b"abcd") + block(99, bytes(40)),
+]
+
+
+@pytest.mark.skipif(not compiled.is_possible(), reason="numba is not installed")
+@settings(deadline=None)
+@given(
+    st.sampled_from(VARIED),
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=4),
+    st.integers(0, 400),
+    st.binary(max_size=40),
+)
+def test_compiled_walkers_read_the_same_of_anything(
+    data: bytes, changes: list[tuple[int, int]], cut: int, tail: bytes
+) -> None:
+    changed = bytearray(data[:cut] + tail)
+    for at, value in changes:
+        if at < len(changed):
+            changed[at] = value
+    assert everything(bytes(changed), fast=True) == everything(bytes(changed), fast=False)
+
+
+@pytest.mark.parametrize("fast", [False, True] if compiled.is_possible() else [False])
+@pytest.mark.parametrize(
+    "data",
+    [
+        section() + struct.pack("<II", 1, 0xFFFFFFFC) + bytes(100),  # an interface of 4 GiB
+        section() + interface() + struct.pack("<II", 6, MAX_BLOCK + 4) + bytes(100),
+        section() + interface() + struct.pack("<II", 6, 0) + bytes(100),  # a block without length goes on for ever
+        section() + interface() * (MAX_INTERFACES + 1),
+        section() + interface() + packet(1, b"x", number=1),  # of an interface that there is not
+        pcap(FRAMES)[:24] + struct.pack("<4I", 0, 0, 0xFFFFFFFF, 0xFFFFFFFF) + bytes(100),
+    ],
+)
+def test_a_bomb_is_damage(data: bytes, fast: bool) -> None:
+    assert "damaged" in everything(data, fast=fast)[3]
+
+
+class Garbage(io.RawIOBase):
+    """A file of any size that takes no room: a begin, then the same bytes again and again."""
+
+    def __init__(self, begin: bytes, again: bytes, size: int) -> None:
+        self._begin, self._again, self._left = begin, again * (1 + (1 << 20) // len(again)), size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "Buffer", /) -> int:
+        view = memoryview(buffer)
+        if self._begin:
+            data, self._begin = self._begin, b""
+        else:
+            data = self._again[self._at :][: min(len(view), self._left)]
+            self._left -= len(data)
+            self._at = (self._at + len(data)) % len(self._again)
+        view[: len(data)] = data
+        return len(data)
+
+
+@pytest.mark.parametrize("megabytes", [1, pytest.param(1024, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (b"", b"\0"),
+        (b"", b"no capture "),
+        (pcap(FRAMES), b"\0"),  # packets of no bytes, 16 each
+        (section(), section()),  # nothing but sections
+        (section() + interface(), block(77, bytes(100))),
+    ],
+)
+def test_garbage_of_any_size_takes_little_memory(begin: bytes, again: bytes, megabytes: int) -> None:
+    source = CaptureFile(io.BufferedReader(Garbage(begin, again, megabytes << 20)), "garbage")
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InputUnreadable):
+            for batch in source:
+                assert len(batch.buffer) <= CHUNK + MAX_BLOCK
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()

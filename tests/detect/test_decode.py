@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lab.scene import ethernet
 from ukihashi.detect.decode import Segment, as_packets, reverse, segments
-from ukihashi.detect.layers import LINK_TYPES
+from ukihashi.detect.layers import LINK_TYPES, MAX_TUNNELS
 
 PAYLOAD = b"payload of twenty-two."
 TCP = struct.pack("!HHIIBBHHH", 50000, 443, 7, 9, 0x50, 0x18, 0, 0, 0) + PAYLOAD
@@ -48,6 +48,88 @@ CASES = {
     "authentication header": (101, v6(b"\x06\x04" + bytes(22), 51), V6),
     "IPv4 options": (101, b"\x47" + IP4[1:2] + struct.pack("!H", len(IP4) + 8) + IP4[4:20] + bytes(8) + TCP, V4),
 }
+
+
+def ip4(protocol: int, body: bytes, *, fragment: int = 0) -> bytes:
+    """An IPv4 packet of a mirror."""
+    ends = b"\xc0\0\2\1\xc0\0\2\2"
+    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, fragment, 64, protocol, 0) + ends + body
+
+
+def ip6(protocol: int, body: bytes) -> bytes:
+    return struct.pack("!IHBB32x", 6 << 28, len(body), protocol, 64) + body
+
+
+def udp(port: int, body: bytes) -> bytes:
+    return struct.pack("!HHHH", 50000, port, 8 + len(body), 0) + body
+
+
+ETHER4, ETHER6 = ethernet(*V4, TCP), ethernet(*V6, TCP, tags=(7, 8))
+SESSION2, SESSION3 = b"\x10\x07\x00\x01" + bytes(4), b"\x20\x07\x00\x01" + bytes(6)
+VX, GPE4 = b"\x08" + bytes(7), b"\x0c\0\0\x01" + bytes(4)
+TUNNELS = {
+    "GRE": (ip4(47, b"\0\0\x08\0" + IP4), V4),
+    "GRE with checksum, key and number, IPv6 inside": (ip4(47, b"\xb0\0\x86\xdd" + bytes(12) + IP6), V6),
+    "GRE over IPv6": (ip6(47, b"\0\0\x08\0" + IP4), V4),
+    "GRE with Ethernet": (ip4(47, b"\x20\0\x65\x58" + bytes(4) + ETHER6), V6),
+    "ERSPAN I": (ip4(47, b"\0\0\x88\xbe" + ETHER4), V4),
+    "ERSPAN II": (ip4(47, b"\x10\0\x88\xbe" + bytes(4) + SESSION2 + ETHER6), V6),
+    "ERSPAN III": (ip4(47, b"\x10\0\x22\xeb" + bytes(4) + SESSION3 + b"\0\0" + ETHER4), V4),
+    "ERSPAN III with 8 bytes of the platform": (
+        ip4(47, b"\x10\0\x22\xeb" + bytes(4) + SESSION3 + b"\0\1" + bytes(8) + ETHER4),
+        V4,
+    ),
+    "ERSPAN III with IP": (ip4(47, b"\x10\0\x22\xeb" + bytes(4) + SESSION3 + b"\x08\0" + IP6), V6),
+    "VXLAN": (ip4(17, udp(4789, VX + ETHER4)), V4),
+    "VXLAN over IPv6, with a group": (ip6(17, udp(4789, b"\x88\0\0\x07" + bytes(4) + ETHER6)), V6),
+    "VXLAN of older Linux": (ip4(17, udp(8472, VX + ETHER4)), V4),
+    "VXLAN, generic, IPv4": (ip4(17, udp(4790, GPE4 + IP4)), V4),
+    "VXLAN in GRE in VXLAN": (
+        ip4(17, udp(4789, VX + ETHER4[:12] + b"\x08\0" + ip4(47, b"\0\0\x08\0" + ip4(17, udp(4789, VX + ETHER6))))),
+        V6,
+    ),
+    "the first piece of ERSPAN II that was cut in two": (
+        ip4(47, b"\x10\0\x88\xbe" + bytes(4) + SESSION2 + ETHER4[:-9], fragment=0x2000),
+        V4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TUNNELS)
+def test_what_a_mirror_wraps_is_unwrapped(name: str) -> None:
+    packet, ends = TUNNELS[name]
+    for link_type, frame in (
+        (101, packet),
+        (1, bytes(12) + (b"\x08\0" if packet[0] == 0x45 else b"\x86\xdd") + packet),
+    ):
+        segment = one(link_type, frame)
+        assert segment is not None
+        assert (segment[1], segment[2], segment[5]) == (key(ends), 7, len(PAYLOAD))
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        ip4(47, b"\0\1\x08\0" + IP4),  # version 1: PPTP
+        ip4(47, b"\x40\0\x08\0" + bytes(4) + IP4),  # with a route
+        ip4(47, b"\0\0\x88\x47" + IP4),
+        ip4(47, b"\x10\0\x22\xeb" + bytes(4) + SESSION3 + b"\x0c\0" + IP4),  # a frame of another kind
+        ip4(17, udp(4789, bytes(8) + ETHER4)),  # no VXLAN: its flag is not set
+        ip4(17, udp(4788, VX + ETHER4)),
+        ip4(17, udp(4789, VX + ETHER4), fragment=1),
+        ip4(17, udp(4790, b"\x0c\0\0\x04" + bytes(4) + ETHER4)),
+    ],
+)
+def test_what_only_resembles_a_mirror_is_left_out(packet: bytes) -> None:
+    assert one(101, packet) is None
+
+
+def test_tunnels_in_tunnels_have_a_limit() -> None:
+    packet = IP4
+    for _ in range(MAX_TUNNELS):
+        packet = ip4(47, b"\0\0\x08\0" + packet)
+    assert one(101, packet) is not None
+    assert one(101, ip4(47, b"\0\0\x08\0" + packet)) is None
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -8,13 +8,12 @@ import gzip
 import io
 import struct
 import zlib
-from array import array
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from ukihashi.capture import walk
 from ukihashi.capture.batch import Batch
-from ukihashi.capture.walk import DAMAGED, MAX_BLOCK, MAX_CAPTURED, OTHER_BLOCK, OTHER_LINK
+from ukihashi.capture.walk import DAMAGED, MAX_BLOCK, MAX_CAPTURED, OTHER_BLOCK, OTHER_LINK, USED_UP
 from ukihashi.detect import compiled
 from ukihashi.detect.packets import Packets
 from ukihashi.errors import N_, InputUnreadable
@@ -180,30 +179,34 @@ class CaptureFile:
             buffer, offset = self._more(offset), 0
 
     def _pcapng(self) -> Iterator[Batch]:
-        order, interfaces, now = "<", list[_Interface](), 0.0
-        columns = _columns(interfaces)
+        order, interfaces, now, found = "<", list[_Interface](), 0.0, Packets(ROOM)
+        columns = [memoryview(bytearray(8 * MAX_INTERFACES)).cast(kind) for kind in "qqdd"]
         buffer, offset = self._more(0), 0
         while buffer:
-            why, column = OTHER_LINK, self._walkers.column
-            view, end = column(buffer), len(buffer)
+            why, column, end = OTHER_LINK, self._walkers.column, len(buffer)
+            view, described = column(buffer), [*map(column, columns)]
             while why in (OTHER_LINK, OTHER_BLOCK):
-                found = Packets(ROOM)
                 offset, found.count, why, source = self._walkers.pcapng(
-                    view, offset, end, order == ">", now, *map(column, columns), len(interfaces),
-                    *map(column, found.columns),
-                )  # fmt: skip
+                    view, offset, end, order == ">", now, *described, len(interfaces), *map(column, found.columns)
+                )
                 self.packets += found.count
+                if found.count == ROOM and why != DAMAGED:
+                    why = OTHER_LINK
                 if found.count:
                     now = found[-1][0]
                     yield Batch(interfaces[source].link_type, buffer, found)
-                if found.count == ROOM and why != DAMAGED:
-                    why = OTHER_LINK
-                if why == OTHER_BLOCK:
+                    found = Packets(ROOM)
+                while why == OTHER_BLOCK:  # there may be many, one behind the other
                     order, size = self._other_block(order, buffer, offset, interfaces)
                     if offset + size > end:
+                        why = USED_UP
                         break
                     offset += size
-                    columns = _columns(interfaces)
+                    if interfaces:
+                        for one, value in zip(columns, interfaces[-1], strict=True):
+                            one[len(interfaces) - 1] = value
+                    if not _is_other(order, buffer, offset):
+                        break
             if why == DAMAGED:
                 raise self._damaged(offset)
             self._hurry()
@@ -230,12 +233,12 @@ class CaptureFile:
         return order, size
 
 
-def _columns(interfaces: list[_Interface]) -> list[Any]:
-    """Link types, snap lengths, ticks, offsets."""
-    return [
-        memoryview(array(kind, column))
-        for kind, column in zip("qqdd", zip(*interfaces, strict=True) if interfaces else ((), (), (), ()), strict=True)
-    ]
+def _is_other(order: str, buffer: bytearray, offset: int) -> bool:
+    """Does a section or an interface begin here?"""
+    if offset + 12 > len(buffer):
+        return False
+    kind = struct.unpack_from(order + "I", buffer, offset)[0]
+    return kind in (walk.SECTION_BLOCK, walk.INTERFACE_BLOCK)
 
 
 def _describe(order: str, buffer: bytearray, body: int, stop: int) -> _Interface:
