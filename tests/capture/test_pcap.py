@@ -162,7 +162,7 @@ def test_a_file_on_disk(tmp_path: Path) -> None:
 
 def everything(data: bytes, *, fast: bool) -> tuple[list[tuple[float, bytes, int]], int, int, str]:
     """What is read of a file, plainly or by compiled walkers, and how it ends."""
-    source = CaptureFile(io.BufferedReader(io.BytesIO(data)), "any")  # type: ignore[arg-type]
+    source = CaptureFile(io.BufferedReader(io.BytesIO(data)), "any")
     if fast:
         source._walkers = pcap_module._compiled()
     found, said = [], ""

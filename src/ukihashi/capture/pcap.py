@@ -180,7 +180,8 @@ class CaptureFile:
 
     def _pcapng(self) -> Iterator[Batch]:
         order, interfaces, now, found = "<", list[_Interface](), 0.0, Packets(ROOM)
-        columns = [memoryview(bytearray(8 * MAX_INTERFACES)).cast(kind) for kind in "qqdd"]
+        columns: list[Any] = [memoryview(bytearray(8 * MAX_INTERFACES)).cast("q") for _ in range(2)]
+        columns += [memoryview(bytearray(8 * MAX_INTERFACES)).cast("d") for _ in range(2)]
         buffer, offset = self._more(0), 0
         while buffer:
             why, column, end = OTHER_LINK, self._walkers.column, len(buffer)
