@@ -19,6 +19,7 @@ TITLES: Final = {
     "further connection": N_("further connection"),
     "keep-alive timers": N_("keep-alive timers"),
     "never silent for long": N_("never silent for long"),
+    "acknowledgements of records": N_("acknowledgements of records"),
     "login dialogue inside SSH": N_("login dialogue inside SSH"),
     "further connection inside SSH": N_("further connection inside SSH"),
     "SSH client identification": N_("SSH client identification"),
@@ -55,6 +56,12 @@ _PIECES: Final = {
         "close to a message of the other side: {measured:.0%} of them; the tunnel has at most {high:.0%}, question and"
         " answer nearly all"
     ),
+    "acknowledgements": N_(
+        "{measured:.0f} acknowledgements of records were weighed: short segments of one size that answer nothing"
+    ),
+    "size": N_("each has {measured:.0f} bytes"),
+    "in time": N_("came when the law says: {measured:.0%} of them; the tunnel has at least {low:.0%}"),
+    "wait": N_("the wait before them: {measured:.2f} s; the tunnel has {low:.2f} to {high:.2f} s"),
     "different sizes": N_("with a size of their own: {measured:.0%} of them; the tunnel has at least {low:.0%}"),
 }
 _THEN: Final = {

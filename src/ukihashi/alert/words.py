@@ -41,6 +41,10 @@ EXPLANATIONS: Final = {  # of a reason's name (`detect/`)
         "For a minute neither direction was silent for longer than the tunnel's clock allows. It lets the rest count"
         " and adds nothing by itself."
     ),
+    "acknowledgements of records": N_(
+        "Short segments of always the same size come by the tunnel's own clock while the other side goes on sending: the"
+        " tunnel's word that it has received something. Programs that ask and answer do not sound like this."
+    ),
     "SSH client identification": N_(
         "The SSH client named itself as the manager's list says. Its traffic was not weighed."
     ),
