@@ -42,8 +42,8 @@ EXPLANATIONS: Final = {  # of a reason's name (`detect/`)
         " and adds nothing by itself."
     ),
     "acknowledgements of records": N_(
-        "Short segments of always the same size come by the tunnel's own clock while the other side goes on sending: the"
-        " tunnel's word that it has received something. Programs that ask and answer do not sound like this."
+        "Short segments of always the same size come by the tunnel's own clock while the other side goes on sending:"
+        " the tunnel's word that it has received something. Programs that ask and answer do not sound like this."
     ),
     "SSH client identification": N_(
         "The SSH client named itself as the manager's list says. Its traffic was not weighed."
