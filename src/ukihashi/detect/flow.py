@@ -200,10 +200,6 @@ class Flow:
             self._turns.append(self._read(Turn(0.0, toward_server=side == self._client), row + place, place))
         if count:
             self._growing = self._turns[-1]
-            at, size, times = row + count - 1, c.TURN, c.TURN_TIMES  # to where the kernel goes on with it
-            state.turns[row * size : (row + 1) * size] = state.turns[at * size : (at + 1) * size]
-            state.turn_times[row * times : (row + 1) * times] = state.turn_times[at * times : (at + 1) * times]
-            state.flows[self._at + c.COUNT] = 1
 
     def _read(self, turn: Turn, row: int, place: int) -> Turn:
         state = self._state
@@ -244,7 +240,8 @@ class Flow:
                 side = self._state.flows[self._at + c.SIDE]
                 self._growing = Turn(0.0, toward_server=side == self._client)
                 self._turns.append(self._growing)
-            self._read(self._growing, self._at // c.FLOW * c.TURNS, 0)
+            place = self._state.flows[self._at + c.COUNT] - 1
+            self._read(self._growing, self._at // c.FLOW * c.TURNS + place, place)
         return self._turns
 
     @turns.setter
@@ -378,7 +375,7 @@ class Watcher(Protocol):
     def turned(self, flow: Flow, time: float) -> None:
         """The last of `flow.turns` is complete, or longer than LONG_TURN (stages OPENING and BOTH).
 
-        With a sieve, only from the first turn on that it lets through.
+        With a sieve, only of turns that it lets through; and a flow told of in vain may be another object next time.
         """
 
     def joined(self, flow: Flow, time: float) -> None:
@@ -497,8 +494,10 @@ class FlowTable:
         flow = self._flow(number)
         if event == growth.TURNED:
             if flow.turns:
+                count = state.flows[number * c.FLOW + c.COUNT]
                 flow.complete()
                 self._watcher.turned(flow, time)
+                self._forget_telling(flow, count)
         elif event == growth.LONG:
             if flow.turns:
                 self._watcher.turned(flow, time)
@@ -559,6 +558,20 @@ class FlowTable:
         if flow is None:
             flow = self._flows[number] = Flow(self._state, number, self._dropped)
         return flow
+
+    def _forget_telling(self, flow: Flow, count: int) -> None:
+        """Sift a TLS flow further on, whose `count` turns were told in vain: as if nobody had been told."""
+        if (
+            len(self._state.sieve)
+            and flow.stage == OPENING
+            and flow.case is None
+            and count == len(flow.turns) < c.TURNS - 1
+            and flow.turns[0].head[:1] == b"\x16"
+        ):
+            row = flow.number * c.FLOW
+            self._state.flows[row + c.COUNT] = count
+            self._state.flows[row + c.BITS] &= ~c.TOLD
+            del self._flows[flow.number]
 
     def _dropped(self, flow: Flow) -> None:
         if self._flows.pop(flow.number, None) is not None:
