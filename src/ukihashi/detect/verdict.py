@@ -36,6 +36,7 @@ LOGIN_MIN: Final = 6.5
 LOGIN_ALONE: Final = 7.2
 FURTHER_MIN: Final = 4.0
 FURTHER_WITHIN_S: Final = 120.0
+FURTHER_STAYS_S: Final = 1.0  # a tunnel's connections stay open; those of a client that makes many calls do not
 HELLO_DIFFERENCE: Final = 64  # bytes between client hellos of one client
 TIMER_MIN: Final = 6.0
 COUPLED_MAX: Final = 0.85
@@ -344,11 +345,19 @@ class Detector:
             self._judge_own(session, now, last=last)
             return
         login = dialogue_reason(N_("login dialogue"), case.login, case.opening, LOGINS[case.family])
-        if session.further >= FURTHER_MIN:
-            joined = session.joined.opening if session.joined is not None else None
-            further = dialogue_reason(N_("further connection"), session.further, joined, FURTHERS[case.family])
-            self._confirm(session, now, "1", (login, further), ())
-            return
+        joined = session.joined
+        if joined is not None and session.further >= FURTHER_MIN:
+            stays_until = joined.matched + FURTHER_STAYS_S
+            if joined.flow.closed and joined.flow.last < stays_until:
+                session.further, session.joined = 0.0, None
+            elif now >= stays_until or last:
+                further = dialogue_reason(
+                    N_("further connection"), session.further, joined.opening, FURTHERS[case.family]
+                )
+                self._confirm(session, now, "1", (login, further), ())
+                return
+            else:
+                session.next_look = min(session.next_look, stays_until)
         flow = case.flow
         directions = [complete(half) for half in (flow.client, flow.server)]
         timing = model.softether_timing(directions)
