@@ -11,6 +11,7 @@ METHOD: Final = (
     "Judged are the labelled captures of {folders}{fresh}. Intervals are Wilson's, 95 %. *Flagged* is PROBABLE or"
     " CONFIRMED; a log line is CONFIRMED. Delay: from the begin of the connection to the verdict."
 )
+WRITTEN: Final = "Written by `./run bench alert --docs`: {date}, commit {commit}, {machine}."
 FRESH: Final = " and {} fresh ones, made for this run by real programs in network namespaces"
 Z: Final = 1.959964  # of a two-sided interval of 95 %
 
@@ -126,7 +127,7 @@ def page(result: Mapping[str, Any], when: Mapping[str, str], *, fresh: int, fold
     """The page of the documentation, Markdown."""
     lines = [
         "# What the detector finds, measured", "",
-        f"Written by `./run bench alert --docs`: {when['date']}, commit {when['commit']}, {when['machine']}.", "",
+        *textwrap.wrap(WRITTEN.format(**when), 120), "",
         *textwrap.wrap(METHOD.format(folders=", ".join(folders), fresh=FRESH.format(fresh) if fresh else ""), 120),
     ]  # fmt: skip
     for name, table in result["conditions"].items():
