@@ -20,17 +20,17 @@ from contextlib import contextmanager
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
-import tomlkit
-import tomlkit.items
 
 from ukihashi.config import places
-from ukihashi.config.edit import not_written, put
 from ukihashi.config.load import load, parse
 from ukihashi.detect.record import Allowed, Family, Finding
 from ukihashi.errors import N_, ConfigError, EnvironmentLacks, UkihashiError, UsageError
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
 
 FAMILIES: Final = tuple(family.name.lower() for family in Family)
 _Words = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -184,6 +184,8 @@ def add(
     for name in ("owner", "reason"):
         if not fields[name]:
             raise UsageError(N_("an entry of the allow list needs {name}"), name=name)
+    import tomlkit  # a sensor only reads
+
     with _locked(path):
         taken = {entry.id for entry in read(path)}
         while fields["id"] in taken:
@@ -199,13 +201,15 @@ def add(
 
 def remove(path: Path, identity: str) -> Entry:
     """Take an entry out. Raises: UsageError: there is none of that id; else as `add`."""
+    from tomlkit.items import AoT
+
     with _locked(path):
         entries = read(path)
         for place, entry in enumerate(entries):
             if entry.id == identity:
                 document = _document(path)
                 tables = document["allow"]
-                assert isinstance(tables, tomlkit.items.AoT)
+                assert isinstance(tables, AoT)
                 del tables[place]
                 if not tables:  # an empty list would be written as a value, and stand before the comments
                     del document["allow"]
@@ -232,14 +236,20 @@ def _check(path: Path, entries: tuple[Entry, ...]) -> None:
         seen.add(entry.id)
 
 
-def _document(path: Path) -> tomlkit.TOMLDocument:
+def _document(path: Path) -> "TOMLDocument":
+    import tomlkit
+
     try:
         return tomlkit.parse(path.read_text("utf-8"))
     except FileNotFoundError:
         return tomlkit.document()
 
 
-def _write(path: Path, document: tomlkit.TOMLDocument) -> tuple[Entry, ...]:
+def _write(path: Path, document: "TOMLDocument") -> tuple[Entry, ...]:
+    import tomlkit
+
+    from ukihashi.config.edit import put
+
     text = tomlkit.dumps(document)
     entries = parse(path, text.encode(), _File).allow
     _check(path, entries)
@@ -250,6 +260,8 @@ def _write(path: Path, document: tomlkit.TOMLDocument) -> tuple[Entry, ...]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One writer at a time; the lock is on the folder, as the file itself is replaced."""
+    from ukihashi.config.edit import not_written
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -11,8 +11,6 @@ from ukihashi.alert.eve import Stats
 from ukihashi.detect.record import Found
 from ukihashi.errors import N_, EnvironmentLacks
 
-DEFAULT_HOST: Final = "127.0.0.1"
-DEFAULT_PORT: Final = 9719
 REQUEST_S: Final = 5.0  # a client that is slower is cut off
 TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

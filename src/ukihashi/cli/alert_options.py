@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
-from ukihashi.alert import bus, metrics, syslog
+from ukihashi.alert import bus, syslog
 from ukihashi.capture.live import Options
 from ukihashi.config.alert import AlertConfig
 from ukihashi.errors import N_, UsageError
@@ -15,6 +15,8 @@ from ukihashi.locale import _
 
 LABELS: Final = ("modern", "classic")
 OFF: Final = "off"
+METRICS_HOST: Final = "127.0.0.1"
+METRICS_PORT: Final = 9719
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 
@@ -171,8 +173,8 @@ def settings(given: Mapping[str, Any], config: AlertConfig, *, live: bool) -> Se
 def listen(text: str) -> tuple[str, int]:
     """Read PORT, ADDRESS:PORT or [IPV6]:PORT. Raises: UsageError."""
     if text.isascii() and text.isdecimal():
-        text = f"{metrics.DEFAULT_HOST}:{text}"
-    return syslog.address(text, metrics.DEFAULT_PORT)
+        text = f"{METRICS_HOST}:{text}"
+    return syslog.address(text, METRICS_PORT)
 
 
 def duration(text: str) -> float:

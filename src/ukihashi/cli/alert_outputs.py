@@ -3,16 +3,15 @@
 import contextlib
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ukihashi.alert import allow, duties, explain, silence
+from ukihashi.alert import allow, duties, silence
 from ukihashi.alert.bus import Bus
 from ukihashi.alert.eve import Eve
-from ukihashi.alert.metrics import Metrics
 from ukihashi.alert.rights import ACCOUNT
 from ukihashi.alert.service import PERIOD_S, Alert
 from ukihashi.alert.sinks import Console, JsonFile, LogFile
@@ -44,13 +43,18 @@ def consent() -> None:
     note(_("Use it only on a network whose manager has agreed. No warranty: it can miss tunnels, and it can be wrong."))
 
 
-def explained(finding: Finding) -> None:
-    """The evidence, and what to do next (requirement B38)."""
-    for line in explain.lines(finding, _):
-        note(line)
-    note(f"    {_(duties.HEADING)}")
-    for duty in (duties.ASK, *duties.DUTIES):
-        note(f"      {_(duty)}")
+def explainer() -> Callable[[Finding], None]:
+    """Tells the evidence of a finding, and what to do next (requirement B38)."""
+    from ukihashi.alert import explain  # now: once rights are given up, files may be out of reach
+
+    def explained(finding: Finding) -> None:
+        for line in explain.lines(finding, _):
+            note(line)
+        note(f"    {_(duties.HEADING)}")
+        for duty in (duties.ASK, *duties.DUTIES):
+            note(f"      {_(duty)}")
+
+    return explained
 
 
 def report_line(seen: Coverage, lines: int) -> str:
@@ -102,7 +106,7 @@ class Outputs:
         return Alert(
             [self.console],
             tell=tell,
-            explain=explained if explains else None,
+            explain=explainer() if explains else None,
             probable=settings.probable,
             max_flows=settings.max_flows,
             ssh_clients=settings.ssh_clients,
@@ -134,6 +138,8 @@ class Outputs:
                     raise
                 tell(error)  # nobody asked for it: detection goes on
         if settings.metrics is not None:
+            from ukihashi.alert.metrics import Metrics
+
             alert.add(Metrics(*settings.metrics, cards=self._cards))
         if settings.syslog is not None:
             self._syslog = Syslog(settings.syslog, classic=settings.classic)
