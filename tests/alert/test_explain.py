@@ -21,6 +21,7 @@ CAPTURES = (
     "se-d443-noqos-idle.pcap.gz",
     "se-ssh-idle.pcap.gz",
     "se-d443-mc32-idle-midstream.pcap.gz",
+    "uk-dante-bulk.pcap.gz",
 )
 
 
