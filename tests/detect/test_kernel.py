@@ -365,3 +365,26 @@ def test_starting_a_command_imports_no_compiler(module: str) -> None:
     code = f"import {module}, sys; print([name for name in ('numba', 'llvmlite', 'numpy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not compiled.is_possible(), reason="numba is not installed")
+def test_five_million_syns_take_less_than_300_mb() -> None:
+    code = """
+import random, struct
+from ukihashi.alert.service import Alert
+from ukihashi.capture.batch import Batch
+alert, chance = Alert([], tell=print), random.Random(1)
+alert.hurry()
+for start in range(0, 5_000_000, 5000):
+    data = bytearray()
+    for number in range(5000):
+        data += struct.pack("!BBHHHBBHII", 0x45, 0, 40, 0, 0, 64, 6, 0, chance.getrandbits(32), 0x0A630001)
+        data += struct.pack("!HHIIBBHHH", chance.getrandbits(16), 443, 0, 0, 0x50, 2, 0, 0, 0)
+    times = [(1.7e9 + (start + number) * 1e-5, number * 40, 40, 40) for number in range(5000)]
+    alert.take(Batch(101, data, times))
+lines = open("/proc/self/smaps_rollup").read().split()
+print(int(lines[lines.index("Pss:") + 1]))
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=600)
+    assert int(done.stdout) < 300 * 1024
