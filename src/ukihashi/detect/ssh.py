@@ -31,6 +31,7 @@ LOGIN_MIN: Final = 6.5
 LOGIN_ALONE: Final = 7.5
 FURTHER_MIN: Final = 3.5
 FURTHER_WITHIN_S: Final = 90.0
+APART_S: Final = 0.7  # a client waits a second at least before it opens one more
 TIMER_MIN: Final = 6.0
 DISTINCT: Final = 0.5  # share of distinct sizes; SSH rounds them up to 8 or 16 bytes
 OWN_LOGIN_MIN: Final = 5.0
@@ -46,7 +47,7 @@ SAME_TURNS: Final = 4  # two readings closer than this are one login
 WRAP: Final = 44  # bytes that SSH adds to a message; less, or with other ciphers more, the spans have room for
 HELLO: Final = model.Span(230, 2500)  # bytes of the client hello inside
 HELLO_AGAIN: Final = model.Span(100, 2500)  # of a further connection's, which compression shrinks
-FLIGHT_MIN: Final = 600  # bytes of the server's hello and certificate
+FLIGHT_MIN: Final = 800  # bytes of the server's hello and certificate
 FLIGHT_AGAIN_MIN: Final = 150
 FLIGHT_OWN_MIN: Final = 400
 SMALLEST_MIN: Final = 28  # bytes of the smallest packet, "login accepted", with the usual cipher
@@ -118,7 +119,7 @@ class Shell:
         self.pending: Nested | None = None  # the same, until it is confirmed or given up
         self.own: Nested | None = None  # the latest dialogue like ours, until its timers have been judged
         self.fired = False  # a tunnel of ours was confirmed
-        self.joined = 0.0  # when the last dialogue of SoftEther ended
+        self.joined = 0.0  # when the welcome of the last dialogue of SoftEther began
         self.next_look = 0.0
         self.smallest = SMALLEST_MAX  # bytes of a packet, by the server's first answers
 
@@ -231,15 +232,15 @@ class Ssh:
                 return []
             if shell.pending is None and shell.own is None:
                 shell.watch(time)
-            shell.joined = time
+            shell.joined = turns[-1].begin
             shell.latest = shell.pending = Nested(Family.SOFTETHER, login, shell.count, turns, time)
             return []
         if latest is None or time - latest.matched > FURTHER_WITHIN_S:
             return []
         further, turns = _best(readings, (model.SOFTETHER_FURTHER,), HELLO_AGAIN, FLIGHT_AGAIN_MIN)
-        if further < FURTHER_MIN or shell.count - latest.place < SAME_TURNS or turns[0].begin < shell.joined:
+        if further < FURTHER_MIN or shell.count - latest.place < SAME_TURNS or turns[0].end < shell.joined + APART_S:
             return []
-        shell.joined = time
+        shell.joined = turns[-1].begin
         connection = Connection(ends_of(shell.flow)[0], turns[0].begin)
         if latest.finding is not None and latest.finding.verdict is Verdict.CONFIRMED:
             return [Attached(latest.finding, connection)]
@@ -352,11 +353,24 @@ def _best(
     for turns, cost in readings:
         for place in _PLACES:
             at = len(turns) - 1 - place
-            if at >= 0 and hello.low <= turns[at].size + WRAP <= hello.high and turns[at + 1].size + WRAP >= flight:
+            if (
+                at >= 0
+                and hello.low <= turns[at].size + WRAP <= hello.high
+                and turns[at + 1].size + WRAP >= flight
+                and _are_preliminaries(turns[at + 2 : at + place - 3])
+            ):
                 score = model.best_score(turns, at, dialogues) - cost
                 if score > best:
                     best, where = score, turns[at:]
     return best, where
+
+
+def _are_preliminaries(turns: Sequence[Turn]) -> bool:
+    """Between the hellos and C1: TLS 1.2's key exchange, tickets that cut C1, a probe of SoftEther's; all small."""
+    return all(
+        (answer.size <= 350 and asked.size <= 3000) or (answer.size <= 700 and asked.size <= 700)
+        for asked, answer in zip(turns[::2], turns[1::2], strict=False)
+    )
 
 
 def _unwrapped(turns: Sequence[Turn]) -> list[Turn]:
