@@ -36,7 +36,6 @@ LOGIN_MIN: Final = 6.5
 LOGIN_ALONE: Final = 7.2
 FURTHER_MIN: Final = 4.0
 FURTHER_WITHIN_S: Final = 120.0
-STAYS_S: Final = 1.5  # both connections are open for so long at least
 FURTHER_STAYS_S: Final = 1.0  # a tunnel's connections stay open; those of a client that makes many calls do not
 HELLO_DIFFERENCE: Final = 64  # bytes between client hellos of one client
 TIMER_MIN: Final = 6.0
@@ -115,13 +114,6 @@ class Session:
         self.judged = 0  # index in `connections` of the case's
         self.openings: dict[int, Opening] = {0: case.opening} if case.opening is not None else {}  # by that index
         self.packets: deque[Packet] = deque(maxlen=MAX_PACKETS)  # of connections that are dropped by now
-
-    def stays(self, now: float) -> bool:
-        """Are both connections of rule 1 still open some time later? Programs that make many calls close theirs."""
-        joined = self.joined
-        if joined is None or self.closed is not None or self.case.flow.closed or joined.flow.closed:
-            return False
-        return now - joined.matched >= STAYS_S
 
     @property
     def confirmed(self) -> bool:
@@ -308,7 +300,6 @@ class Detector:
         elif not late and case.family is Family.SOFTETHER:
             if case.further > session.further:
                 session.further, session.joined = case.further, case
-                session.next_look = time + STAYS_S
             self._judge(session, time)
         case.flow.drop()
 
