@@ -187,7 +187,7 @@ def measure(*, packets: int = PACKETS, rounds: int = ROUNDS, core: int | None = 
             notes.append(why)
         for name, command in (
             ("ndpiReader", ["ndpiReader", "-q", "-i", str(short)]),
-            ("tshark", ["tshark", "-n", "-q", "-r", str(short)]),
+            ("tshark", ["tshark", "-n", "-q", "-z", "conv,tcp", "-r", str(short)]),
         ):
             if shutil.which(name):
                 readers[name] = (command, short)
