@@ -91,6 +91,17 @@ def dialogue_score(turns: Sequence[Turn], hello: int, dialogue: Dialogue) -> flo
     Args:
         turns: complete turns of a connection, the client hello at index `hello`.
     """
+    last = turns[-1]
+    if last.toward_server or len(turns) < 4:
+        return IMPOSSIBLE
+    # Nearly all end here: no reading of these two turns could be worth anything.
+    (low, high), (least, most) = dialogue.c2, dialogue.s2
+    if not low - SOFT_BELOW <= turns[-2].size <= high + SOFT_ABOVE:
+        return IMPOSSIBLE
+    if not (
+        least - SOFT_BELOW <= last.size <= most + SOFT_ABOVE or least - SOFT_BELOW <= last.first <= most + SOFT_ABOVE
+    ):
+        return IMPOSSIBLE
     window = best_window(turns, hello, dialogue)
     return window.score if window is not None else IMPOSSIBLE
 
