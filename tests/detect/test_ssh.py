@@ -79,6 +79,23 @@ class Shell(Talk):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
+    def live(self, chance: Random, seconds: float) -> None:
+        """What two connections of the SoftEther protocol say by themselves: a keep-alive and a poll each way."""
+        end = self.now + seconds
+        due = [(self.now + 4 * chance.random(), number) for number in range(4)]
+        while min(due)[0] < end:
+            at, number = min(due)
+            self.inside(number % 2, 30 + chance.randint(0, 511), at=max(at, self.now))
+            due[number] = self.now + max(4.0, 10 * chance.random()), number
+        self.now = max(self.now, end)
+
+    def session(self, chance: Random, seconds: float) -> None:
+        """A session of two connections."""
+        self.login(chance)
+        self.wait(1)
+        self.login(chance, further=True)
+        self.live(chance, seconds)
+
 
 def judge(
     talks: Iterable[Talk], *, until: float = 0.0, clients: tuple[str, ...] = (), drop: int = 0
@@ -107,33 +124,85 @@ def test_a_login_and_a_further_connection_inside_are_one_line(seed: int) -> None
     chance, one = Random(seed), Shell()
     one.wait(3)
     begin = one.now
-    one.login(chance)
-    one.wait(1)
-    one.login(chance, further=True)
-    one.wait(5)
+    one.session(chance, 75)
     (line,) = lines(judge([one]))
-    assert (line.rule, line.family, line.outer) == ("6", Family.SOFTETHER, Outer.SSH)
+    assert (line.family, line.outer) == (Family.SOFTETHER, Outer.SSH)
     assert (str(line.client), str(line.server)) == ("10.0.0.1:50000", "10.0.0.2:22")
-    assert begin <= line.begin < line.decided < begin + 2
-    assert [reason.name for reason in line.reasons] == ["login dialogue inside SSH", "further connection inside SSH"]
+    assert begin <= line.begin < begin + 0.5 < begin + 5 < line.decided < begin + 75
+    names = {reason.name: reason.score for reason in line.reasons}
+    assert names["login dialogue inside SSH"] >= 6.5
+    assert names["further connection inside SSH"] >= 3.5
+    assert ("each side speaks without being asked" in names) == (line.rule == "6")
+    assert line.rule in ("6", "6b", "2, SSH")
+    assert len(line.connections) == 2
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("slow", [0.0, 1.5])
+def test_two_dialogues_and_then_questions_and_answers_are_no_line(seed: int, slow: float) -> None:
+    chance, one = Random(seed), Shell()
+    one.session(chance, 0)
+    for _ in range(60):
+        one.inside(0, 60 + chance.randint(0, 500), at=one.now + chance.expovariate(1 / 3))
+        one.inside(1, 60 + chance.randint(0, 500), at=one.now + slow * chance.random())
+    assert lines(judge([one])) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_two_dialogues_and_slow_answers_to_large_questions_are_no_line(seed: int) -> None:
+    chance, one = Random(seed), Shell()
+    one.session(chance, 0)
+    for _ in range(60):
+        one.inside(0, 1200 + chance.randint(0, 1500), at=one.now + chance.expovariate(1 / 3))
+        one.inside(1, 60 + chance.randint(0, 500), at=one.now + 0.2 + chance.expovariate(1))
+    assert lines(judge([one])) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_dialogues_come_and_go_none_is_a_tunnel(seed: int) -> None:
+    chance, one = Random(seed), Shell()
+    for _ in range(12):
+        one.login(chance)
+        one.login(chance, further=True)
+        one.live(chance, 3)
+        one.login(chance, further=True)
+        one.live(chance, 3)
+    assert lines(judge([one])) == []
+
+
+def test_what_opens_long_after_the_login_is_no_further_connection_of_it() -> None:
+    chance, one = Random(10), Shell()
+    one.login(chance)
+    one.wait(30)
+    one.login(chance, further=True)
+    one.live(chance, 40)
+    assert "6" not in [line.rule for line in lines(judge([one]))]
+
+
+def test_a_session_that_is_full_of_data_at_once_is_a_line() -> None:
+    chance, one = Random(9), Shell()
+    one.session(chance, 0)
+    while one.now < BEGIN + 75:
+        one.inside(0, 1300 + chance.randint(0, 80), at=one.now + 0.3)
+        one.inside(1, 160 + chance.randint(0, 40))
+    (line,) = lines(judge([one]))
+    assert line.rule == "6b"
+    assert line.decided - line.begin < 75
 
 
 def test_two_sessions_inside_one_connection_are_two_lines() -> None:
     chance, one = Random(1), Shell()
-    for _ in range(2):
-        one.login(chance)
-        one.wait(1)
-        one.login(chance, further=True)
-        one.wait(9)
-    assert [line.rule for line in lines(judge([one]))] == ["6", "6"]
+    begins = []
+    for seconds in (9, 75):
+        begins.append(one.now)
+        one.session(chance, seconds)
+    found = lines(judge([one]))
+    assert sorted(round(line.begin - BEGIN) for line in found) == [round(begin - BEGIN) for begin in begins]
 
 
 def test_the_end_of_the_ssh_connection_is_the_end_of_its_sessions() -> None:
     chance, one = Random(8), Shell()
-    one.login(chance)
-    one.wait(1)
-    one.login(chance, further=True)
-    one.wait(5)
+    one.session(chance, 75)
     one.close()
     detector = Detector()
     table = FlowTable(detector, sieve=OPENINGS)
@@ -141,10 +210,7 @@ def test_the_end_of_the_ssh_connection_is_the_end_of_its_sessions() -> None:
         table.take(1, frame, [(time, 0, len(frame), len(frame))])
     table.advance(one.now + 60)
     ends = [entry for entry in detector.drain() if isinstance(entry, Ended)]
-    assert [(entry.finding.rule, entry.reason, entry.session) for entry in ends] == [
-        ("6", "closed", False),
-        ("6", "closed", True),
-    ]
+    assert [(entry.reason, entry.session) for entry in ends] == [("closed", False), ("closed", True)]
 
 
 def test_a_later_connection_of_a_session_is_attached() -> None:
@@ -153,9 +219,12 @@ def test_a_later_connection_of_a_session_is_attached() -> None:
     for _ in range(3):
         one.wait(1)
         one.login(chance, further=True)
+    one.live(chance, 60)
+    one.login(chance, further=True)
     found = judge([one])
-    assert len(lines(found)) == 1
-    assert sum(isinstance(entry, Attached) for entry in found) == 2
+    (line,) = lines(found)
+    assert len(line.connections) == 4  # those before the verdict
+    assert sum(isinstance(entry, Attached) for entry in found) == 1
 
 
 def test_key_strokes_between_the_turns_are_no_hindrance() -> None:
@@ -168,7 +237,9 @@ def test_key_strokes_between_the_turns_are_no_hindrance() -> None:
                 one.inside(1, 20)
             one.inside(side, size)
         one.wait(1 + chance.random())
-    assert [line.rule for line in lines(judge([one]))] == ["6"]
+    one.live(chance, 75)
+    (line,) = lines(judge([one]))
+    assert "further connection inside SSH" in [reason.name for reason in line.reasons]
 
 
 def test_a_login_that_goes_on_without_silence_is_a_line_and_one_that_does_not_is_probable() -> None:
@@ -178,9 +249,7 @@ def test_a_login_that_goes_on_without_silence_is_a_line_and_one_that_does_not_is
     assert [(entry.rule, entry.verdict) for entry in silent if isinstance(entry, Finding)] == [
         ("6, alone", Verdict.PROBABLE)
     ]
-    while one.now < BEGIN + 80:
-        one.inside(0, 60 + chance.randint(0, 300), at=one.now + 1 + chance.random() * 2)
-        one.inside(1, 60 + chance.randint(0, 300), at=one.now + 1 + chance.random() * 2)
+    one.live(chance, 80)
     assert [line.rule for line in lines(judge([one]))] in (["6b"], ["2, SSH"])
 
 
@@ -212,9 +281,7 @@ def test_our_own_tunnel_is_known_by_its_timers(alive: bool) -> None:
 def test_client_and_server_are_never_swapped(drop: int, ports: tuple[int, int], server_first: bool) -> None:
     chance = Random(6)
     one = Shell(client=(CLIENT[0], ports[0]), server=(SERVER[0], ports[1]), server_first=server_first)
-    one.login(chance)
-    one.wait(1)
-    one.login(chance, further=True)
+    one.session(chance, 75)
     (line,) = lines(judge([one], drop=drop))
     assert (str(line.client), str(line.server)) == (f"10.0.0.1:{ports[0]}", f"10.0.0.2:{ports[1]}")
 
@@ -247,16 +314,13 @@ def test_a_client_is_reported_by_its_name_only_if_that_is_asked_for() -> None:
 
 def test_what_runs_inside_a_named_connection_is_told_without_a_second_line() -> None:
     chance, one = Random(7), Shell()
-    for _ in range(2):
-        one.login(chance)
-        one.wait(1)
-        one.login(chance, further=True)
-        one.wait(9)
+    for seconds in (9, 75):
+        one.session(chance, seconds)
     found = [entry for entry in judge([one], clients=("SSH-2.0-OpenSSH*",)) if isinstance(entry, Finding)]
-    assert [(entry.rule, entry.again, entry.lined) for entry in found] == [
-        ("identification", False, False),
-        ("6", True, True),
-        ("6", False, False),
+    assert [(entry.rule == "identification", entry.again, entry.lined) for entry in found] == [
+        (True, False, False),
+        (False, True, True),
+        (False, False, False),
     ]
     assert [reason.name for reason in found[1].reasons][-1] == "SSH client identification"
 

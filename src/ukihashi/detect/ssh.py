@@ -5,6 +5,7 @@ turn is a possible end of a dialogue. SSH adds some 40 bytes to a message and ro
 other rule is the one of 2004: the client names itself in a list that the administrator keeps.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -12,6 +13,8 @@ from typing import Final
 
 from ukihashi.detect import model, own
 from ukihashi.detect.evidence import (
+    BUSY_S,
+    SMALL,
     Headers,
     complete,
     coupling,
@@ -22,7 +25,24 @@ from ukihashi.detect.evidence import (
     no_headers,
 )
 from ukihashi.detect.features import Outer, ssh_client, ssh_wrong_way
-from ukihashi.detect.flow import Flow, Message, Turn
+from ukihashi.detect.flow import Flow, Half, Message, Turn
+from ukihashi.detect.inside import (
+    FLIGHT_AGAIN_MIN,
+    FLIGHT_MIN,
+    FLIGHT_OWN_MIN,
+    HELLO,
+    HELLO_AGAIN,
+    LONGEST,
+    NOISE_COST,
+    PLACES,
+    REACH,
+    Reading,
+    best_reading,
+    may_end_a_dialogue,
+    messages_inside,
+    unwrapped,
+    without_noise,
+)
 from ukihashi.detect.reasons import Opening, dialogue_reason, steps, timer_reason
 from ukihashi.detect.record import Attached, Connection, Family, Finding, Reason, Verdict, bare
 from ukihashi.errors import N_
@@ -32,6 +52,7 @@ LOGIN_ALONE: Final = 7.5
 FURTHER_MIN: Final = 3.5
 FURTHER_WITHIN_S: Final = 90.0
 APART_S: Final = 0.7  # a client waits a second at least before it opens one more
+SOON_S: Final = 10.0  # and opens the first of them at once; those measured came after 1.03 to 1.30 s
 TIMER_MIN: Final = 6.0
 DISTINCT: Final = 0.5  # share of distinct sizes; SSH rounds them up to 8 or 16 bytes
 OWN_LOGIN_MIN: Final = 5.0
@@ -39,27 +60,29 @@ OWN_LOGIN_MAX: Final = 7.0  # more says nothing here: what is seen need not be T
 PROBABLE_AFTER_S: Final = 75.0
 COUPLED_MAX: Final = 0.85
 GIVE_UP_S: Final = 300.0
+# Two dialogues alone are not enough: calls over HTTPS through the same SSH connection have such sizes now and then.
+# Asked for in the last minute: keep-alives and polls, which are small and which nothing brought about.
+MINUTE_S: Final = 60.0
+ALONE_MIN: Final = (2, 3)  # of client and server: small messages with none of the other side close by
+UNASKED_MIN: Final = 3  # of both: messages before which the other side was silent, too; one of each at least
+SMALL_SHARE: Final = (0.7, 0.6)  # of client and server: of the messages after silences
+BEFORE_S: Final = 10.0
+STRANGERS_S: Final = 90.0
+STRANGERS_MAX: Final = 3  # dialogues in that time that are none of this session's
+STRANGER_LOGIN: Final = 5.0
+OPENING_S: Final = 45.0  # for so long, up to 32 connections, one a second, belong to the session
+STRANGERS: Final = 32  # kept
+UNASKED_KEPT: Final = 32
+FURTHER_MAX: Final = 31  # connections of a session besides the first
+WAITING_MAX: Final = 4  # sessions that are waited for in one SSH connection
 LOOK_S: Final = 5.0
 OPENING_TURNS: Final = 20  # in which the roles show themselves, and the size of the smallest packet
 NAMED_BY: Final = 4  # turns after which the client has said its name
 SAME_TURNS: Final = 4  # two readings closer than this are one login
 
-WRAP: Final = 44  # bytes that SSH adds to a message; less, or with other ciphers more, the spans have room for
-HELLO: Final = model.Span(230, 2500)  # bytes of the client hello inside
-HELLO_AGAIN: Final = model.Span(100, 2500)  # of a further connection's, which compression shrinks
-FLIGHT_MIN: Final = 800  # bytes of the server's hello and certificate
-FLIGHT_AGAIN_MIN: Final = 150
-FLIGHT_OWN_MIN: Final = 400
 SMALLEST_MIN: Final = 28  # bytes of the smallest packet, "login accepted", with the usual cipher
 SMALLEST_MAX: Final = 84  # the same with other ciphers
 ALIVE_MORE: Final = 28  # bytes by which "are you there?" may be larger; a tunnel's keep-alive is larger still
-SMALL_TURN: Final = 120  # bytes; key strokes, window adjustments, keep-alives of SSH itself
-NOISE_COST: Final = 1.0  # of a reading without the small turns
-_REACH: Final = 48  # turns looked back
-_PLACES: Final = (5, 7, 9)  # where the client hello may stand, turns before the welcome
-_LONGEST: Final = 12  # turns from a client hello to the welcome
-_LOGINS: Final = range(330 - model.SOFT_BELOW, 4200 + model.SOFT_ABOVE + 4 * WRAP)
-_ANSWERS: Final = range(300 - model.SOFT_BELOW, 1750 + model.SOFT_ABOVE + 4 * WRAP)
 
 DIALOGUES: Final = {
     Family.SOFTETHER: (model.SOFTETHER_LOGIN, model.SOFTETHER_AT_OURS),
@@ -70,17 +93,27 @@ LOGIN: Final = N_("login dialogue inside SSH")
 FURTHER: Final = N_("further connection inside SSH")
 TIMERS: Final = N_("keep-alive timers")
 NEVER_SILENT: Final = N_("never silent for long")
+UNASKED: Final = N_("each side speaks without being asked")
 IDENTIFICATION: Final = N_("SSH client identification")
-
-
-Reading = tuple[Sequence[Turn], float]
-"""Turns as they are inside SSH, and what this way of reading them costs."""
 
 
 class Nested:
     """An opening dialogue inside an SSH connection."""
 
-    __slots__ = ("begin", "family", "finding", "login", "matched", "opening", "place", "turns")
+    __slots__ = (
+        "begin",
+        "connections",
+        "family",
+        "finding",
+        "further",
+        "joined",
+        "login",
+        "matched",
+        "opened",
+        "opening",
+        "place",
+        "turns",
+    )
 
     def __init__(self, family: Family, login: float, place: int, turns: Sequence[Turn], matched: float) -> None:
         self.family = family
@@ -91,6 +124,10 @@ class Nested:
         self.opening = Opening.read(self.begin, turns, 0, DIALOGUES[family])
         self.matched = matched
         self.finding: Finding | None = None
+        self.further: Reason | None = None  # the further connection's dialogue, once there was one
+        self.joined: Opening | None = None  # and its turns
+        self.opened = matched  # when the last dialogue that the rule needs had matched
+        self.connections = list[Connection]()  # further ones
 
 
 class Shell:
@@ -106,8 +143,10 @@ class Shell:
         "named",
         "next_look",
         "own",
-        "pending",
         "smallest",
+        "strangers",
+        "unasked",
+        "waiting",
     )
 
     def __init__(self, flow: Flow) -> None:
@@ -116,7 +155,9 @@ class Shell:
         self.named: Finding | None = None  # by the client's identification
         self.counted = False  # its line stands for one of the tunnels inside
         self.latest: Nested | None = None  # the last login of SoftEther
-        self.pending: Nested | None = None  # the same, until it is confirmed or given up
+        self.waiting: list[Nested] = []  # logins of SoftEther that are neither confirmed nor given up
+        self.strangers: deque[tuple[float, int]] = deque(maxlen=STRANGERS)  # time and place of other dialogues
+        self.unasked: tuple[deque[float], deque[float]] = (deque(maxlen=UNASKED_KEPT), deque(maxlen=UNASKED_KEPT))
         self.own: Nested | None = None  # the latest dialogue like ours, until its timers have been judged
         self.fired = False  # a tunnel of ours was confirmed
         self.joined = 0.0  # when the welcome of the last dialogue of SoftEther began
@@ -128,6 +169,44 @@ class Shell:
         self.flow.watch(time, turns=True)
         self.flow.noise = max(self.smallest, SMALLEST_MIN) + ALIVE_MORE
         self.flow.small = own.SMALL_SSH
+
+    def meet(self, time: float) -> None:
+        """A dialogue ends here that is not, or need not be, one of the session before it."""
+        if not self.strangers or self.count - self.strangers[-1][1] >= SAME_TURNS:
+            self.strangers.append((time, self.count))
+
+    def crowded(self, nested: Nested, now: float) -> bool:
+        """Do dialogues come and go around this one, as of a program that makes many connections?"""
+        since = max(nested.matched - BEFORE_S, now - STRANGERS_S)
+        others = sum(time >= since and place != nested.place for time, place in self.strangers)
+        return others > STRANGERS_MAX
+
+    def small(self, directions: Sequence[Sequence[Message]], since: float, now: float) -> bool:
+        """Are nearly all messages after silences small? A stream has no silences."""
+        since = max(since, now - MINUTE_S)
+        for half, messages, share in zip((self.flow.client, self.flow.server), directions, SMALL_SHARE, strict=True):
+            sizes = [message.size for message in messages if message.time >= since]
+            if half.longest > BUSY_S and sum(size <= SMALL for size in sizes) < share * len(sizes):
+                return False
+        return True
+
+    def speak(self, directions: Sequence[Sequence[Message]], since: float, now: float) -> bool:
+        """Does each side say small things of its own accord?"""
+        since = max(since, now - MINUTE_S)
+        for messages, least in zip(directions, ALONE_MIN, strict=True):
+            if sum(m.time >= since and m.size <= SMALL and not m.coupled for m in messages) < least:
+                return False
+        return self.unprompted(since)
+
+    def unprompted(self, since: float) -> bool:
+        """Did each side speak without being asked? In questions and answers, however slow, none does."""
+        client, server = (sum(time > since for time in times) for times in self.unasked)
+        return min(client, server) >= 1 and client + server >= UNASKED_MIN
+
+    @property
+    def busy(self) -> bool:
+        """Does a direction carry a stream?"""
+        return min(self.flow.client.longest, self.flow.server.longest) <= BUSY_S
 
 
 class Ssh:
@@ -169,19 +248,23 @@ class Ssh:
             if not turns[-1].toward_server:
                 shell.smallest = min(shell.smallest, turns[-1].size)
         found = self._name(shell, time) if self._clients and shell.named is None and shell.count <= NAMED_BY else []
-        if turns[-1].toward_server or turns[-1].size < model.UKIHASHI_FURTHER.s2.low or len(turns) < _PLACES[0] + 1:
+        if turns[-1].toward_server or turns[-1].size < model.UKIHASHI_FURTHER.s2.low or len(turns) < PLACES[0] + 1:
             return found
-        readings = [(_unwrapped(turns[-_LONGEST:]), 0.0)] if _may_end_a_dialogue(turns) else []
-        thin = _without_noise(turns[-_REACH:])
-        if _may_end_a_dialogue(thin):
-            readings.append((_unwrapped(thin[-_LONGEST:]), NOISE_COST))
+        readings = [(unwrapped(turns[-LONGEST:]), 0.0)] if may_end_a_dialogue(turns) else []
+        thin = without_noise(turns[-REACH:])
+        if may_end_a_dialogue(thin):
+            readings.append((unwrapped(thin[-LONGEST:]), NOISE_COST))
         if not readings:
             return found
         return found + self._softether(shell, readings, time) + self._own(shell, readings, time)
 
-    def spoke(self, shell: Shell, now: float) -> list[Finding | Attached]:
-        """A message begins."""
-        return self._judge(shell, now) if shell.pending is not None or shell.own is not None else []
+    def spoke(self, shell: Shell, half: Half, now: float) -> list[Finding | Attached]:
+        """A message of `half` begins."""
+        if not shell.waiting and shell.own is None:
+            return []
+        if half.peer.heard <= now - half.messages[-1].gap:
+            shell.unasked[half is shell.flow.server].append(now)
+        return self._judge(shell, now)
 
     def closed(self, flow: Flow) -> None:
         """The connection ended."""
@@ -193,7 +276,7 @@ class Ssh:
         for key, shell in list(self._shells.items()):
             if shell.flow.case is not shell:
                 del self._shells[key]
-            elif now >= shell.next_look and (shell.pending is not None or shell.own is not None):
+            elif now >= shell.next_look and (shell.waiting or shell.own is not None):
                 shell.next_look = now + LOOK_S
                 found += self._judge(shell, now)
         return found
@@ -224,35 +307,51 @@ class Ssh:
     def _softether(self, shell: Shell, readings: Sequence[Reading], time: float) -> list[Finding | Attached]:
         if shell.fired:  # what a tunnel of ours carries can look like the dialogues, too
             return []
-        login, turns = _best(readings, DIALOGUES[Family.SOFTETHER], HELLO, FLIGHT_MIN)
+        login, turns = best_reading(readings, DIALOGUES[Family.SOFTETHER], HELLO, FLIGHT_MIN)
         latest = shell.latest
+        again = latest is not None and shell.count - latest.place < SAME_TURNS
         if login >= LOGIN_MIN:
-            if latest is not None and shell.count - latest.place < SAME_TURNS:
+            if latest is not None and again:
                 latest.login = max(latest.login, login)
                 return []
-            if shell.pending is None and shell.own is None:
+            if not shell.waiting and shell.own is None:
                 shell.watch(time)
             shell.joined = turns[-1].begin
-            shell.latest = shell.pending = Nested(Family.SOFTETHER, login, shell.count, turns, time)
+            shell.latest = Nested(Family.SOFTETHER, login, shell.count, turns, time)
+            shell.waiting = [one for one in shell.waiting if one.further is not None][1 - WAITING_MAX :]
+            shell.waiting.append(shell.latest)
+            shell.meet(time)
             return []
-        if latest is None or time - latest.matched > FURTHER_WITHIN_S:
+        further, turns = best_reading(readings, (model.SOFTETHER_FURTHER,), HELLO_AGAIN, FLIGHT_AGAIN_MIN)
+        if further < FURTHER_MIN or again:
+            if login >= STRANGER_LOGIN and not again:
+                shell.meet(time)
             return []
-        further, turns = _best(readings, (model.SOFTETHER_FURTHER,), HELLO_AGAIN, FLIGHT_AGAIN_MIN)
-        if further < FURTHER_MIN or shell.count - latest.place < SAME_TURNS or turns[0].end < shell.joined + APART_S:
+        if latest is None or time - latest.matched > FURTHER_WITHIN_S or turns[0].end < shell.joined + APART_S:
+            shell.meet(time)
             return []
+        if turns[0].begin > shell.joined + SOON_S and latest.further is None:
+            shell.meet(time)
+            return []
+        if time - latest.matched > OPENING_S:
+            shell.meet(time)
         shell.joined = turns[-1].begin
         connection = Connection(ends_of(shell.flow)[0], turns[0].begin)
         if latest.finding is not None and latest.finding.verdict is Verdict.CONFIRMED:
             return [Attached(latest.finding, connection)]
-        joined = Opening.read(turns[0].begin, turns, 0, (model.SOFTETHER_FURTHER,))
-        reason = dialogue_reason(FURTHER, further, joined, (model.SOFTETHER_FURTHER,))
-        return self._confirm(shell, latest, time, "6", (reason,), extra=connection, joined=joined)
+        if len(latest.connections) < FURTHER_MAX:
+            latest.connections.append(connection)
+        if latest.further is None:
+            latest.joined = Opening.read(turns[0].begin, turns, 0, (model.SOFTETHER_FURTHER,))
+            latest.further = dialogue_reason(FURTHER, further, latest.joined, (model.SOFTETHER_FURTHER,))
+            latest.opened = time
+        return []
 
     def _own(self, shell: Shell, readings: Sequence[Reading], time: float) -> list[Finding | Attached]:
         """Remember a dialogue like ours; many are, so the timers decide."""
-        if shell.fired or shell.pending is not None:
+        if shell.fired or shell.waiting:
             return []
-        login, turns = _best(readings, DIALOGUES[Family.UKIHASHI], HELLO, FLIGHT_OWN_MIN)
+        login, turns = best_reading(readings, DIALOGUES[Family.UKIHASHI], HELLO, FLIGHT_OWN_MIN)
         # Traffic of a tunnel can look like one more dialogue; the better one stays, and what followed it.
         if login >= OWN_LOGIN_MIN and (shell.own is None or login > shell.own.login):
             shell.watch(time)
@@ -262,24 +361,37 @@ class Ssh:
     # -- verdicts ------------------------------------------------------------------------------------------------
 
     def _judge(self, shell: Shell, now: float, *, last: bool = False) -> list[Finding | Attached]:
-        flow, pending = shell.flow, shell.pending
-        if pending is None:
+        if not shell.waiting:
             return self._judge_own(shell, now)
-        since = pending.matched
+        found: list[Finding | Attached] = []
+        for nested in shell.waiting[:]:
+            found += self._judge_nested(shell, nested, now, last=last)
+            if now - nested.matched > GIVE_UP_S and nested in shell.waiting:
+                shell.waiting.remove(nested)
+        if shell.own is not None and not found:
+            found = self._judge_own(shell, now)
+        return found
+
+    def _judge_nested(self, shell: Shell, nested: Nested, now: float, *, last: bool) -> list[Finding | Attached]:
+        flow, since = shell.flow, nested.matched
         directions = [[m for m in complete(half) if m.time >= since] for half in (flow.client, flow.server)]
-        inside = [_messages_inside(messages) for messages in directions]
-        timing = model.softether_timing(inside)
-        if timing.gaps >= 6 and timing.score >= TIMER_MIN and ssh_timer_shape(timing):
-            return self._confirm(shell, pending, now, "2, SSH", (timer_reason(TIMERS, timing),), directions)
-        if pending.login >= LOGIN_ALONE:
-            if never_silent(flow, directions, since, now):
-                return self._confirm(shell, pending, now, "6b", (Reason(NEVER_SILENT, 0.0),), directions)
+        if shell.crowded(nested, now) or not shell.small(directions, nested.opened, now):
+            return []
+        timing = model.softether_timing([messages_inside(messages) for messages in directions])
+        unprompted = shell.unprompted(nested.opened)
+        further = (nested.further,) if nested.further is not None else ()
+        if unprompted and timing.gaps >= 6 and timing.score >= TIMER_MIN and ssh_timer_shape(timing):
+            return self._confirm(shell, nested, now, "2, SSH", (timer_reason(TIMERS, timing), *further), directions)
+        if further and shell.speak(directions, nested.opened, now):
+            return self._confirm(shell, nested, now, "6", (*further, Reason(UNASKED, 0.0)), directions)
+        if nested.login >= LOGIN_ALONE or further:
+            if (unprompted or shell.busy) and never_silent(flow, directions, since, now):
+                reasons = (*further, Reason(NEVER_SILENT, 0.0))
+                return self._confirm(shell, nested, now, "6b", reasons, directions)
             named = shell.named is not None and not shell.counted
             open_for_long = last or now - since >= PROBABLE_AFTER_S
-            if open_for_long and pending.finding is None and not named and coupling(flow, directions) <= COUPLED_MAX:
-                return self._confirm(shell, pending, now, "6, alone", (), directions, Verdict.PROBABLE)
-        if now - since > GIVE_UP_S:
-            shell.pending = None
+            if open_for_long and nested.finding is None and not named and coupling(flow, directions) <= COUPLED_MAX:
+                return self._confirm(shell, nested, now, "6, alone", further, directions, Verdict.PROBABLE)
         return []
 
     def _judge_own(self, shell: Shell, now: float) -> list[Finding | Attached]:
@@ -290,7 +402,7 @@ class Ssh:
             shell.own = None
             return []
         directions = [complete(half) for half in (flow.client, flow.server)]
-        inside = [_messages_inside(messages) for messages in directions]
+        inside = [messages_inside(messages) for messages in directions]
         login = min(opened.login, OWN_LOGIN_MAX)
         proof = own.prove(own.Opened(flow, login, opened.matched, inside, ssh=True, distinct=DISTINCT), now)
         if proof is None or (
@@ -309,11 +421,8 @@ class Ssh:
         reasons: tuple[Reason, ...],
         directions: Iterable[Sequence[Message]] = (),
         verdict: Verdict = Verdict.CONFIRMED,
-        *,
-        extra: Connection | None = None,
-        joined: Opening | None = None,
     ) -> list[Finding | Attached]:
-        connections = [Connection(ends_of(shell.flow)[0], nested.begin), *([extra] if extra else [])]
+        connections = [Connection(ends_of(shell.flow)[0], nested.begin), *nested.connections]
         named = shell.named is not None and not shell.counted and verdict is Verdict.CONFIRMED
         if named:
             shell.counted = True
@@ -328,13 +437,14 @@ class Ssh:
             turns=nested.turns,
             again=nested.finding is not None or named,
             lined=named,
-            timeline=steps(dict(enumerate(filter(None, (nested.opening, joined)))), {0: shell.flow}),
+            timeline=steps(dict(enumerate(filter(None, (nested.opening, nested.joined)))), {0: shell.flow}),
             packets=evidence_packets(self._headers(shell.flow), now),
         )
         nested.finding = bare(finding)
         if verdict is Verdict.CONFIRMED:
             shell.fired = shell.fired or nested is shell.own
-            shell.pending = shell.own = None
+            shell.waiting = [] if shell.fired else [one for one in shell.waiting if one is not nested]
+            shell.own = None
         if self._follow is not None and not named:
             self._follow(nested.finding, [shell.flow])
         return [finding]
@@ -343,67 +453,3 @@ class Ssh:
 def ssh_timer_shape(timing: model.Timing) -> bool:
     """As `evidence.timer_shape`, for sizes that SSH rounds to 8 or 16 bytes."""
     return 0.2 <= timing.atom <= 0.85 and timing.coupled <= 0.5 and timing.distinct >= DISTINCT
-
-
-def _best(
-    readings: Sequence[Reading], dialogues: Sequence[model.Dialogue], hello: model.Span, flight: int
-) -> tuple[float, Sequence[Turn]]:
-    """The best dialogue that ends with the last turn, and its turns from the client hello on."""
-    best, where = model.IMPOSSIBLE, readings[0][0]
-    for turns, cost in readings:
-        for place in _PLACES:
-            at = len(turns) - 1 - place
-            if (
-                at >= 0
-                and hello.low <= turns[at].size + WRAP <= hello.high
-                and turns[at + 1].size + WRAP >= flight
-                and _are_preliminaries(turns[at + 2 : at + place - 3])
-            ):
-                score = model.best_score(turns, at, dialogues) - cost
-                if score > best:
-                    best, where = score, turns[at:]
-    return best, where
-
-
-def _are_preliminaries(turns: Sequence[Turn]) -> bool:
-    """Between the hellos and C1: TLS 1.2's key exchange, tickets that cut C1, a probe of SoftEther's; all small."""
-    return all(
-        (answer.size <= 350 and asked.size <= 3000) or (answer.size <= 700 and asked.size <= 700)
-        for asked, answer in zip(turns[::2], turns[1::2], strict=False)
-    )
-
-
-def _unwrapped(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns as they are inside SSH, about."""
-    inside = []
-    for turn in turns:
-        one = Turn(turn.begin, toward_server=turn.toward_server)
-        one.end = turn.end
-        one.size, one.first = max(1, turn.size - WRAP), max(1, turn.first - WRAP)
-        inside.append(one)
-    return inside
-
-
-def _may_end_a_dialogue(turns: Sequence[Turn]) -> bool:
-    """Could the last two turns before the last be an answer and a login? Nearly none are."""
-    return len(turns) > _PLACES[0] and turns[-2].size in _LOGINS and turns[-3].size in _ANSWERS
-
-
-def _without_noise(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns without the small ones, neighbours joined; nothing if there are no small ones."""
-    kept = list[Turn]()
-    for turn in turns:
-        if turn.size <= SMALL_TURN:
-            continue
-        if kept and kept[-1].toward_server == turn.toward_server:
-            joined = Turn(kept[-1].begin, toward_server=turn.toward_server)
-            joined.end, joined.size, joined.first = turn.end, kept[-1].size + turn.size, kept[-1].first
-            kept[-1] = joined
-        else:
-            kept.append(turn)
-    return kept if len(kept) != len(turns) and kept and not kept[-1].toward_server else []
-
-
-def _messages_inside(messages: Iterable[Message]) -> list[Message]:
-    """The messages as they are inside SSH, about."""
-    return [Message(m.time, m.gap, max(1, m.size - WRAP), coupled=m.coupled) for m in messages]

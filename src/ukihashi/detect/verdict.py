@@ -174,7 +174,7 @@ class Detector:
         """See `flow.Watcher`."""
         case = half.flow.case
         if isinstance(case, Shell):
-            self._found += self._ssh.spoke(case, time)
+            self._found += self._ssh.spoke(case, half, time)
         elif not isinstance(case, Case):
             found = self._midstream.judge(half, time)
             if found is not None:
