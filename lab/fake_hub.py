@@ -248,12 +248,14 @@ class FakeHub:
     def cut(self, *, reset: bool = False) -> None:
         """End the newest link: with close_notify, or with a reset."""
         talk = self.link()
+        if reset:
+            talk.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         talk.is_cut = True
         with self._linked:
             self._link = None
         if reset:
-            talk.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            talk.sock.shutdown(socket.SHUT_RD)  # wakes the thread, whose close is the reset
+            with contextlib.suppress(OSError):  # it has woken by itself
+                talk.sock.shutdown(socket.SHUT_RD)  # wakes the thread, whose close is the reset
         else:
             talk.goodbye()
 

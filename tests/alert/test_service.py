@@ -154,9 +154,9 @@ def test_a_session_whose_connection_is_closed_ends_when_no_other_can_belong_to_i
     memory = Memory()
     alert = Alert([memory], tell=print)
     alert.read(source(frames))
-    assert [type(found) for found in memory.found] == [Finding]
     for seconds in range(1, 400):
         alert.idle(frames[-1][0] + seconds)
+    assert [type(found) for found in memory.found] == [Finding]
     assert [(end.session, end.reason) for end in memory.ended] == [(False, "silent")] * 2 + [(True, "silent")]
 
 

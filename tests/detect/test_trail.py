@@ -71,6 +71,8 @@ def test_a_connection_that_joins_while_the_session_waits_keeps_it() -> None:
     first.close()
     watch = Watch()
     watch.feed(first.frames + second.frames)
+    watch.wait(second.now, 3)
+    second.now += 3
     second.close()
     later = Talk(("10.0.0.1", 50002), ("10.0.0.2", 443), begin=second.now + 20)
     softether_login(later, Random(9), further=True)

@@ -66,14 +66,14 @@ def test_a_link_is_enough(region: Region, name: str) -> None:
         assert took < FOUND_S
     finally:
         card.leave(row["account"])
-    assert card.host.pids() == []
+    until(lambda: not card.host.pids(), seconds=10, what="the end of all that the card started")
 
     began = time.monotonic()
     card.up(row["account"])
     card.host.pings(there)
     print(f"{name}: the second time after {time.monotonic() - began:.1f} s")
     card.leave(row["account"])
-    assert card.host.pids() == []
+    until(lambda: not card.host.pids(), seconds=10, what="the end of all that the card started")
 
 
 def found_by_doctor(card: Card, link: str) -> list[str]:
@@ -124,7 +124,7 @@ def test_the_own_path_stays_outside_a_default_route_through_the_card(region: Reg
         card.host.pings(there)
     finally:
         card.leave(account)
-    assert card.host.pids() == []
+    until(lambda: not card.host.pids(), seconds=10, what="the end of all that the card started")
 
 
 def load(card: Card, account: str) -> dict[str, Any]:
