@@ -68,7 +68,8 @@ UNASKED_MIN: Final = 3  # of both: messages before which the other side was sile
 SMALL_SHARE: Final = (0.7, 0.6)  # of client and server: of the messages after silences
 BEFORE_S: Final = 10.0
 STRANGERS_S: Final = 90.0
-STRANGERS_MAX: Final = 3  # dialogues in that time that are none of this session's
+STRANGERS_MAX: Final = 1  # dialogues in that time that belong to no session
+SESSIONS_MAX: Final = 3  # sessions in that time besides this one
 STRANGER_LOGIN: Final = 5.0
 OPENING_S: Final = 45.0  # for so long, up to 32 connections, one a second, belong to the session
 STRANGERS: Final = 32  # kept
@@ -142,6 +143,7 @@ class Shell:
         "latest",
         "named",
         "next_look",
+        "opened",
         "own",
         "smallest",
         "strangers",
@@ -157,6 +159,7 @@ class Shell:
         self.latest: Nested | None = None  # the last login of SoftEther
         self.waiting: list[Nested] = []  # logins of SoftEther that are neither confirmed nor given up
         self.strangers: deque[tuple[float, int]] = deque(maxlen=STRANGERS)  # time and place of other dialogues
+        self.opened: deque[float] = deque(maxlen=STRANGERS)  # when sessions had both dialogues
         self.unasked: tuple[deque[float], deque[float]] = (deque(maxlen=UNASKED_KEPT), deque(maxlen=UNASKED_KEPT))
         self.own: Nested | None = None  # the latest dialogue like ours, until its timers have been judged
         self.fired = False  # a tunnel of ours was confirmed
@@ -179,7 +182,7 @@ class Shell:
         """Do dialogues come and go around this one, as of a program that makes many connections?"""
         since = max(nested.matched - BEFORE_S, now - STRANGERS_S)
         others = sum(time >= since and place != nested.place for time, place in self.strangers)
-        return others > STRANGERS_MAX
+        return others > STRANGERS_MAX or sum(time >= since for time in self.opened) > SESSIONS_MAX + 1
 
     def small(self, directions: Sequence[Sequence[Message]], since: float, now: float) -> bool:
         """Are nearly all messages after silences small? A stream has no silences."""
@@ -345,6 +348,8 @@ class Ssh:
             latest.joined = Opening.read(turns[0].begin, turns, 0, (model.SOFTETHER_FURTHER,))
             latest.further = dialogue_reason(FURTHER, further, latest.joined, (model.SOFTETHER_FURTHER,))
             latest.opened = time
+            shell.opened.append(time)
+            shell.strangers = deque((one for one in shell.strangers if one[1] != latest.place), STRANGERS)
         return []
 
     def _own(self, shell: Shell, readings: Sequence[Reading], time: float) -> list[Finding | Attached]:
