@@ -106,6 +106,14 @@ def test_no_millisecond_is_lost() -> None:
     assert struct.to_pack({"At": 32_401.001}).get_int64("At") == 1001
 
 
+@pytest.mark.parametrize("at", [52_785_180_467.84, 0.001, 1_795_372_601.999, 253_402_300_798.123])
+def test_a_time_loses_nothing_from_text_to_text(at: float) -> None:
+    struct = Struct("At t")
+    said = struct.to_json({"At": at})
+    assert struct.from_json(said)["At"] == pytest.approx(at, abs=1e-4)
+    assert struct.to_json(struct.from_json(said)) == said
+
+
 def test_a_time_beyond_all_years_is_the_last_one() -> None:
     pack = Pack()
     pack.add_int64("At", 2**64 - 1)

@@ -275,7 +275,8 @@ def _clamp(value: float, most: int) -> int:
 
 
 def _time_text(seconds: float) -> str:
-    moment = dt.datetime.fromtimestamp(min(max(seconds, 0.0), MAX_TIME_S), dt.UTC)
+    whole = round(min(max(seconds, 0.0), MAX_TIME_S) * 1000)  # cut off instead, a time would lose one each way
+    moment = dt.datetime.fromtimestamp(0, dt.UTC) + dt.timedelta(milliseconds=whole)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
