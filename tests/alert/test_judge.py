@@ -5,6 +5,8 @@ import gzip
 import os
 import resource
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -84,11 +86,42 @@ def test_a_file_above_the_bound_is_refused_with_and_without_a_length() -> None:
         assert judged.taken <= 20_000 + 4096
 
 
-def test_a_child_that_takes_too_much_memory_or_time_is_ended() -> None:
-    for capture, bounds in ((crowd(), {"memory": 1 << 20}), (TUNNEL, {"wall_s": 0.0})):
-        judged = judge(capture, Judge(**bounds))
-        assert judged.state is State.FAILED
-        assert judged.problems
+def test_a_child_that_takes_too_much_time_is_ended() -> None:
+    judged = judge(TUNNEL, Judge(wall_s=0.0))
+    assert judged.state is State.FAILED
+    assert judged.problems
+
+
+def test_a_child_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
+    """Judged by a fresh process: what a test before has freed could be used without asking for more."""
+    path = tmp_path / "crowd.pcap"
+    path.write_bytes(crowd())
+    script = """
+import sys
+from pathlib import Path
+from tests.alert.test_judge import judge
+from ukihashi.alert.judge import Judge
+judged = judge(Path(sys.argv[1]).read_bytes(), Judge(memory=1 << 20))
+print(judged.state.name, len(judged.problems))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script, path], capture_output=True, text=True, timeout=120, check=False
+    )
+    state, problems = ended.stdout.split()
+    assert state == "FAILED", ended.stderr
+    assert int(problems) >= 1
+
+
+def test_who_sees_the_result_may_send_the_next_file() -> None:
+    async def run() -> None:
+        one = Judge()
+        task = asyncio.create_task(one.run(in_parts(TUNNEL[:30000]), "first", None))
+        while one.last is None or one.last.state is State.READING:
+            await asyncio.sleep(0)
+        assert not one.busy
+        await task
+
+    asyncio.run(run())
 
 
 def test_a_bomb_is_bounded_by_time_of_the_processor() -> None:

@@ -66,6 +66,7 @@ class Judged:
     problems: list[UkihashiError] = field(default_factory=list)
     seconds: float = 0.0
     changes: int = 0
+    ended: State | None = None  # as the child says; it becomes `state` when the next file may come
     _found: dict[str, Found] = field(default_factory=dict)
 
     def found(self) -> list[Found]:
@@ -98,7 +99,7 @@ class Judged:
             self.packets, self.flows = int(number(event.get("packets"))), int(number(event.get("flows")))
             self.missed = int(number(event.get("missed")))
             if kind == "done":
-                self.state = State.FAILED if event.get("failed") else State.DONE
+                self.ended = State.FAILED if event.get("failed") else State.DONE
         elif kind == "problem":
             self.problems.append(UkihashiError(text(event.get("template")), **dict(mapping(event.get("values")))))
 
@@ -165,7 +166,7 @@ class Judge:
             self._running = None
             judged.seconds = time.monotonic() - began
             if judged.state is State.READING:
-                judged.state = State.CANCELLED
+                judged.state = judged.ended or State.CANCELLED
             judged.changes += 1
         if isinstance(error, Exception):  # what `parts` raised
             raise error
@@ -204,7 +205,7 @@ class Judge:
                 if await self._feed(parts, writer, judged):
                     writer.close()
                     await hearing
-            if judged.state is State.READING:
+            if judged.state is State.READING and judged.ended is None:
                 self._fail(judged, EnvironmentLacks(N_("the process that judges the file ended before it was done")))
         except TimeoutError:
             self._fail(
