@@ -1,6 +1,7 @@
 """Opens what the findings of `ukihashi alert` go to, and says what people read on standard error."""
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ukihashi.alert import allow, duties, silence
+from ukihashi.alert.aside import Aside
 from ukihashi.alert.bus import Bus
 from ukihashi.alert.eve import Eve
 from ukihashi.alert.rights import ACCOUNT
@@ -20,6 +22,7 @@ from ukihashi.capture.health import Coverage
 from ukihashi.cli.alert_options import Settings
 from ukihashi.config.places import state_dir
 from ukihashi.detect.record import Finding, moment
+from ukihashi.detect.whatif import Change
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.locale import _, current_language, say
 from ukihashi.net.privileges import identity
@@ -43,16 +46,28 @@ def consent() -> None:
     note(_("Use it only on a network whose manager has agreed. No warranty: it can miss tunnels, and it can be wrong."))
 
 
-def explainer() -> Callable[[Finding], None]:
-    """Tells the evidence of a finding, and what to do next (requirement B38)."""
+def explainer(aside: Aside | None) -> Callable[[Finding], None]:
+    """Tells the evidence of a finding, and what to do next (requirement B38).
+
+    What would have changed the verdict takes up to seconds. With `aside` a child looks for it while packets come in; a
+    finding for which there is none left is told without.
+    """
     from ukihashi.alert import explain  # now: once rights are given up, files may be out of reach
 
+    def text(finding: Finding, found: Sequence[Change] | None) -> str:
+        next_steps = [f"      {_(duty)}" for duty in (duties.ASK, *duties.DUTIES)]
+        return "\n".join([*explain.lines(finding, _, found=found), f"    {_(duties.HEADING)}", *next_steps])
+
+    def whole(finding: Finding) -> None:
+        data = (text(finding, None) + "\n").encode()
+        while data:  # not by sys.stderr: another thread of the parent may have held its lock when the child began
+            data = data[os.write(2, data) :]
+
     def explained(finding: Finding) -> None:
-        for line in explain.lines(finding, _):
-            note(line)
-        note(f"    {_(duties.HEADING)}")
-        for duty in (duties.ASK, *duties.DUTIES):
-            note(f"      {_(duty)}")
+        if aside is None:
+            note(text(finding, None))
+        elif not aside.run(lambda: whole(finding)):
+            note(text(finding, ()))
 
     return explained
 
@@ -106,7 +121,7 @@ class Outputs:
         return Alert(
             [self.console],
             tell=tell,
-            explain=explainer() if explains else None,
+            explain=self._explainer() if explains else None,
             probable=settings.probable,
             max_flows=settings.max_flows,
             ssh_clients=settings.ssh_clients,
@@ -114,6 +129,13 @@ class Outputs:
             report=self._report if settings.report_s else None,
             period_s=settings.report_s or PERIOD_S,
         )
+
+    def _explainer(self) -> Callable[[Finding], None]:
+        if not self._cards:
+            return explainer(None)
+        aside = Aside()
+        self._stack.callback(aside.close)
+        return explainer(aside)
 
     def open(self, alert: Alert, *, give: bool = True) -> None:
         """Open the rest. `give`: files of a live run belong to the account it goes on as.
