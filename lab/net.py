@@ -36,6 +36,7 @@ from lab.wait import TimeOver, until
 
 ROOM: Final = Path("/run/ukihashi-lab")  # a folder for each Net: logs, state of the daemons, the owner's lock
 NAMESPACES: Final = Path("/run/netns")
+OWN_ETC: Final = Path("/etc/netns")  # files here lie over /etc of what runs in the namespace (ip-netns(8))
 OURS: Final = re.compile(r"uk(\d+x\d+)-")
 ALLOWED_CONTROL: Final = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 CONTROL: Final = "net/ipv4/tcp_congestion_control"
@@ -267,6 +268,14 @@ class Host:
         flags = ["nodad"] if ":" in cidr else []
         run(["ip", "-n", self.namespace, "addr", "replace", cidr, "dev", interface, *flags])
 
+    def own_etc(self, name: str, text: str) -> Path:
+        """Give what starts here from now on a file /etc/NAME of its own; the machine must have one of that name."""
+        path = OWN_ETC / self.namespace / name
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644)
+        return path
+
     def set_sysctl(self, key: str, value: str) -> None:
         """Write a file below /proc/sys as it is here; a congestion control becomes one that may be chosen."""
         if key == CONTROL:
@@ -474,6 +483,7 @@ def _remove(namespace: str) -> None:
     with contextlib.suppress(TimeOver):
         until(empty, seconds=GRACE_S, what="the processes ending")
     run(["ip", "netns", "del", namespace], check=False)
+    shutil.rmtree(OWN_ETC / namespace, ignore_errors=True)
 
 
 def _enter(namespace: int) -> None:

@@ -33,7 +33,8 @@ PROGRAMS: Final = ("ukihashi.cli.main", "ukihashi.cli.hub", "ukihashi.cli.card",
 READ_AT_START: Final = ("PYTHONPATH", "LD_PRELOAD", "OPENSSL_CONF")
 MAX_REQUEST: Final = 1 << 17
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000  # linux/sched.h
-MS_REC, MS_SLAVE, MNT_DETACH = 0x4000, 0x80000, 2  # linux/mount.h
+MS_BIND, MS_REC, MS_SLAVE, MNT_DETACH = 0x1000, 0x4000, 0x80000, 2  # linux/mount.h
+OWN_ETC: Final = Path("/etc/netns")
 
 _enabled = False
 _lock: Final = threading.Lock()
@@ -233,7 +234,7 @@ def _live(request: dict[str, object], fds: Sequence[int]) -> None:
 
 
 def _enter(namespace: str) -> None:
-    """As `ip netns exec` does it (ip-netns(8)): the network, and a /sys that shows it."""
+    """As `ip netns exec` does it (ip-netns(8)): the network, a /sys that shows it, and files of its own in /etc."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def call(name: str, *arguments: object) -> None:
@@ -248,3 +249,6 @@ def _enter(namespace: str) -> None:
     call("mount", b"", b"/", b"none", ctypes.c_ulong(MS_SLAVE | MS_REC), None)
     call("umount2", b"/sys", MNT_DETACH)
     call("mount", namespace.encode(), b"/sys", b"sysfs", ctypes.c_ulong(0), None)
+    own = OWN_ETC / namespace
+    for path in own.iterdir() if own.is_dir() else ():
+        call("mount", bytes(path), b"/etc/" + path.name.encode(), b"none", ctypes.c_ulong(MS_BIND), None)

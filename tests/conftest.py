@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 import structlog
 
-from lab import peers, ready
+from lab import offices, peers, ready
 from lab.net import Net, unfit
 
 # A shared machine's pauses say nothing about the code. `--hypothesis-profile=long` and `./run fuzz` try more.
@@ -44,6 +44,7 @@ SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, t
 PACKAGES = {
     **peers.PACKAGES, "sshd": "openssh-server", "ssh": "openssh-client", "ip": "iproute2", "nft": "nftables",
     "tincd": "tinc", "danted": "dante-server", "ss": "iproute2", "mitmdump": "mitmproxy",
+    **offices.PACKAGES,
 }  # fmt: skip
 
 
