@@ -5,6 +5,7 @@ The file holds the account's secret, so it is kept readable for its owner only (
 
 import ipaddress
 import re
+import shlex
 import zlib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -24,6 +25,9 @@ AUTO: Final = "auto"  # of `path.via`: find it out
 NAME_MAX: Final = 32  # characters of an account's name
 INTERFACE_MAX: Final = 15  # bytes; what Linux takes
 
+DOMAIN_MAX: Final = 253  # characters
+_LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -89,6 +93,11 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mtu: Annotated[int, msgspec.Meta(ge=576, le=1500)] = 1500  # bytes
     queue: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500  # frames the kernel holds while the line is full
     offload: bool = True  # super-frames, where the hub takes them
+    dhcp: Literal["auto", "on", "off"] = "auto"  # "auto": ask for an address if there is none, else for the rest
+    accept: list[Literal["dns", "routes", "default"]] = []  # of what the hub offers, what is applied
+    dns_domains: list[str] = []  # besides the offered one: whose names the offered servers are asked for
+    kill_switch: bool = False  # nothing leaves this machine but by its cards
+    kill_switch_allow: list[str] = []  # networks that stay reachable beside: "192.168.1.0/24"
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,8 +144,17 @@ class Standard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     monitor: bool = False  # asks for a copy of every frame of the virtual hub
 
 
+class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Programs of the administrator's that run when the card has come up, and before it goes."""
+
+    up: str = ""  # a command line, split as a shell would, run without one
+    down: str = ""
+
+
 # written only when changed
-OPTIONAL_SECTIONS: Final = frozenset({"path", "connection", "times", "resume", "echo_guard", "tls", "standard"})
+OPTIONAL_SECTIONS: Final = frozenset(
+    {"path", "connection", "times", "resume", "echo_guard", "tls", "standard", "hooks"}
+)
 
 
 class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,6 +171,7 @@ class CardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     echo_guard: EchoGuard = EchoGuard()
     tls: Tls = Tls()
     standard: Standard = Standard()
+    hooks: Hooks = Hooks()
 
     @property
     def pin(self) -> bytes:
@@ -223,9 +242,29 @@ def check(config: CardConfig) -> None:
             ) from None
     for route in interface.routes:
         check_route(route.to, route.via)
+    for domain in interface.dns_domains:
+        if not is_domain(domain):
+            raise UsageError(N_("“{text}” is no domain name; write for example corp.example"), text=domain)
+    for event in ("up", "down"):
+        try:
+            shlex.split(getattr(config.hooks, event))
+        except ValueError:
+            raise UsageError(N_("hooks.{event}: a quotation mark is not closed"), event=event) from None
+    for text in interface.kill_switch_allow:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise UsageError(
+                N_("interface.kill_switch_allow: “{text}” is no network; write for example 192.168.1.0/24"), text=text
+            ) from None
     target = config.echo_guard.target
     if target != "auto" and not is_host(target):
         raise UsageError(N_("echo_guard.target “{target}” is no host name, no address and not “auto”"), target=target)
+
+
+def is_domain(text: str) -> bool:
+    """A name of the DNS such as `corp.example`, in its ASCII form, a point at the end allowed."""
+    return len(text) <= DOMAIN_MAX and bool(_DOMAIN.fullmatch(text))
 
 
 def check_account_name(name: str) -> str:

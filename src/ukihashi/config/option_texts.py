@@ -17,6 +17,7 @@ class Effect(StrEnum):
     NOW = "now"
     NEXT_CONNECTION = "next connection"
     NEXT_START = "next start"
+    RELOAD = "reload"  # of hub.toml, which only root can have changed: it touches the machine
 
 
 class About(NamedTuple):
@@ -29,11 +30,13 @@ class About(NamedTuple):
 
 
 NOW, NEXT_CONNECTION, NEXT_START = Effect.NOW, Effect.NEXT_CONNECTION, Effect.NEXT_START
+RELOAD = Effect.RELOAD
 
 EFFECTS: Final[Mapping[Effect, str]] = {
     NOW: N_("at once"),
     NEXT_CONNECTION: N_("with the next connection"),
     NEXT_START: N_("at the next start"),
+    RELOAD: N_("when hub.toml is read again"),
 }
 
 UNITS: Final[Mapping[str, str]] = {
@@ -58,6 +61,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "echo_guard": N_("Small ICMP Echos on the virtual LAN, so that routes through it are never held to be dead."),
         "tls": N_("The card's side of TLS."),
         "standard": N_("What is asked of a hub that can't resume exactly, as official servers can't."),
+        "hooks": N_("Programs that run as the card's owner, so root, when it comes and goes."),
     },
     "hub": {
         "": N_("The hub as a whole."),
@@ -150,6 +154,33 @@ CARD: Final[Mapping[str, About]] = {
         ),
         NEXT_CONNECTION,
     ),
+    "interface.dhcp": About(
+        N_(
+            "DHCP on the virtual LAN. “auto”: ask for an IPv4 address if interface.addresses is empty; else ask only"
+            " what the hub offers besides. “off”: no question, and no IPv6 address by router advertisements either."
+        ),
+        NOW,
+    ),
+    "interface.accept": About(
+        N_(
+            "What is applied of that which the hub offers: “dns” (its name servers), “routes” (networks behind it),"
+            " “default” (everything goes by the hub). Empty: nothing; `card status` shows the offers."
+        ),
+        NOW,
+    ),
+    "interface.dns_domains": About(
+        N_("With “dns”: domains whose names the hub's name servers are asked for, besides the one it offers."), NOW
+    ),
+    "interface.kill_switch": About(
+        N_(
+            "Nothing leaves this machine but by its cards: while the tunnel is cut or the card was killed, packets are"
+            " dropped. Set when the card is first online, removed by `card leave` and `card clean`. Needs nftables."
+        ),
+        NOW,
+    ),
+    "interface.kill_switch_allow": About(
+        N_("Networks that the kill switch leaves reachable beside the card, such as 192.168.1.0/24."), NOW
+    ),
     "times.keepalive": About(N_("After so much silence of our own a keep-alive goes out."), NOW, unit="s"),
     "times.suspect": About(
         N_("After so much silence of the hub's, dials begin beside the link; never later than times.dead."),
@@ -200,6 +231,14 @@ CARD: Final[Mapping[str, About]] = {
     "standard.monitor": About(
         N_("Asks for a copy of every frame of the virtual hub; the card can send nothing then."), NEXT_CONNECTION
     ),
+    "hooks.up": About(
+        N_(
+            "A command that runs when the card is up, and again when addresses or offers have changed. No shell reads"
+            " it: for one, write sh -c '...'. It learns of the card by variables UKIHASHI_..., and has 30 s."
+        ),
+        NOW,
+    ),
+    "hooks.down": About(N_("A command that runs before the card's interface goes; as hooks.up."), NOW),
 }
 
 ROUTE: Final[Mapping[str, str]] = {
@@ -259,6 +298,13 @@ HUB: Final[Mapping[str, About]] = {
             " packets."
         ),
         NOW,
+    ),
+    "uplink": About(
+        N_(
+            "Virtual hubs whose members reach other networks through this machine, hidden behind its addresses: HUB"
+            " takes the way of the default routes, HUB:eth1 that interface. Best changed by `ukihashi hub uplink`."
+        ),
+        RELOAD,
     ),
     "tls.certificate": About(
         N_(
