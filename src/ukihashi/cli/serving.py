@@ -155,6 +155,7 @@ class _Serving:
             mac_ageing_s=config.mac_ageing_s,
             host_ports=start.host_ports,
             certificate=key.der,
+            uplinks=frozenset(config.uplinks()),
             ciphers=self._ciphers,
             tls=self._tls,
         )

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, NamedTuple, get_args
 import msgspec
 
 from ukihashi.auth.link import is_host
+from ukihashi.auth.names import check_hub_name, name_key
 from ukihashi.config.load import load
 from ukihashi.errors import N_, ConfigError, UsageError
 from ukihashi.wire.constants import MAX_CONNECTIONS
@@ -19,6 +20,7 @@ from ukihashi.wire.constants import MAX_CONNECTIONS
 DEFAULT_PORT: Final = 443
 DEFAULT_LISTEN: Final = ("443",)
 MAX_WORKERS: Final = 16
+INTERFACE_MAX: Final = 15  # bytes; what Linux takes
 
 LogFormat = Literal["text", "json"]
 LOG_FORMATS: Final[tuple[str, ...]] = get_args(LogFormat)
@@ -126,6 +128,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 1  # processes that carry frames
     super_frames: bool = True  # for cards of ours that offer them
     congestion: Congestion = ""  # of the connections that cards and clients open; "" = the machine's own
+    uplink: tuple[str, ...] = ()  # "LAN": members get out by this machine's default routes; "LAN:eth1": by eth1
     tls: Tls = Tls()
     times: Times = Times()
     resume: Resume = Resume()
@@ -137,6 +140,14 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def endpoints(self) -> list[Endpoint]:
         """The listening addresses, each once."""
         return parse_listen(self.listen)
+
+    def uplinks(self) -> dict[str, frozenset[str]]:
+        """Virtual hub (by `name_key`) -> the interfaces that are its way out; none: those of the default routes."""
+        found: dict[str, frozenset[str]] = {}
+        for text in self.uplink:
+            hub, interface = split_uplink(text)
+            found[name_key(hub)] = found.get(name_key(hub), frozenset()) | ({interface} if interface else set())
+        return found
 
 
 def load_hub(path: Path) -> HubConfig:
@@ -157,6 +168,7 @@ def check(config: HubConfig) -> None:
     """What types alone can't say. Raises: UsageError."""
     config.endpoints()
     config.standard.udp_range()
+    config.uplinks()
     check_networks(config.front.proxies)
     if config.web.origin() is not None and config.page_dir:
         raise UsageError(N_("page_dir and web.upstream both take the front page's place; give one of them"))
@@ -172,6 +184,14 @@ def check(config: HubConfig) -> None:
         from ukihashi.net.suites import check_pick
 
         check_pick(config.tls.ciphers)
+
+
+def split_uplink(text: str) -> tuple[str, str]:
+    """Virtual hub and interface ("": none named) of an entry of `uplink`. Raises: UsageError."""
+    hub, colon, interface = text.partition(":")
+    if bool(colon) != bool(interface) or len(interface.encode()) > INTERFACE_MAX or set(interface) & set('/: "\\'):
+        raise UsageError(N_("uplink: “{text}” is neither HUB nor HUB:INTERFACE"), text=text)
+    return check_hub_name(hub), interface
 
 
 def parse_listen(texts: Iterable[str]) -> list[Endpoint]:

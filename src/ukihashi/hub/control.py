@@ -300,6 +300,7 @@ class _Control:
             self._facts.session_timeout_s = message.session_timeout_s
             self._facts.mac_ageing_s = message.mac_ageing_s
             self._facts.certificate = message.certificate or self._facts.certificate
+            self._facts.uplinks = frozenset(message.uplinks)
             for row in message.changes:
                 _log.info("option_changed", **row)
             try:

@@ -302,6 +302,14 @@ class Stop(Message, frozen=True):
     worker_stays: bool = False  # only control is replaced: it need not wait for the worker's last words
 
 
+class Ping(Message, frozen=True):
+    """Supervisor to worker or control: do you turn? Answered by `Pong`."""
+
+
+class Pong(Message, frozen=True):
+    """The answer."""
+
+
 class Failed(Message, frozen=True):
     """This process can't go on; the sentence says why. The supervisor prints it and stops the hub."""
 
@@ -336,6 +344,7 @@ class OptionsPut(Message, frozen=True):
     mac_ageing_s: float
     changes: list[dict[str, Any]]  # all of them, for the log
     certificate: bytes = b""  # DER
+    uplinks: list[str] = []  # virtual hubs whose members get out through this machine, by `name_key`
 
 
 class LimitsPut(Message, frozen=True):
@@ -408,6 +417,8 @@ AnyMessage = (
     | PeerLink
     | MeshLink
     | Stop
+    | Ping
+    | Pong
     | Failed
     | Wish
     | Granted

@@ -116,7 +116,12 @@ class Wishes:
             self._house.send(
                 "control",
                 OptionsPut(
-                    config.public_address, config.session_timeout_s, config.mac_ageing_s, rows, live.identity.der
+                    config.public_address,
+                    config.session_timeout_s,
+                    config.mac_ageing_s,
+                    rows,
+                    live.identity.der,
+                    list(config.uplinks()),
                 ),
             )
         return rows
