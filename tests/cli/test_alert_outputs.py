@@ -105,6 +105,15 @@ def test_the_evidence_of_a_finding_is_a_bundle_that_can_be_checked_and_judged_ag
     run("replay", bundle, folder=tmp_path)
 
 
+def test_the_bounds_of_evidence_are_the_administrators(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "alert.toml").write_text("evidence_per_day = 1\n")
+    run("-r", IDLE, "--evidence", "kept", folder=tmp_path)
+    done = run("-r", CORPUS / "se-d443-v6-idle.pcap.gz", "--evidence", "kept", folder=tmp_path)
+    assert "1 evidence bundles in 24 hours" in done.stderr
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
 def test_an_allowed_tunnel_has_no_line_and_no_alarm_but_its_events(tmp_path: Path) -> None:
     added = run(
         *("allow", "add", "--client", "10.77.8.2", "--server", "10.77.200.0/24", "--owner", "Ann", "--reason", "ok"),

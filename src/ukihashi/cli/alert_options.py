@@ -35,6 +35,8 @@ class Settings(NamedTuple):
     bus: Path | None  # None = off
     bus_asked: bool  # named by the user, so that it must work
     evidence: Path | None
+    evidence_per_day: int
+    evidence_mib: int
     report_s: float  # 0 = off
     seed: int
     send: bool  # on a card that is captured on
@@ -156,6 +158,8 @@ def settings(given: Mapping[str, Any], config: AlertConfig, *, live: bool) -> Se
         bus=path,
         bus_asked=bool(bus_text),
         evidence=Path(evidence).absolute() if evidence and evidence != OFF else None,
+        evidence_per_day=config.evidence_per_day,
+        evidence_mib=config.evidence_mib,
         report_s=duration(str(chosen("report", config.report))),
         seed=int(chosen("seed", config.community_id_seed)),
         send=bool(chosen("send", config.send_on_capture_card)),

@@ -201,7 +201,15 @@ class Outputs:
             )
 
         key = load_or_make(state_dir())
-        evidence = Evidence(settings.evidence, key, tell=tell, about=about, language=current_language())
+        evidence = Evidence(
+            settings.evidence,
+            key,
+            tell=tell,
+            about=about,
+            language=current_language(),
+            per_day=settings.evidence_per_day,
+            max_mib=settings.evidence_mib,
+        )
         self._stack.callback(evidence.close)
         if self._cards:
             try:

@@ -20,6 +20,8 @@ class AlertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     metrics: str = ""  # ADDRESS:PORT for Prometheus; "" = none
     bus: str = ""  # path of the socket for top, web and block; "" = alert.sock in the runtime folder; "off"
     evidence: str = ""  # folder of evidence bundles; "" = none
+    evidence_per_day: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 200  # bundles; later findings get none
+    evidence_mib: Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] = 512  # of all bundles in the folder
     report: str = ""  # "1h": how often to say how much was seen; "" = never
     community_id_seed: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     send_on_capture_card: bool = False  # let syslog and metrics use a card that is captured on

@@ -393,6 +393,8 @@ ALERT: Final[Mapping[str, About]] = {
         N_("Socket for top, web and block. Empty: alert.sock in the runtime folder; “off”: none."), NEXT_START
     ),
     "evidence": About(N_("A folder that gets a signed bundle for each finding. Empty: none."), NEXT_START),
+    "evidence_per_day": About(N_("Bundles made in 24 hours; later findings get none."), NEXT_START),
+    "evidence_mib": About(N_("MiB of all bundles in the folder; later findings get none."), NEXT_START),
     "report": About(N_("How often it is said how much of the traffic was seen, such as 1h. Empty: never."), NEXT_START),
     "community_id_seed": About(N_("Seed of the Community ID; the same in all your tools."), NEXT_START),
     "send_on_capture_card": About(N_("Whether syslog and metrics may use a card that is captured on."), NEXT_START),
