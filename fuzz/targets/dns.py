@@ -34,7 +34,7 @@ def run(data: bytes) -> object:
             continue
     asked = dns.parse(data)
     assert dns.parse(dns.query(asked.number, asked.name, asked.kind)).name == asked.name
-    records = [dns.address(ip_address("10.1.2.3"), asked.name, 60)] * 80
+    records = [dns.address(ip_address("10.1.2.3"), asked.name, 60)] * 99
     answer = dns.answer(asked, records=records, authority=[dns.authority("lan", "ns.lan", 60)])
     assert len(answer) <= asked.limit
     assert dns.parse_answer(answer).truncated

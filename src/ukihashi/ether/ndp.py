@@ -128,7 +128,7 @@ def parse(frame: bytes) -> Neighbourly | None:
         return None
     _first, length, _next, hops, packed_source, packed_destination = _IPV6_HEADER.unpack_from(frame, HEADER)
     body = frame[_START : _START + length]
-    if hops != HOP_LIMIT or body[1] or len(body) != length:
+    if hops != HOP_LIMIT or not 8 <= length == len(body) or body[1]:
         raise PeerViolation(N_("a neighbour discovery message that comes from elsewhere or is cut short"))
     if checksum(packed_source + packed_destination + struct.pack("!II", length, ICMPV6) + body):
         raise PeerViolation(N_("a neighbour discovery message whose checksum is wrong"))
