@@ -18,7 +18,8 @@ def merged_status(rows: Mapping[int, Sequence[Row]]) -> Row:
     if len(each) > 1:
         whole |= {name: sum(int(row.get(name, 0)) for row in each) for name in SUMS}
         whole["hubs"] = max(int(row.get("hubs", 0)) for row in each)
-        whole["host_ports"] = [one for row in each for one in row.get("host_ports", [])]
+        for ports in ("host_ports", "bridges"):
+            whole[ports] = [one for row in each for one in row.get(ports, [])]
         memory = [row.get("resume_memory") or {} for row in each]
         whole["resume_memory"] = {name: sum(int(one.get(name, 0)) for one in memory) for name in ("used", "limit")}
         whole.pop("trunks", None)

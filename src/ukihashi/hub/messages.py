@@ -252,6 +252,20 @@ class HostPort(Message, frozen=True):
     interface: str
 
 
+class BridgePut(Message, frozen=True):
+    """Supervisor to worker, with one descriptor attached: the TAP that joins an Ethernet of this machine to a hub."""
+
+    hub: str  # which need not exist (yet)
+    interface: str  # of the Ethernet; there is one bridge of it at most
+    tap: str
+
+
+class BridgeGone(Message, frozen=True):
+    """Supervisor to worker: let go of that TAP."""
+
+    interface: str
+
+
 class CascadeWanted(Message, frozen=True):
     """Join another hub as a client. Supervisor to worker, with one descriptor: the cable of that port."""
 
@@ -410,6 +424,8 @@ AnyMessage = (
     | HostPortWanted
     | HostPortGone
     | HostPort
+    | BridgePut
+    | BridgeGone
     | CascadeWanted
     | CascadeGone
     | CascadeLink

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from ukihashi.hub.bridge_ports import BridgePorts
 from ukihashi.hub.cascade_port import CascadePorts
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.front import FrontDoor
@@ -27,9 +28,10 @@ Order = Callable[[Asked], Iterable[Row]]
 class Orders:
     """Answers each `Asked`."""
 
-    def __init__(self, sessions: Sessions, door: FrontDoor, cascades: CascadePorts) -> None:
+    def __init__(self, sessions: Sessions, door: FrontDoor, cascades: CascadePorts, bridges: BridgePorts) -> None:
         self._sessions = sessions
         self._door = door
+        self._bridges = bridges
         self._loop = sessions.loop
         self._started = self._loop.now
         self.neighbours: Neighbours | None = None  # if there are several workers
@@ -117,6 +119,7 @@ class Orders:
                 "resume_memory": {"used": sessions.memory.used, "limit": sessions.memory.limit},
                 "hubs": len(sessions.hubs),
                 "host_ports": [hub.host.row() for hub in sessions.hubs.values() if hub.host is not None],
+                "bridges": self._bridges.rows(),
                 "faults": self._loop.faults,
                 "pid": os.getpid(),
                 "uid": os.getuid(),

@@ -1,7 +1,7 @@
 """Virtual hubs and what is plugged into their switches: bounded queues, written once per turn of the loop.
 
-`Member` (a session's port) and `HostPort` (a TAP) are ports. A port never makes the switch wait: what doesn't fit into
-its queue is dropped, newest first lost, and counted by reason (protocol section 12.2, D8).
+`Member` (a session's port) and `TapPort` (of the hub machine) are ports. A port never makes the switch wait: what
+doesn't fit into its queue is dropped, newest first lost, and counted by reason (protocol section 12.2, D8).
 """
 
 import random
@@ -203,18 +203,18 @@ class VirtualHub:
         return port.name if port else ""
 
 
-class HostPort:
-    """The hub machine's own place in a virtual hub: a TAP that the supervisor made."""
+class TapPort:
+    """A TAP that the supervisor made, plugged into a virtual hub. What it is for, subclasses say."""
 
-    def __init__(self, hub: VirtualHub, tap: Tap, loop: Loop, limits: Limits) -> None:
+    def __init__(self, hub: VirtualHub, tap: Tap, loop: Loop, limits: Limits, name: str, rules: PortRules) -> None:
         self._hub = hub
         self._tap = tap
         self._loop = loop
-        self.name = HOST
+        self.name = name
         self.queue = PortQueue(limits.queue_bytes)
         self.frames_in = self.bytes_in = self.frames_out = self.bytes_out = 0
         kinds = tap.set_offload(ALL if limits.super_frames else NONE) if tap.offload else NONE
-        self.port = hub.plug(self, PortRules(is_hub_port=True), kinds=kinds)
+        self.port = hub.plug(self, rules, kinds=kinds)
         loop.watch(tap.fileno(), READ, self._on_readable)
 
     @property
@@ -260,11 +260,13 @@ class HostPort:
 
     def close(self) -> None:
         """Pull the plug. The interface itself belongs to the supervisor."""
+        self.unplug().close()
+
+    def unplug(self) -> Tap:
+        """Pull the plug and keep what it was in."""
         self._loop.forget(self._tap.fileno())
         self._hub.unplug(self.port)
-        if self._hub.host is self:
-            self._hub.host = None
-        self._tap.close()
+        return self._tap
 
     def _on_readable(self, _events: int) -> None:
         try:
@@ -275,3 +277,16 @@ class HostPort:
         self.frames_in += len(frames)
         self.bytes_in += sum(map(len, frames))
         self._hub.forward(frames, self.port, self._loop.now)
+
+
+class HostPort(TapPort):
+    """The hub machine's own place in a virtual hub."""
+
+    def __init__(self, hub: VirtualHub, tap: Tap, loop: Loop, limits: Limits) -> None:
+        super().__init__(hub, tap, loop, limits, HOST, PortRules(is_hub_port=True))
+
+    def close(self) -> None:
+        """See `TapPort.close`."""
+        super().close()
+        if self._hub.host is self:
+            self._hub.host = None

@@ -23,6 +23,7 @@ from typing import Any, Final
 import structlog
 
 from ukihashi.errors import UkihashiError
+from ukihashi.hub.bridge_ports import BridgePorts
 from ukihashi.hub.cascade_port import CascadePorts
 from ukihashi.hub.connection import Wiring
 from ukihashi.hub.front import FrontDoor
@@ -36,6 +37,8 @@ from ukihashi.hub.messages import (
     Answered,
     AnyMessage,
     Asked,
+    BridgeGone,
+    BridgePut,
     CascadeGone,
     CascadeUp,
     CascadeWanted,
@@ -121,7 +124,8 @@ class Worker:
         self._let_go_at: float | None = None  # when the first of the old workers let go whose sessions came
         self._leaving_until: float | None = None
         self._cascades = CascadePorts(self.loop, self._sessions)
-        self._orders = Orders(self._sessions, self._door, self._cascades)
+        self._bridges = BridgePorts(self.loop, self._sessions)
+        self._orders = Orders(self._sessions, self._door, self._cascades, self._bridges)
         self._sessions.worker, self._sessions.workers = start.number, start.workers
         if start.workers > 1:
             self._meet(start)
@@ -158,6 +162,7 @@ class Worker:
             if hub.host is not None:
                 hub.host.close()
         self._cascades.close()
+        self._bridges.close()
         if self._neighbours is not None:
             self._neighbours.close()
         if self._control is not None:
@@ -200,6 +205,10 @@ class Worker:
             hub = self._sessions.hubs.get(message.hub.casefold())
             if hub is not None and hub.host is not None:
                 hub.host.close()
+        elif isinstance(message, BridgePut) and fds:
+            self._bridges.plug(message, fds.pop())
+        elif isinstance(message, BridgeGone):
+            self._bridges.unplug(message.interface)
         elif isinstance(message, CascadeWanted) and fds:
             self._cascades.plug(message, fds.pop())
         elif isinstance(message, CascadeGone):
@@ -257,6 +266,7 @@ class Worker:
         for hub in self._sessions.hubs.values():
             if hub.host is not None:
                 hub.host.pause()
+        self._bridges.pause()
         for session in self._sessions:
             for tunnel in session.tunnels:
                 tunnel.connection.pause()
@@ -271,6 +281,7 @@ class Worker:
         for hub in self._sessions.hubs.values():
             if hub.host is not None:
                 hub.host.close()  # what comes from now on waits in the kernel
+        self._bridges.close()
         self._cascades.close()
         if self._neighbours is not None:
             self._neighbours.close()
@@ -386,7 +397,9 @@ class Worker:
             self._door.tool_answered(message)
         elif isinstance(message, HubPut):
             self._sessions.put_hub(message)
+            self._bridges.hub_came(message.hub)
         elif isinstance(message, HubRemoved):
+            self._bridges.hub_goes(message.hub)
             self._sessions.remove_hub(message.hub)
         elif isinstance(message, CascadeUp):
             self._cascades.set_up(message)

@@ -37,6 +37,7 @@ class PortRules(msgspec.Struct, frozen=True, kw_only=True):
     over_ipv6: bool = False  # the member's connection
     confined: bool = False  # neither bridges nor routes, whatever the policy says (18.6)
     is_hub_port: bool = False  # the hub machine's own place
+    is_local_bridge: bool = False  # an Ethernet of the hub machine (`hub bridge`)
     is_trunk: bool = False  # to another switch of the same hub, which asks its own ports' rules
 
 
