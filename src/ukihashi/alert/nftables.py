@@ -1,13 +1,10 @@
 """What the blocker asks of the kernel: one table of nftables that is ours alone and ends with this process.
 
-The table has an owner (nftables, `flags owner`; Linux 5.12): nobody else can change it, and the kernel removes it with
-the socket that made it, however this process ends. Every entry has a time-out of the kernel's own besides. The library
-is the one `nft` stands on; a program started for each command could own nothing.
+The table has an owner (`net.nftables`): nobody else can change it, and it goes with this process, however that ends.
+Every entry has a time-out of the kernel's own besides.
 """
 
-import ctypes
 import itertools
-import json
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,11 +12,10 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.net.nftables import Nftables
 
 TABLE: Final = "ukihashi_block"
 PRIORITY: Final = -10  # just before the filters of others
-LIBRARY: Final = "libnftables.so.1"
-_JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON
 _DIRECT, _EXACT = "direct", "exact"
 _SETS: Final = tuple(f"{name}{version}" for name in (_DIRECT, _EXACT) for version in (4, 6))
 
@@ -69,7 +65,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-class Nftables:
+class KernelWall:
     """The kernel's packet filter as a `Wall`. Use it with `with`."""
 
     def __init__(self, *, reset: bool = False) -> None:
@@ -87,14 +83,10 @@ class Nftables:
             )
         self.versions = frozenset((4, 6)) if bridged else routed
         self._families = (["inet"] if routed else []) + (["bridge"] if bridged else [])
-        self._library = _library()
-        self._context: int | None = self._library.nft_ctx_new(0)
-        self._library.nft_ctx_buffer_output(self._context)
-        self._library.nft_ctx_buffer_error(self._context)
-        self._library.nft_ctx_output_set_flags(self._context, _JSON)
+        self._filter = Nftables()
         try:
             for family in self._families:
-                self._run(_rules(family, "reject with tcp reset" if reset else "drop"))
+                self._filter.run(_rules(family, "reject with tcp reset" if reset else "drop"))
         except BaseException:
             self.close()
             raise
@@ -109,15 +101,13 @@ class Nftables:
 
     def close(self) -> None:
         """Nothing is blocked any more. A second call does nothing."""
-        if self._context is not None:
-            self._library.nft_ctx_free(self._context)
-            self._context = None
+        self._filter.close()
 
     def put(self, match: Match, seconds: float) -> None:
         """See `Wall`. An entry's time can't be set anew by every kernel: it goes and comes back in one step."""
         for family in self._families:
             place, value = f"{family} {TABLE} {_set_of(match)}", _element(match)
-            self._run(
+            self._filter.run(
                 f"add element {place} {{ {value} }}\ndelete element {place} {{ {value} }}\n"
                 f"add element {place} {{ {value} timeout {max(1, round(seconds))}s }}\n"
             )
@@ -127,49 +117,17 @@ class Nftables:
         for match in matches:
             for family in self._families:
                 place, value = f"{family} {TABLE} {_set_of(match)}", _element(match)
-                self._run(f"add element {place} {{ {value} }}\ndelete element {place} {{ {value} }}\n")
+                self._filter.run(f"add element {place} {{ {value} }}\ndelete element {place} {{ {value} }}\n")
 
     def counts(self) -> dict[Match, int]:
         """See `Wall`."""
         counted: dict[Match, int] = {}
         for family, name in itertools.product(self._families, _SETS):  # not the table: nft 1.0.6 misprints its owner
-            for item in json.loads(self._run(f"list set {family} {TABLE} {name}"))["nftables"]:
+            for item in self._filter.ask(f"list set {family} {TABLE} {name}"):
                 for element in item.get("set", {}).get("elem", ()):
                     match, packets = _read(element["elem"])
                     counted[match] = counted.get(match, 0) + packets
         return counted
-
-    def _run(self, commands: str) -> str:
-        library = self._library
-        failed = library.nft_run_cmd_from_buffer(self._context, commands.encode())
-        said = library.nft_ctx_get_output_buffer(self._context).decode(errors="replace")
-        complaint = library.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
-        if failed:
-            words = next((line for line in complaint.splitlines() if line.startswith("Error:")), complaint)
-            raise EnvironmentLacks(
-                N_("nftables refused: {reason}; blocking needs root and Linux 5.12 or newer"),
-                reason=words.removeprefix("Error:").strip() or "-",
-            )
-        return str(said)
-
-
-def _library() -> Any:
-    try:
-        library = ctypes.CDLL(LIBRARY)
-    except OSError:
-        raise EnvironmentLacks(
-            N_("nftables is not installed ({library} is missing); on Debian: apt install nftables"), library=LIBRARY
-        ) from None
-    library.nft_ctx_new.restype = ctypes.c_void_p
-    library.nft_ctx_new.argtypes = [ctypes.c_uint32]
-    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
-    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    for name in ("nft_ctx_free", "nft_ctx_buffer_output", "nft_ctx_buffer_error"):
-        getattr(library, name).argtypes = [ctypes.c_void_p]
-    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
-        getattr(library, name).argtypes = [ctypes.c_void_p]
-        getattr(library, name).restype = ctypes.c_char_p
-    return library
 
 
 def _rules(family: str, verdict: str) -> str:

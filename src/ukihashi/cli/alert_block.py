@@ -20,7 +20,7 @@ import click
 from ukihashi.alert import block_service, conntrack
 from ukihashi.alert.blocker import Action, Blocker, Notice, Policy
 from ukihashi.alert.bus import default_path as sensor_path
-from ukihashi.alert.nftables import Match, Nftables
+from ukihashi.alert.nftables import KernelWall, Match
 from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write
 from ukihashi.cli.user import json_option
 from ukihashi.errors import N_, EnvironmentLacks, UsageError
@@ -114,7 +114,7 @@ def run(
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(block_service.listening(socket or block_service.default_path()))
         record = stack.enter_context(_opened(log)) if log is not None else None
-        wall = None if dry_run else stack.enter_context(Nftables(reset=reset))
+        wall = None if dry_run else stack.enter_context(KernelWall(reset=reset))
 
         def tell(notice: Notice) -> None:
             found = block_service.event(notice)
