@@ -35,6 +35,8 @@ from ukihashi.hub.messages import (
     LoginAsked,
     OptionsPut,
     PeerLink,
+    Ping,
+    Pong,
     Ready,
     Stop,
     Upgraded,
@@ -86,6 +88,8 @@ class Control:
         received = receive_with_fds(self.start.supervisor)
         if received is None or isinstance(received[0], Stop):
             self.stop.set()
+        elif isinstance(received[0], Ping):
+            send_with_fd(self.start.supervisor, Pong())
         elif isinstance(received[0], Granted):
             self.granted.put_nowait(received[0])
         elif isinstance(received[0], Upgraded):

@@ -53,6 +53,7 @@ class Alert:
         self.detections = 0  # log lines
         self.findings: dict[str, int] = {}  # "softether TCP CONFIRMED": number; "... allowed" beside it
         self.sink_failed = False
+        self.turns = True  # all processes that share the work have spoken lately
         self._sinks = list(sinks)
         self.tell: Final = tell
         self._explain = explain

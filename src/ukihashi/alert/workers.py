@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ukihashi.alert.service import Alert
 
 END_S: Final = 10.0  # a worker may take so long to end
+SILENT_S: Final = 10.0  # each tells its counters each second; one that has not for so long stands still
 
 
 Make = Callable[["Forward", Callable[[UkihashiError], None]], "Alert"]
@@ -57,6 +58,7 @@ class _Worker:
         self.known = self.flows = 0  # TCP connections now, and ever
         self.problem: UkihashiError | None = None
         self.ended = False
+        self.heard_at = time.monotonic()
         self._asked = False
 
     def end(self, *, hard: bool) -> None:
@@ -143,11 +145,13 @@ class Workers:
         period = meter.period(
             time.time(), statistics, tcp_bytes=sum(part.tcp_bytes for part in parts), missing=alert.missed
         )
+        alert.turns = all(worker.heard_at > time.monotonic() - SILENT_S for worker in self._workers)
         alert.measured(meter.total(), period)
         losses.note(period, time.monotonic())
 
     def _hear(self, worker: _Worker, alert: "Alert", *, stopping: bool) -> UkihashiError | None:
         """One message; what to end for, if anything."""
+        worker.heard_at = time.monotonic()
         try:
             message = worker.pipe.recv()
         except EOFError:

@@ -149,6 +149,13 @@ class DataChild:
 
     async def counters(self) -> Counters:
         """What it has counted so far; zeros from a process that does not answer."""
+        return await self._answer() or Counters()
+
+    async def answers(self) -> bool:
+        """It turns; or it has ended, which is noticed anyway."""
+        return await self._answer() is not None
+
+    async def _answer(self) -> Counters | None:
         if self._counters is None or self._counters.done():
             self._counters = asyncio.get_running_loop().create_future()
             self._send(Ask())
@@ -156,7 +163,7 @@ class DataChild:
             async with asyncio.timeout(ANSWER_S):
                 return await asyncio.shield(self._counters)
         except TimeoutError:
-            return Counters()
+            return None
 
     async def next_event(self, seconds: float | None = None) -> Event | None:
         """The next event; None if the process is gone, or did not report within `seconds`."""

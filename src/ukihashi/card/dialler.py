@@ -178,6 +178,11 @@ class Card:
         await asyncio.to_thread(status.add_kernel, row)
         return [row]
 
+    async def turns(self) -> bool:
+        """Whether the data process answers; that we do shows by itself."""
+        child = self._child
+        return child is None or await child.answers()
+
     async def reload(self) -> list[control_socket.Row]:
         """Verb `reload`: read the account's file again and heed it; a row for each setting that differs.
 

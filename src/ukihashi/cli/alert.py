@@ -24,11 +24,13 @@ from ukihashi.capture.pcap import CaptureFile
 from ukihashi.cli.alert_live import capture_options, cards_named, listen, starting, summary
 from ukihashi.cli.alert_options import Settings, output_options, settings
 from ukihashi.cli.alert_outputs import Outputs, consent, note, tell
+from ukihashi.cli.alert_service import Watched
 from ukihashi.cli.main import run
 from ukihashi.config.alert import load_alert
 from ukihashi.config.places import config_dir
 from ukihashi.errors import N_, InputUnreadable, UkihashiError, UsageError
 from ukihashi.locale import _, language_of, set_language
+from ukihashi.ops.notify import Notifier
 
 SINK_FAILED: Final = 3  # exit status when a log could not be written to the end
 
@@ -76,6 +78,8 @@ def _read(alert: Alert, names: Sequence[str], expression: str) -> bool:
         try:
             with open(0, "rb", closefd=False) if name == "-" else Path(name).open("rb") as file:
                 batches = CaptureFile(file, name)
+                if batches.is_large:
+                    alert.hurry()
                 alert.read(batches if sieve is None else filter(_has_packets, map(sieve, batches)))
         except InputUnreadable as error:
             tell(error)
@@ -174,6 +178,10 @@ def _watch(detector: Alert, outputs: Outputs, wanted: Settings, cards: Sequence[
             start_beside(page, wanted.bus)
         for line in starting(cards):
             note(line)
+        notifier = Notifier()
+        if notifier.is_heard:
+            detector.add(Watched(detector, notifier))
+            notifier.ready(" ".join(starting(cards)))
 
     def worker(forward: Forward, tell_first: Callable[[UkihashiError], None]) -> Alert:
         return Alert(

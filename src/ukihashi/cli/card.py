@@ -51,6 +51,7 @@ from ukihashi.errors import (
     UsageError,
 )
 from ukihashi.locale import _, say
+from ukihashi.ops.notify import Notifier
 from ukihashi.tap import netlink
 from ukihashi.wire.constants import Code
 
@@ -316,11 +317,22 @@ def delete(name: str) -> None:
 def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bool = False) -> None:
     """Start the card; return once it is online (foreground: once it has left). Raises: UkihashiError."""
     from ukihashi.card.dialler import Card  # here: most commands only ask, and would pay half a second for it
-    from ukihashi.cli import background
+    from ukihashi.cli import background, card_service
 
     if foreground:
         background.log_to(sys.stderr)
-        asyncio.run(Card(name, config, keep_trying=keep_trying, report=lambda error: _greet(name, error)).run())
+        notifier = Notifier()
+        standing = card_service.ToldStanding(notifier)
+
+        def report(error: UkihashiError | None) -> None:
+            _greet(name, error)
+            standing.first(error, keep_trying=keep_trying)
+
+        async def live() -> None:
+            card = Card(name, config, keep_trying=keep_trying, report=report, standing=standing)
+            await card_service.run_card(card, notifier)
+
+        asyncio.run(live())
         return
     error = background.start(name, config, keep_trying=keep_trying)
     if error is not None and keep_trying:

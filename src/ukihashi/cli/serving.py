@@ -37,7 +37,7 @@ from ukihashi.net.host import own_address
 from ukihashi.net.privileges import identity, is_root
 from ukihashi.net.suites import NO_PICK, Pick, check_key, check_pick, usual_names
 from ukihashi.net.tls import server_context, tls_library
-from ukihashi.ops import log
+from ukihashi.ops import log, notify
 from ukihashi.pki import ca
 from ukihashi.store.db import check_form, migrations
 from ukihashi.web import render
@@ -80,6 +80,8 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str, workers: i
         congestion=ready.options.config.congestion,
         pick=ready.pick,
         cascade=cascade.live,
+        manager=notify.Notifier(),
+        handed_over=notify.listening(),
         ready=serving.both_are_ready,
     )
     return supervisor.run(settings, control=serving.live_as_control)

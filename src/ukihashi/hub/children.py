@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from ukihashi.errors import UkihashiError
+from ukihashi.errors import N_, UkihashiError
 from ukihashi.hub.messages import Failed
 from ukihashi.hub.pipes import PipeBroken, send_with_fd
 from ukihashi.locale import say
@@ -54,6 +54,13 @@ class Child:
         _, status = os.waitpid(self.pid, 0)
         os.close(self.pidfd)
         return os.waitstatus_to_exitcode(status)
+
+
+def how_it_ended(status: int) -> UkihashiError:
+    """A few words for what `reap` has given."""
+    return UkihashiError(
+        N_("killed by signal {number}") if status < 0 else N_("exit status {number}"), number=abs(status)
+    )
 
 
 def fork(name: str, ours: socket.socket, theirs: socket.socket, life: Callable[[], int]) -> Child:

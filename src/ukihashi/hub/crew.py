@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 from ukihashi.hub.children import Child
 from ukihashi.hub.doors import WEB_SOCKET
 from ukihashi.hub.limits import Limits
+from ukihashi.hub.messages import Message, PeerLink
 from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.hub.worker import WorkerStart, run_worker
 from ukihashi.net.privileges import Identity, die_with, drop, is_root, raise_descriptor_limit
@@ -64,6 +65,11 @@ class Crew(dict[str, Child]):
         return [name for name in self if name != CONTROL]
 
     @property
+    def serving(self) -> list[Child]:
+        """Those of this program that are ready."""
+        return [child for child in self.values() if child.is_ready and not child.is_old]
+
+    @property
     def old_workers(self) -> list[Child]:
         """Of the program before, those that live."""
         return [child for child in self.values() if is_worker(child.name) and child.is_old]
@@ -97,6 +103,31 @@ class Crew(dict[str, Child]):
             self.retired.remove(child)
         else:
             del self[child.name]
+
+
+class HeirsLinks:
+    """Control's ends of the streams to the heirs, until they serve; by number."""
+
+    def __init__(self, own: Callable[[socket.socket], None], disown: Callable[[socket.socket], None]) -> None:
+        self._own, self._disown = own, disown
+        self._links: dict[int, socket.socket] = {}
+
+    def new(self, number: int) -> socket.socket:
+        """A new heir's own end; what there was of one before is closed."""
+        self._forget(number)
+        self._links[number], its_end = socket.socketpair()
+        self._own(self._links[number])
+        return its_end
+
+    def give(self, number: int, send: Callable[[str, Message, Sequence[int]], None]) -> None:
+        """To control: the heir is a worker now."""
+        send(CONTROL, PeerLink(WORKER, number), [self._links[number].fileno()])
+        self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        link = self._links.pop(number, None)
+        if link is not None:
+            self._disown(link)
 
 
 @dataclass(frozen=True, slots=True)

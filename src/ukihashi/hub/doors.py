@@ -13,7 +13,7 @@ from typing import Final
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.hub.upgrade import Inherited, InheritedListener
 from ukihashi.net.congestion import set_congestion
-from ukihashi.net.listen import listen_tcp, listen_unix
+from ukihashi.net.listen import adopt_tcp, listen_tcp, listen_unix
 from ukihashi.net.privileges import Identity, is_root
 
 ADMIN_SOCKET: Final = "hub.sock"
@@ -27,6 +27,7 @@ class Doors:
         self._listeners: dict[tuple[str, int], socket.socket] = {}  # by what was asked for, port 0 included
         self.fronts: list[socket.socket] = []  # page socket, admin socket
         self._paths: list[Path] = []
+        self.handed = False  # the listeners are the service manager's
 
     @property
     def listeners(self) -> list[socket.socket]:
@@ -43,9 +44,25 @@ class Doors:
         """The real TCP addresses."""
         return tuple((host, port) for host, port, *_ in (sock.getsockname() for sock in self.listeners))
 
-    def open(self, listen: Sequence[tuple[str, int]], folder: Path, *, control: Identity, worker: Identity) -> None:
-        """Open everything. Raises: EnvironmentLacks, UsageError; what was opened is still to be closed."""
-        for place in dict.fromkeys(listen):
+    def open(
+        self,
+        listen: Sequence[tuple[str, int]],
+        folder: Path,
+        *,
+        control: Identity,
+        worker: Identity,
+        handed: Sequence[int] = (),
+    ) -> None:
+        """Open everything, or take the TCP sockets that are `handed` over in the place of all of `listen`.
+
+        Raises: EnvironmentLacks, UsageError; what was opened is still to be closed.
+        """
+        self.handed = bool(handed)
+        for fd in handed:
+            sock = adopt_tcp(fd)
+            host, port, *_ = sock.getsockname()
+            self._listeners[host, port] = sock
+        for place in () if handed else dict.fromkeys(listen):
             self._listeners[place] = listen_tcp(*place)
         for name, mode, owner in (
             (WEB_SOCKET, 0o600, {"uid": worker.uid}),  # only the worker may connect
@@ -66,6 +83,8 @@ class Doors:
         A new address that can't be had is told of and left out: the hub is serving already.
         """
         known = {(one.host, one.port): one.fd for one in left.listeners}
+        self.handed = left.handed
+        listen = list(known) if left.handed else listen
         self.fronts = [socket.socket(fileno=fd) for fd in left.fronts]
         self._paths = [folder / WEB_SOCKET, folder / ADMIN_SOCKET]
         for place in dict.fromkeys(listen):

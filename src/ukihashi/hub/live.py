@@ -21,6 +21,8 @@ from ukihashi.hub.messages import (
     Message,
     OptionsPut,
     PeerLink,
+    Ping,
+    Pong,
     Stop,
     Upgraded,
     Wish,
@@ -206,6 +208,9 @@ class Links:
             elif isinstance(message, Stop):
                 self.worker_stays = message.worker_stays
                 self.stopping.set()
+            elif isinstance(message, Ping):
+                with contextlib.suppress(PipeBroken):  # a supervisor that is gone is noticed by reading
+                    send_with_fd(self._supervisor, Pong())
             for descriptor in descriptors:
                 os.close(descriptor)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.live_options import LiveOptions
+from ukihashi.hub.pulse import Manager, Nobody
 from ukihashi.net.suites import NO_PICK, Pick
 
 
@@ -54,4 +55,6 @@ class Supervisor:
     congestion: str = ""  # TCP congestion control of the connections accepted; "" = the machine's own
     pick: Pick = NO_PICK  # cipher suites
     tell: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+    manager: Manager = field(default_factory=Nobody)  # who started the hub and wants to know how it is
+    handed_over: Sequence[int] = ()  # listening TCP sockets that the manager has opened: in the place of `listen`
     ready: Callable[[Sequence[tuple[str, int]]], object] = lambda _endpoints: None  # both serve; the real addresses

@@ -24,13 +24,14 @@ from typing import Final, Self
 from ukihashi import __version__
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.hub.cascade_children import CascadeChildren
-from ukihashi.hub.children import Child, Starts, fork
+from ukihashi.hub.children import Child, Starts, fork, how_it_ended
 from ukihashi.hub.crew import (
     CONTROL,
     HEIR,
     WORKER,
     Crew,
     Ends,
+    HeirsLinks,
     control_start,
     is_heir,
     is_worker,
@@ -53,11 +54,13 @@ from ukihashi.hub.messages import (
     MeshLink,
     Message,
     PeerLink,
+    Pong,
     Ready,
     Stop,
     Wish,
 )
 from ukihashi.hub.pipes import PipeBroken, receive_with_fds, send_with_fd
+from ukihashi.hub.pulse import Pulse
 from ukihashi.hub.signals import Signals
 from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.hub.succession import Succession
@@ -69,6 +72,9 @@ from ukihashi.net.terminal import Terminal
 
 KILL_AFTER_S: Final = STOP_DEADLINE + 1.0  # a child that has not ended by then is killed
 STATUS_LACKS: Final = EnvironmentLacks.exit_status
+NOT_ROOT: Final = N_("not root: the hub runs with this account's rights, and virtual hubs get no host port")
+KEEPS_ENDING: Final = N_("the hub's {name} process keeps ending ({how}), so the hub stops; the log says why")
+ENDED: Final = N_("the hub's {name} process ended ({how}); it is started again")
 
 
 def run(settings: Supervisor, *, control: Callable[[ControlStart], int]) -> int:
@@ -99,12 +105,13 @@ class _Hub:
         self._control_identity = identity(settings.control_user)
         self._worker_identity = identity(settings.worker_user)
         self._terminal = Terminal()
-        self._heirs_links: dict[int, socket.socket] = {}  # control's ends of the streams to the heirs
+        self._heirs_links = HeirsLinks(self._own, self._disown)
         self._succession: Succession | None = None
         self._wishes = Wishes(self, settings.options, settings.program, self._poll)
         self._cascades = CascadeChildren(self, settings.cascade, self._poll, settings.cascade_user)
         self.limits = settings.limits
         self.number = 0
+        self._pulse = Pulse(settings.manager, self.send, self.tell)
         self._signals = Signals()
         self._own(*self._signals.sockets)
 
@@ -130,14 +137,12 @@ class _Hub:
         make_folder(settings.runtime_dir, 0o755, None)
         make_folder(settings.state_dir, 0o700, self._control_identity)
         control, worker = self._control_identity, self._worker_identity
-        self._doors.open(settings.listen, settings.runtime_dir, control=control, worker=worker)
+        self._doors.open(
+            settings.listen, settings.runtime_dir, control=control, worker=worker, handed=settings.handed_over
+        )
         self.set_congestion(settings.congestion)
         if not is_root():
-            self.tell(
-                EnvironmentLacks(
-                    N_("not root: the hub runs with this account's rights, and virtual hubs get no host port")
-                )
-            )
+            self.tell(EnvironmentLacks(NOT_ROOT))
 
     def _adopt(self, left: Inherited) -> None:
         """Go on with what the program before us had: nothing is opened that is open, and nobody is sent away."""
@@ -165,17 +170,20 @@ class _Hub:
         signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
         for number in self._signals.came():  # and were not read yet: they are the new program's to hear
             os.kill(os.getpid(), number)
-        become(
-            self._settings.program,
-            Inherited(
-                version=__version__,
-                number=self.number + 1,
-                listeners=listeners,
-                fronts=fronts,
-                host_ports=self._host_ports.leave(),
-                children=[InheritedChild(one.name, one.pid, one.link.fileno()) for one in self.crew.all],
-            ),
+        left = Inherited(
+            version=__version__,
+            number=self.number + 1,
+            listeners=listeners,
+            fronts=fronts,
+            host_ports=self._host_ports.leave(),
+            children=[InheritedChild(one.name, one.pid, one.link.fileno()) for one in self.crew.all],
+            handed=self._doors.handed,
         )
+        self._pulse.changes()
+        try:
+            become(self._settings.program, left)
+        finally:
+            self._pulse.serves(__version__, self._doors.endpoints)
 
     def set_congestion(self, name: str) -> None:
         """For `Wishes`."""
@@ -292,6 +300,7 @@ class _Hub:
                 self._ended(child)
         self._cascades.look(ready)
         if self._stopping_since is None:
+            self._pulse.look(self.crew.serving)
             self._wishes.look(ready)
             if self._succession is not None:
                 self._succession.look()
@@ -302,14 +311,16 @@ class _Hub:
     def _signalled(self) -> None:
         numbers = self._signals.came()
         if numbers == {signal.SIGHUP} and not self._terminal.is_gone():
+            self._pulse.reads()
             self._wishes.reload()
+            self._pulse.serves(__version__, self._doors.endpoints)
         elif numbers:
             self._stop(0)
 
     def _patience_ms(self) -> int | None:
         if self._stopping_since is not None:
             return 250
-        dues = [self._wishes.patience_s, self._cascades.patience_s]
+        dues = [self._wishes.patience_s, self._cascades.patience_s, self._pulse.patience_s]
         dues += [self._succession.patience_s] if self._succession is not None else []
         return min((int(due * 1000) + 1 for due in dues if due is not None), default=None)
 
@@ -319,6 +330,7 @@ class _Hub:
             return
         self._stopping_since = time.monotonic()
         self._status = status
+        self._pulse.stops()
         self._wishes.stop()
         if self._succession is not None:
             self._succession.stop()
@@ -348,27 +360,18 @@ class _Hub:
         for number in range(self._settings.workers):
             name = name_of(HEIR, number)
             if name not in self.crew:
-                self._forget_heirs_link(number)
-                self._heirs_links[number], its_end = socket.socketpair()
-                self._own(self._heirs_links[number])
-                self._start(name, {0: its_end})
+                self._start(name, {0: self._heirs_links.new(number)})
 
     def promote_heirs(self) -> None:
         """The heirs are the workers from now on."""
         for heir in self.crew.promote_heirs():
-            number = number_of(heir.name)
-            self.send(CONTROL, PeerLink(WORKER, number), [self._heirs_links[number].fileno()])
-            self._forget_heirs_link(number)
+            self._heirs_links.give(number_of(heir.name), self.send)
         self._give_ports()
-
-    def _forget_heirs_link(self, number: int) -> None:
-        link = self._heirs_links.pop(number, None)
-        if link is not None:
-            self._disown(link)
 
     def succeeded(self) -> None:
         """The upgrade is finished."""
         self._succession = None
+        self._pulse.serves(__version__, self._doors.endpoints)
 
     def send(self, name: str, message: Message, fds: Sequence[int] = ()) -> None:
         """To a process; nothing if there is none."""
@@ -401,6 +404,8 @@ class _Hub:
                 self._announce()
                 if self._succession is not None and is_worker(child.name):
                     self._succession.serves(child.name, message)
+            elif isinstance(message, Pong):
+                self._pulse.heard(child)
             elif isinstance(message, Failed):
                 child.last_words = True
                 self._settings.tell(message.sentence)
@@ -434,6 +439,7 @@ class _Hub:
         if not self._announced and len(children) == 1 + self._settings.workers and all(c.is_ready for c in children):
             self._announced = True
             self._settings.ready(self._doors.endpoints)
+            self._pulse.serves(__version__, self._doors.endpoints)
 
     def _ended(self, child: Child) -> None:
         self._listen_to(child)  # its last words may have come in the same turn
@@ -444,25 +450,12 @@ class _Hub:
         if status in {0, -signal.SIGTERM}:  # in good order, unasked: the signal went to our whole group
             self._stop(0)
             return
-        killed = status < 0
-        how = UkihashiError(
-            N_("killed by signal {number}") if killed else N_("exit status {number}"), number=abs(status)
-        )
+        how = how_it_ended(status)
         if child.last_words or self._starts[role(child.name)].too_many(time.monotonic()):
-            self.tell(
-                EnvironmentLacks(
-                    N_("the hub's {name} process keeps ending ({how}), so the hub stops; the log says why"),
-                    name=child.name,
-                    how=how,
-                )
-            )
+            self.tell(EnvironmentLacks(KEEPS_ENDING, name=child.name, how=how))
             self._stop(1)
             return
-        self.tell(
-            EnvironmentLacks(
-                N_("the hub's {name} process ended ({how}); it is started again"), name=child.name, how=how
-            )
-        )
+        self.tell(EnvironmentLacks(ENDED, name=child.name, how=how))
         if not is_heir(child.name):
             self._restart(child.name)  # a missing heir is started by the succession
 

@@ -152,6 +152,7 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
     fronts: list[int]  # page socket, admin socket
     host_ports: list[InheritedPort]
     children: list[InheritedChild]
+    handed: bool = False  # the listeners are the service manager's: all of them stay, whatever hub.toml says
 
     def descriptors(self) -> list[int]:
         """Every one."""

@@ -57,6 +57,8 @@ from ukihashi.hub.messages import (
     Message,
     PasswordAsked,
     PeerLink,
+    Ping,
+    Pong,
     Ready,
     RpcAnswered,
     RpcAsked,
@@ -227,6 +229,8 @@ class Worker:
             self._take_over(fds, more=message.more)
         elif isinstance(message, Stop):
             self.stop()
+        elif isinstance(message, Ping):
+            send_with_fd(self._supervisor, Pong())
         for fd in fds:
             os.close(fd)
 

@@ -46,6 +46,22 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
+def adopt_tcp(fd: int) -> socket.socket:
+    """A listener like that of `listen_tcp`, from one that the service manager has opened; it is ours from now on.
+
+    Raises: UsageError: it is something else.
+    """
+    with suppress(OSError):
+        sock = socket.socket(fileno=fd)
+        is_tcp = sock.family in {socket.AF_INET, socket.AF_INET6} and sock.type == socket.SOCK_STREAM
+        if is_tcp and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            tune(sock)
+            sock.listen(BACKLOG)
+            return sock
+        sock.close()
+    raise UsageError(N_("what the service manager handed over as descriptor {fd} is no listening TCP socket"), fd=fd)
+
+
 def listen_unix(path: Path, *, mode: int, uid: int = -1, gid: int = -1) -> socket.socket:
     """A non-blocking listener at `path` with these rights; a socket that nobody serves any more is replaced.
 
