@@ -6,6 +6,8 @@ Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 
 import gzip
 import io
+import os
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from ukihashi.errors import N_, InputUnreadable
 __all__ = ("CHUNK", "MAX_BLOCK", "MAX_CAPTURED", "MAX_INTERFACES", "CaptureFile")
 
 CHUNK: Final = 1 << 20  # bytes asked for at a time
+LARGE: Final = 1500 * compiled.WORTH_IT  # bytes of a file that surely has so many packets
 ROOM: Final = 8192  # packets of one batch at most
 MAX_INTERFACES: Final = 4096  # descriptions in one pcapng section
 
@@ -59,6 +62,15 @@ class _Interface(NamedTuple):
     offset: float  # seconds
 
 
+def _size(file: io.BufferedReader) -> int:
+    """Bytes of a file that lies on a disk; 0 of anything else."""
+    try:
+        about = os.fstat(file.fileno())
+    except OSError:  # no file at all
+        return 0
+    return about.st_size if stat.S_ISREG(about.st_mode) else 0
+
+
 class CaptureFile:
     """The packets of one capture file, in batches; iterate once.
 
@@ -69,6 +81,7 @@ class CaptureFile:
         self.name: Final = name
         self.packets = 0
         self.offset = 0
+        self.is_large: Final = _size(file) >= LARGE  # compiled code is worth its loading from the first packet on
         self._file: io.BufferedReader | gzip.GzipFile = file
         self._rest: bytes | bytearray = b""
         self._walkers = _PLAIN
@@ -100,7 +113,8 @@ class CaptureFile:
 
     def _hurry(self) -> None:
         """A large file is worth compiled code."""
-        if self._walkers is _PLAIN and self.packets >= compiled.WORTH_IT and compiled.is_ready():
+        wanted = self.is_large or self.packets >= compiled.WORTH_IT
+        if self._walkers is _PLAIN and wanted and compiled.is_ready():
             self._walkers = _compiled()
 
     def _peek(self) -> bytes:
