@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Unpack
 
 import structlog
@@ -18,12 +19,13 @@ from ukihashi.errors import N_, EnvironmentLacks, UkihashiError, UsageError
 from ukihashi.hub.addresses import HOST_PORT_NUMBER, addresses, choose_subnets, host_port_name
 from ukihashi.hub.backstage import Facts, Live, pick_hub
 from ukihashi.hub.changes import HubFields, changed_hub
+from ukihashi.hub.lan_plan import numbers, plan
 from ukihashi.hub.messages import HostPortGone, HostPortWanted, HubPut, HubRemoved, Upgraded
 from ukihashi.hub.rows import hub_row
 from ukihashi.hub.storage import Storage
 from ukihashi.net import host
 from ukihashi.net.control_socket import Handler, Row, asker
-from ukihashi.store import hubs, rules, users
+from ukihashi.store import hubs, leases, rules, users
 from ukihashi.store.db import Database
 from ukihashi.store.hubs import Hub
 
@@ -218,6 +220,8 @@ class Desk:
 
     async def tell_worker(self, hub: Hub) -> None:
         """Tell the worker how a hub is set now."""
+        if not hub.service_number:
+            hub = await self._storage.change(_with_service, hub, self._clock())
         access = await self._storage.read(rules.access_list, hub)
         await self._live.tell_worker(
             HubPut(
@@ -229,6 +233,7 @@ class Desk:
                 banner=hub.banner,
                 rules=hub.rules,
                 access=tuple(one.rule for one in access),
+                service=plan(hub, self.facts.uplinks),
             )
         )
 
@@ -248,6 +253,12 @@ def upgrade_row(done: Upgraded) -> Row:
         "sessions": done.sessions,
         "pause_s": done.pause_s,
     }
+
+
+def _with_service(db: Database, hub: Hub, now: float) -> Hub:
+    usable = numbers(hub.subnet4)
+    number = leases.service_number(db, hub, first=usable.start, last=usable.stop - 1, now=now)
+    return replace(hub, service_number=number)
 
 
 def _networks(hub: Hub) -> tuple[Any, Any]:

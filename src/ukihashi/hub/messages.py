@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ukihashi.hub.lan_plan import LanService
 from ukihashi.switch.access import Rule
 from ukihashi.switch.rules import HubRules
 from ukihashi.wire.policy import DEFAULT, Policy
@@ -89,6 +90,23 @@ class Traffic(Message, frozen=True):
     bytes_in: int
     frames_out: int
     bytes_out: int
+
+
+class LeaseAsked(Message, frozen=True):
+    """A station speaks DHCP. Answered by `LeaseAnswered`, or not at all."""
+
+    ask: int
+    hub: str
+    session: str
+    user: str  # whose port it is; "" = the hub machine's own
+    kind: int  # of the message (`ether.dhcp`)
+    mac: bytes
+    identity: bytes
+    wanted: int = 0  # number of the address that it has or wants; 0 = none, -1 = of another subnet
+    chosen: bool = False  # a REQUEST that answers our offer
+    host: str = ""  # what it calls itself
+    bridge: bool = False  # others may be behind the port
+    busy: tuple[int, ...] = ()  # numbers heard of lately behind other ports
 
 
 class LoginRefused(Message, frozen=True):
@@ -192,6 +210,23 @@ class RpcAnswered(Message, frozen=True):
     answer: bytes  # a PACK; b"" = end the connection
 
 
+class LeaseAnswered(Message, frozen=True):
+    """What the station is to be told; nothing if `kind` is 0."""
+
+    ask: int
+    kind: int = 0  # OFFER, ACK or NAK
+    number: int = 0  # of the address
+    lease_s: int = 0
+
+
+class Names(Message, frozen=True):
+    """A question to the hub's DNS, and from control its answer, if there is one."""
+
+    ask: int
+    data: bytes  # the DNS message
+    hub: str = ""
+
+
 class HubPut(Message, frozen=True):
     """A virtual hub exists with these settings (sent for each at start, then at each change)."""
 
@@ -203,6 +238,7 @@ class HubPut(Message, frozen=True):
     banner: str = ""  # for the users of clients that show one
     rules: HubRules = HubRules()
     access: tuple[Rule, ...] = ()  # by priority
+    service: LanService | None = None  # addresses and names
 
 
 class HubRemoved(Message, frozen=True):
@@ -335,7 +371,7 @@ class Wish(Message, frozen=True):
     """Control to supervisor: what an admin asked for. Answered by `Granted` with the same `ask`."""
 
     ask: int
-    what: str  # "options", "set_option", "reload", "upgrade"
+    what: str  # "options", "set_option", "reload", "uplinks", "upgrade"
     key: str = ""  # of set_option
     value: str = ""  # as one types it
 
@@ -409,6 +445,9 @@ AnyMessage = (
     | RpcAsked
     | RpcAnswered
     | Traffic
+    | LeaseAsked
+    | LeaseAnswered
+    | Names
     | LoginRefused
     | SessionOpened
     | SessionsHere

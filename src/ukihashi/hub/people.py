@@ -25,7 +25,7 @@ from ukihashi.hub.storage import Storage
 from ukihashi.net import host
 from ukihashi.net.control_socket import Handler, Row, asker
 from ukihashi.net.dial.via import DIRECT, parse
-from ukihashi.store import hubs, invites, users
+from ukihashi.store import hubs, invites, leases, users
 from ukihashi.store.db import Database
 from ukihashi.store.hubs import Hub
 from ukihashi.store.users import User
@@ -183,7 +183,8 @@ class People:
                     N_("user “{name}” does not log in by password, so a join link has nothing to give; set one first"),
                     name=guest.name,
                 )
-            number = users.assign_number(db, guest, first=FIRST_NUMBER, last=LAST_NUMBER)
+            taken = leases.taken_numbers(db, home.id, now)
+            number = users.assign_number(db, guest, first=FIRST_NUMBER, last=LAST_NUMBER, without=taken)
             digest = token.token_digest(secret)
             return guest, number, invites.create(db, guest, digest, now=now, expires_at=now + days * 86_400)
 

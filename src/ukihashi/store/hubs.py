@@ -7,12 +7,13 @@ import msgspec
 
 from ukihashi.auth.names import name_key
 from ukihashi.errors import N_, UsageError
+from ukihashi.store.address_settings import AddressSettings
 from ukihashi.store.db import Database
 from ukihashi.switch.rules import HubRules
 
 _COLUMNS = (
     "id, name, online, subnet4, subnet6, host_port, created_at, max_sessions, listed, banner, options, admin_hash,"
-    " login_hash, logins, last_login_at"
+    " login_hash, logins, last_login_at, addresses, service_number"
 )
 
 
@@ -35,6 +36,8 @@ class Hub:
     login_hash: bytes = field(default=b"", repr=False)  # the same password as user `administrator`'s
     logins: int = 0
     last_login_at: float = 0.0  # 0.0 = never
+    addresses: AddressSettings = AddressSettings()  # noqa: RUF009 - frozen
+    service_number: int = 0  # last part of the address service's own addresses; 0 = none yet
 
 
 def all_hubs(db: Database) -> list[Hub]:
@@ -89,6 +92,11 @@ def put_settings(db: Database, hub: Hub) -> None:
     )
 
 
+def put_addresses(db: Database, hub: Hub) -> None:
+    """Keep what an administrator decided about addresses and names."""
+    db.do("UPDATE hubs SET addresses = ? WHERE id = ?", (msgspec.json.encode(hub.addresses).decode(), hub.id))
+
+
 def put_administrator(db: Database, hub: Hub, *, admin_hash: bytes, login_hash: bytes) -> None:
     """Keep both forms of the hub's own administrator's password; both b"": it has none."""
     db.do(
@@ -123,4 +131,6 @@ def _hub(row: sqlite3.Row) -> Hub:
         login_hash=row["login_hash"] or b"",
         logins=row["logins"],
         last_login_at=row["last_login_at"] or 0.0,
+        addresses=msgspec.json.decode(row["addresses"], type=AddressSettings),
+        service_number=row["service_number"] or 0,
     )

@@ -1,6 +1,7 @@
 """Users of virtual hubs: how they prove themselves, what they may, what they used, their addresses (D10, D18)."""
 
 import sqlite3
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -213,8 +214,8 @@ def replace_hash(db: Database, user: User, sha0: bytes, now: float) -> bool:
     return db.do(statement, (sha0, now, user.id, user.sha0)) > 0
 
 
-def assign_number(db: Database, user: User, *, first: int, last: int) -> int:
-    """The user's own last address part: the one it has, else the lowest free one.
+def assign_number(db: Database, user: User, *, first: int, last: int, without: AbstractSet[int] = frozenset()) -> int:
+    """The user's own last address part: the one it has, else the lowest free one that is not in `without`.
 
     Raises:
         UsageError: none is free.
@@ -223,7 +224,7 @@ def assign_number(db: Database, user: User, *, first: int, last: int) -> int:
         return user.number
     taken = {row[0] for row in db.rows("SELECT number FROM users WHERE hub_id = ?", (user.hub_id,))}
     for number in range(first, last + 1):
-        if number not in taken:
+        if number not in taken and number not in without:
             db.do("UPDATE users SET number = ? WHERE id = ?", (number, user.id))
             return number
     raise UsageError(
