@@ -34,8 +34,6 @@ class LanService(msgspec.Struct, frozen=True, dict=True):
     domain: str = ""
     name_servers: tuple[str, ...] = ()  # told in place of the service's own
     ra: bool = True
-    guard: bool = True
-    trust: tuple[str, ...] = ()
 
     @cached_property
     def network4(self) -> IPv4Network:
@@ -113,8 +111,6 @@ def plan(hub: Hub, uplinks: Collection[str]) -> LanService | None:
         settings.domain or default_domain(hub.name),
         settings.name_servers,
         settings.ra,
-        settings.guard,
-        settings.trust,
     )
 
 

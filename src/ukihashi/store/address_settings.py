@@ -24,5 +24,3 @@ class AddressSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     name_servers: tuple[str, ...] = ()  # told to members in place of the hub's own
     forward: Forward = "auto"  # other names are asked of the hub machine's resolvers; auto: if the hub has an uplink
     ra: bool = True  # IPv6 router advertisements with the hub's prefix
-    guard: bool = True  # servers, routers and claims of others' addresses behind untrusted ports are not let through
-    trust: tuple[str, ...] = ()  # users and cascades behind which such servers may be

@@ -67,6 +67,7 @@ class Switch:
         self._table = MacTable(ageing=ageing, limit=limit)
         self._addresses = IpTable(limit=limit)
         self._own_mac = own_mac
+        self._own_port: PortId | None = None  # where `own_mac` is
         self._chance = chance
         self._ports: dict[PortId, Port] = {}
         self._monitors: list[PortId] = []
@@ -83,6 +84,11 @@ class Switch:
     def ports(self) -> tuple[PortId, ...]:
         """All ports in the order they were added."""
         return tuple(self._ports)
+
+    def set_own(self, mac: bytes | None, port: PortId | None) -> None:
+        """The hub's own station, and its port: it is always there, and nobody else may send as it."""
+        self._changes += 1
+        self._own_mac, self._own_port = mac, port
 
     def set_ageing(self, seconds: float) -> None:
         """Another ageing time, from now on and for what was learned before."""
@@ -214,7 +220,8 @@ class Switch:
         if len(frame) < MIN_FRAME or _is_too_long(frame):
             return SIZE, None
         destination, source = frame[:6], frame[6:12]
-        if source in (NO_MAC, BROADCAST, destination, self._own_mac):
+        is_own = entry.number == self._own_port
+        if source in (NO_MAC, BROADCAST, destination) or (source == self._own_mac and not is_own):
             return SOURCE, None
         vlan, suffix = 0, b""
         if frame[12:14] in _UNCACHED:
@@ -225,14 +232,16 @@ class Switch:
         elif destination == _BRIDGES and self._hub.bridges_by_id:
             source = _bridge(frame) or source
         # a group address is no station (802.1Q, 8.7), though such frames pass
-        if not source[0] & 1 and (reason := self._learn(source + suffix, entry, now)):
+        if not source[0] & 1 and not is_own and (reason := self._learn(source + suffix, entry, now)):
             return reason, None
         address = _source_address(frame)
-        if address and (reason := self._addresses.note(address, entry.number, now, entry.addresses)):
+        if address and not is_own and (reason := self._addresses.note(address, entry.number, now, entry.addresses)):
             return reason, None
         if frame[34:36] == b"\0\x43" and frame[23] == 17:  # might come from a DHCP server
             self._snoop([frame], now)
         target = None if destination[0] & 1 else self._table.find(destination + suffix, now)
+        if destination == self._own_mac:
+            target = self._own_port
         if target is None:
             return "", None
         if target == entry.number:
