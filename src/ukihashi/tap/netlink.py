@@ -25,6 +25,19 @@ _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _METRIC: Final = {4: 0, 6: 1024}  # what a route has that was added without one
 
 
+class Link(NamedTuple):
+    """What an interface is."""
+
+    number: int  # what the kernel calls its index
+    name: str
+    kind: str  # "bridge", "veth", "tun", ...; "" for a card of the machine
+    type: int  # of its frames: 1 = Ethernet (linux/if_arp.h)
+    flags: int
+    mtu: int  # bytes of payload
+    mac: str
+    master: int  # index of the bridge, bond, ... that it is a part of; 0: none
+
+
 class LinkCounters(NamedTuple):
     """What the kernel counted on one interface. On a TAP `tx` is what left the system, so what we read."""
 
@@ -106,6 +119,48 @@ def mac_of(interface: str) -> bytes:
     with _netlink(interface) as (netlink, index):
         text: str = netlink.get_links(index)[0].get_attr("IFLA_ADDRESS")
     return bytes.fromhex(text.replace(":", ""))
+
+
+def link(interface: str) -> Link:
+    """What it is. Raises: EnvironmentLacks: there is none of that name."""
+    with _netlink(interface) as (netlink, index):
+        return _link(netlink.get_links(index)[0])
+
+
+def links() -> dict[int, Link]:
+    """Every interface, by its index."""
+    with _kernel() as netlink:
+        return {row["index"]: _link(row) for row in netlink.get_links()}
+
+
+def _link(row: Any) -> Link:
+    info = row.get_attr("IFLA_LINKINFO")
+    return Link(
+        row["index"],
+        row.get_attr("IFLA_IFNAME"),
+        (info.get_attr("IFLA_INFO_KIND") if info is not None else "") or "",
+        row["ifi_type"],
+        row["flags"],
+        row.get_attr("IFLA_MTU") or 0,
+        row.get_attr("IFLA_ADDRESS") or "",
+        row.get_attr("IFLA_MASTER") or 0,
+    )
+
+
+def add_bridge(name: str, mac: bytes = b"") -> None:
+    """Make a bridge, off, that takes no part in a spanning tree and passes every group address on.
+
+    Without `mac` its address is the lowest of its members', whoever they are. Raises: EnvironmentLacks.
+    """
+    fields: dict[str, Any] = {"address": mac.hex(":")} if mac else {}
+    with _kernel(name) as netlink:
+        netlink.link("add", ifname=name, kind="bridge", br_stp_state=0, br_mcast_snooping=0, **fields)
+
+
+def set_master(interface: str, bridge: str) -> None:
+    """Make it a member of `bridge`; "": of none."""
+    with _netlink(interface) as (netlink, index):
+        netlink.link("set", index=index, master=socket.if_nametoindex(bridge) if bridge else 0)
 
 
 def remove_interface(interface: str) -> bool:
