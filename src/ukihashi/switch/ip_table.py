@@ -106,10 +106,14 @@ class IpTable:
         known = self._seen.get(address)
         return known is not None and known.leased and known.port == port and now - known.seen < LEASED_EXPIRY_S
 
+    def used_by(self, address: bytes, now: float) -> PortId | None:
+        """The port that used it a moment ago."""
+        known = self._seen.get(address)
+        return known.port if known is not None and now - known.seen < EXCLUSIVE_S else None
+
     def is_taken(self, address: bytes, port: PortId, now: float) -> bool:
         """Another port than `port` used it a moment ago."""
-        known = self._seen.get(address)
-        return known is not None and known.port != port and now - known.seen < EXCLUSIVE_S
+        return self.used_by(address, now) not in (None, port)
 
     def forget(self, key: int) -> bool:
         """Remove the entry with that key; False if there is none."""

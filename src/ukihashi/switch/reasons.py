@@ -31,6 +31,11 @@ BROADCAST: Final = "broadcast_filter"  # a broadcast other than ARP, DHCP, ICMPv
 IPV4: Final = "ipv4_filter"
 IPV6: Final = "ipv6_filter"
 NON_IP: Final = "non_ip_filter"
+ROGUE_DHCP: Final = "rogue_dhcp"  # the guards (`guards`): it plays DHCP server on a port that is not trusted
+ROGUE_ROUTER: Final = "rogue_router"  # the same for router advertisements and redirects
+FORGED: Final = "forged_address"  # says that it has an address which is somebody else's
+FORGED_STATION: Final = "forged_station"  # uses a MAC which is the hub's own, or that of a station on a trusted port
+HIDDEN: Final = "hidden_headers"  # may be one of these, and we can't see
 
 WORDS: Final[Mapping[str, str]] = {
     SIZE: N_("too long or too short"),
@@ -59,4 +64,9 @@ WORDS: Final[Mapping[str, str]] = {
     IPV4: N_("IPv4 not allowed"),
     IPV6: N_("IPv6 not allowed"),
     NON_IP: N_("only IP allowed"),
+    ROGUE_DHCP: N_("DHCP server on a port that is not trusted"),
+    ROGUE_ROUTER: N_("IPv6 router on a port that is not trusted"),
+    FORGED: N_("forged IP address"),
+    FORGED_STATION: N_("forged MAC address"),
+    HIDDEN: N_("headers hidden from the guards"),
 }

@@ -24,6 +24,16 @@ class HubRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     privacy_drops_arp: bool = True
     least_client_build: int = 0  # official clients older than that are refused (section 8.3)
     required_client_id: int = 0
+    guard: bool = False  # rogue DHCP servers, routers and forged ARP stop here; a hub that is made now has it
+    trusted: tuple[str, ...] = ()  # users, cascades and local bridges that the guards leave alone, by name
+
+
+class GuardRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the guards of a hub need to know beside its rules."""
+
+    relay: bool = False  # what asks for a DHCP server goes to trusted ports only
+    addresses: tuple[bytes, ...] = ()  # the hub's own and its gateway's: nobody who is not trusted may have them
+    stations: tuple[bytes, ...] = ()  # MACs, the same
 
 
 class PortRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +49,7 @@ class PortRules(msgspec.Struct, frozen=True, kw_only=True):
     is_hub_port: bool = False  # the hub machine's own place
     is_local_bridge: bool = False  # an Ethernet of the hub machine (`hub bridge`)
     is_trunk: bool = False  # to another switch of the same hub, which asks its own ports' rules
+    is_trusted: bool = False  # of a trunk: what comes in now entered by a port that the guards trust
 
 
 def most_stations(rules: PortRules) -> int:
