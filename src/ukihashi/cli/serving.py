@@ -78,6 +78,7 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str, workers: i
         limits=Limits.of(ready.options.config),
         workers=workers or ready.options.config.workers,
         congestion=ready.options.config.congestion,
+        uplinks=ready.options.config.uplinks(),
         pick=ready.pick,
         cascade=cascade.live,
         manager=notify.Notifier(),

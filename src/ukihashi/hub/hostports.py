@@ -8,14 +8,16 @@ import hashlib
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ukihashi.auth.names import name_key
 from ukihashi.errors import N_, EnvironmentLacks, UsageError
 from ukihashi.ether.offload import MAX_SEGMENTS
 from ukihashi.hub.messages import HostPort, HostPortWanted
 from ukihashi.hub.upgrade import InheritedPort
+from ukihashi.hub.uplink import Place
 from ukihashi.net.privileges import is_root
 from ukihashi.tap import netlink
 from ukihashi.tap.device import Tap, adopt_tap, open_tap
@@ -42,8 +44,10 @@ class _Entry(NamedTuple):
 class HostPorts:
     """The TAPs that exist. They end with us, whatever happens: none is persistent."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[Sequence[Place]], object] = lambda _places: None) -> None:
+        """`on_change`: told where this machine stands in virtual hubs, when that may be another."""
         self._taps: dict[str, _Entry] = {}  # by virtual hub, casefolded
+        self._on_change = on_change
 
     def want(self, wish: HostPortWanted, *, super_frames: bool = False) -> Made | None:
         """Make it, or bring one that exists to these addresses (then None: the worker has it).
@@ -69,6 +73,7 @@ class HostPorts:
         if known is not None and known.tap.name == wish.interface:
             self._readdress(known, addresses)
             self._taps[wish.hub.casefold()] = _Entry(known.tap, addresses)
+            self._on_change(self.places())
             return None
         if known is not None:
             self.remove(wish.hub)
@@ -83,18 +88,24 @@ class HostPorts:
             tap.close()
             raise
         self._taps[wish.hub.casefold()] = _Entry(tap, addresses)
+        self._on_change(self.places())
         return Made(HostPort(wish.hub, wish.interface), [tap.fileno()])
 
     def remove(self, hub: str) -> bool:
         """Let go of it; it disappears when the worker does too. False if there is none."""
         entry = self._taps.pop(hub.casefold(), None)
         if entry is not None:
+            self._on_change(self.places())
             entry.tap.close()
         return entry is not None
 
     def all(self) -> list[Made]:
         """Every one, for a new worker."""
         return [Made(HostPort(hub, entry.tap.name), [entry.tap.fileno()]) for hub, entry in self._taps.items()]
+
+    def places(self) -> list[Place]:
+        """Where this machine stands in virtual hubs."""
+        return [Place(name_key(hub), entry.tap.name, entry.addresses) for hub, entry in self._taps.items()]
 
     def leave(self) -> list[InheritedPort]:
         """For the program that takes our place."""
@@ -106,6 +117,7 @@ class HostPorts:
         """Take them over as they are: up, with their addresses."""
         for port in ports:
             self._taps[port.hub] = _Entry(adopt_tap(port.fd, port.interface), port.addresses)
+        self._on_change(self.places())
 
     def close(self) -> None:
         """Remove all."""

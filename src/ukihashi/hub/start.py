@@ -54,6 +54,7 @@ class Supervisor:
     workers: int = 1
     congestion: str = ""  # TCP congestion control of the connections accepted; "" = the machine's own
     pick: Pick = NO_PICK  # cipher suites
+    uplinks: Mapping[str, frozenset[str]] = field(default_factory=dict)  # `HubConfig.uplinks` at the start
     tell: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr, flush=True)  # noqa: T201
     manager: Manager = field(default_factory=Nobody)  # who started the hub and wants to know how it is
     handed_over: Sequence[int] = ()  # listening TCP sockets that the manager has opened: in the place of `listen`

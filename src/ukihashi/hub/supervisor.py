@@ -65,6 +65,7 @@ from ukihashi.hub.signals import Signals
 from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.hub.succession import Succession
 from ukihashi.hub.upgrade import HEEDED, Inherited, InheritedChild, become, inherited
+from ukihashi.hub.uplink import Uplinks
 from ukihashi.hub.wishes import Wishes
 from ukihashi.locale import say
 from ukihashi.net.privileges import identity, is_root
@@ -101,13 +102,14 @@ class _Hub:
         self._stopping_since: float | None = None
         self._announced = False
         self._poll = select.poll()
-        self._host_ports = HostPorts()
+        self._uplinks = Uplinks(settings.runtime_dir, self._poll, lambda: self._doors.endpoints, self.tell)
+        self._host_ports = HostPorts(self._uplinks.put_places)
         self._control_identity = identity(settings.control_user)
         self._worker_identity = identity(settings.worker_user)
         self._terminal = Terminal()
         self._heirs_links = HeirsLinks(self._own, self._disown)
         self._succession: Succession | None = None
-        self._wishes = Wishes(self, settings.options, settings.program, self._poll)
+        self._wishes = Wishes(self, settings.options, settings.program, self._poll, self._uplinks)
         self._cascades = CascadeChildren(self, settings.cascade, self._poll, settings.cascade_user)
         self.limits = settings.limits
         self.number = 0
@@ -141,6 +143,7 @@ class _Hub:
             settings.listen, settings.runtime_dir, control=control, worker=worker, handed=settings.handed_over
         )
         self.set_congestion(settings.congestion)
+        self._uplinks.open(settings.uplinks)
         if not is_root():
             self.tell(EnvironmentLacks(NOT_ROOT))
 
@@ -149,6 +152,7 @@ class _Hub:
         self.number = left.number
         self._doors.adopt(left, self._settings.listen, self._settings.runtime_dir, self.tell)
         self.set_congestion(self._settings.congestion)
+        self._uplinks.adopt(left.uplink, self._settings.uplinks)
         self._host_ports.adopt(left.host_ports)
         for one in left.children:
             link = socket.socket(fileno=one.fd)
@@ -176,6 +180,7 @@ class _Hub:
             listeners=listeners,
             fronts=fronts,
             host_ports=self._host_ports.leave(),
+            uplink=self._uplinks.leave(),
             children=[InheritedChild(one.name, one.pid, one.link.fileno()) for one in self.crew.all],
             handed=self._doors.handed,
         )
@@ -202,6 +207,7 @@ class _Hub:
             self._reap(child)
         self._wishes.stop()
         self._cascades.pause()
+        self._uplinks.close()
         self._host_ports.close()
         self._doors.close()
         for sock in self._owned:
@@ -252,6 +258,7 @@ class _Hub:
     def keep_only(self, *kept: socket.socket) -> None:
         """Close, in a child, what belongs to the supervisor and the other children."""
         self._host_ports.forget()
+        self._uplinks.forget()
         self._cascades.forget()
         for child in self.crew.all:
             os.close(child.pidfd)

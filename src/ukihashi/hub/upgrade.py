@@ -19,6 +19,7 @@ import msgspec
 from ukihashi import __version__
 from ukihashi.errors import N_, EnvironmentLacks
 from ukihashi.hub.handover import FORM
+from ukihashi.hub.uplink import InheritedUplink
 
 INHERITED: Final = "UKIHASHI_INHERITED"  # in the environment: pid and descriptor, for exactly that process
 CHECK_WORDS: Final = ("--check", "--json")
@@ -152,6 +153,7 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
     fronts: list[int]  # page socket, admin socket
     host_ports: list[InheritedPort]
     children: list[InheritedChild]
+    uplink: InheritedUplink | None = None
     handed: bool = False  # the listeners are the service manager's: all of them stay, whatever hub.toml says
 
     def descriptors(self) -> list[int]:
@@ -161,6 +163,7 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
             *(one.fd for one in self.listeners),
             *(one.fd for one in self.host_ports),
             *(one.fd for one in self.children),
+            *([self.uplink.fd] if self.uplink is not None else []),
         ]
 
 

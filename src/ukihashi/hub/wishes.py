@@ -18,6 +18,7 @@ from ukihashi.hub.limits import Limits
 from ukihashi.hub.live_options import LiveOptions
 from ukihashi.hub.messages import CertificatePut, Granted, LimitsPut, Message, OptionsPut, Wish
 from ukihashi.hub.upgrade import Check, Checked, agree
+from ukihashi.hub.uplink import Uplinks
 from ukihashi.pki.ca import Identity, pin_text
 
 
@@ -50,8 +51,16 @@ class House(Protocol):
 class Wishes:
     """See the module."""
 
-    def __init__(self, house: House, options: LiveOptions | None, program: Sequence[str], poll: select.poll) -> None:
+    def __init__(
+        self,
+        house: House,
+        options: LiveOptions | None,
+        program: Sequence[str],
+        poll: select.poll,
+        uplinks: Uplinks,
+    ) -> None:
         self._house = house
+        self._uplinks = uplinks
         self._options = options
         self._program = program
         self._poll = poll
@@ -63,6 +72,7 @@ class Wishes:
             "options": lambda: self._live().rows(),
             "set_option": lambda: self._apply(lambda live: live.put(wish.key, wish.value)),
             "reload": lambda: self._apply(lambda live: live.read_again()),
+            "uplinks": self._uplinks.rows,
         }
         try:
             if wish.what == "upgrade":
@@ -109,6 +119,8 @@ class Wishes:
                 self._house.send(name, LimitsPut(values))
         if live.config.congestion != before.congestion:
             self._house.set_congestion(live.config.congestion)
+        if live.config.uplink != before.uplink:
+            self._uplinks.want(live.config.uplinks())
         if live.identity.fingerprint != identity.fingerprint:
             rows.append(self._renew(identity, live.identity))
         if rows:
@@ -158,10 +170,12 @@ class Wishes:
     @property
     def patience_s(self) -> float | None:
         """When to `look` again, if nothing happens."""
-        return None if self._check is None else self._check.left_s
+        dues = (self._uplinks.patience_s, None if self._check is None else self._check.left_s)
+        return min((due for due in dues if due is not None), default=None)
 
     def look(self, ready: set[int]) -> None:
-        """Has the check ended, or taken too long?"""
+        """Has the check ended, or taken too long? Has the network of this machine changed?"""
+        self._uplinks.look(ready)
         check = self._check
         if check is None or (check.fileno() not in ready and check.left_s > 0):
             return
