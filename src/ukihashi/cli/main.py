@@ -1,4 +1,4 @@
-"""`ukihashi`: one command, three programs. Sets the language before anything that speaks is imported.
+"""`ukihashi`: one command, three programs and a doctor. Sets the language before anything that speaks is imported.
 
 Exit status: 0 done, 2 wrong usage or a file that can't be used, 3 this machine lacks something, 4 no daemon, 5 refused,
 6 not trusted, 7 no connection, 130 interrupted, 70 a fault of our own (sysexits(3): EX_SOFTWARE).
@@ -24,6 +24,7 @@ PROGRAMS: Final = {
     "hub": ("ukihashi.cli.hub", "hub", N_("The virtual HUB: serve it, look into it, invite people.")),
     "card": ("ukihashi.cli.card", "card", N_("The virtual LAN card: join a hub and leave it.")),
     "alert": ("ukihashi.cli.alert", "alert", N_("The detector: find such tunnels on a network.")),
+    "doctor": ("ukihashi.cli.host_doctor", "doctor", N_("Is this machine fit for hub or card? What to do where not.")),
 }
 
 
