@@ -48,6 +48,12 @@ def path(tmp_path: Path) -> Path:
         ("times = {dead_s = 20.0} # mine\n", {"times.keepalive_s": 2.0}),
         ("times.dead_s = 20.0 # mine\n", {"times.keepalive_s": 2.0, "mac_ageing_s": 60}),
         ("[times]\ndead_s = 20.0\n[limits]\nhalf_open = 5\n# mine\n", {"times.dead_s": None, "limits.half_open": 6}),
+        ('bridges = {LAN = ["eth1"]} # mine\nworkers = 2\n', {"bridges": {"LAN": ("eth1", "eth2"), "Büro": ("br0",)}}),
+        (
+            'workers = 2 # mine\n[bridges]\nLAN = ["eth1"]\n[web]\n',
+            {"bridges": {"B": ("eth2",)}, "bridge_addresses": ("x",)},
+        ),
+        ("# mine\n[web]\nupstream = ''\n", {"bridges": {"LAN": ("eth1",)}}),
         ('log_format = "json"\r\n# mine\r\n[times]\r\ndead_s = 20.0\r\n', {"times.dead_s": 30.0}),
     ],
 )

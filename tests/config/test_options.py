@@ -69,6 +69,7 @@ def test_a_default_is_what_its_own_text_says(kind: Kind) -> None:
         ("card", "tls.ciphers", "", []),
         ("hub", "listen", "443,[::1]:8443", ("443", "[::1]:8443")),
         ("hub", "log_format", "json", "json"),
+        ("hub", "bridges", '{LAN = ["eth1"]}', {"LAN": ("eth1",)}),
     ],
 )
 def test_a_text_becomes_a_value(kind: Kind, key: str, text: str, value: object) -> None:
@@ -88,6 +89,7 @@ def test_a_text_becomes_a_value(kind: Kind, key: str, text: str, value: object) 
         ("card", "tls.ciphers", "[1, 2]", "takes a list"),
         ("card", "tls.ciphers", "[[", "takes a list"),
         ("card", "interface.routes", "10.0.0.0/8", "card route add"),
+        ("hub", "bridges", "{LAN = 3}", "bridges can't be “{LAN = 3}”"),
         ("card", "times.daed", "1", "did you mean times.dead?"),
         ("card", "period", "1", "did you mean echo_guard.period?"),
         ("hub", "", "1", "`ukihashi hub options` lists them"),

@@ -204,7 +204,7 @@ def test_whenever_it_is_killed_everything_comes_back() -> None:
 
     give_addresses()
     before = everything()
-    for step in range(1, 5):
+    for step in range(1, 6):  # the last one is not killed
         made = open_tap("uklan")
         seen: list[Joined] = []
 
@@ -222,8 +222,7 @@ def test_whenever_it_is_killed_everything_comes_back() -> None:
         made.close()
         bridge.part(seen[-1], lambda _joined: None)
         assert everything() == before, step
-        assert len(seen) == step
-    assert len(seen) == 4  # so every note was the last one once
+        assert len(seen) == min(step, 4)
 
 
 def test_what_an_admin_changed_meanwhile_goes_along(tap: Tap) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from ukihashi.auth.link import is_host
 from ukihashi.auth.names import check_hub_name, check_user_name
-from ukihashi.config.hub import Congestion
+from ukihashi.config.hub import Congestion, check_bridged
 from ukihashi.config.load import load
 from ukihashi.errors import N_, ConfigError, UkihashiError, UsageError
 from ukihashi.net.dial import via
@@ -93,6 +93,8 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mtu: Annotated[int, msgspec.Meta(ge=576, le=1500)] = 1500  # bytes
     queue: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500  # frames the kernel holds while the line is full
     offload: bool = True  # super-frames, where the hub takes them
+    bridge: str = ""  # an Ethernet of this machine that is joined to the virtual LAN; "": this machine joins
+    bridge_addresses: bool = False  # its addresses and routes may move to the bridge
     dhcp: Literal["auto", "on", "off"] = "auto"  # "auto": ask for an address if there is none, else for the rest
     accept: list[Literal["dns", "routes", "default"]] = []  # of what the hub offers, what is applied
     dns_domains: list[str] = []  # besides the offered one: whose names the offered servers are asked for
@@ -228,6 +230,8 @@ def check(config: CardConfig) -> None:
         )
     if not 0 < len(interface.name.encode()) <= INTERFACE_MAX:
         raise UsageError(N_("interface.name “{name}” must have 1 to 15 characters"), name=interface.name)
+    if interface.bridge and check_bridged(interface.bridge) == interface.name:
+        raise UsageError(N_("interface.bridge names the card's own interface; name an Ethernet of this machine"))
     if config.tls.ciphers:
         from ukihashi.net.suites import check_pick
 

@@ -61,6 +61,9 @@ def edited(text: str, changes: Mapping[str, Any]) -> str:
             table = document[section]
         if value is None:
             table.pop(name, None)
+        elif isinstance(value, Mapping) and isinstance(table.get(name), Mapping):
+            table[name].clear()  # stays where it is: what follows is no part of it
+            table[name].update(msgspec.to_builtins(value))
         else:
             table[name] = msgspec.to_builtins(value)
     return tomlkit.dumps(document)

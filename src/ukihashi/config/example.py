@@ -81,4 +81,6 @@ def _comment(text: str) -> list[str]:
 
 
 def _line(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{name} = {tomlkit.inline_table().as_string()}"  # none has a default that is not empty
     return f"{name} = {tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string()}"

@@ -128,6 +128,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 1  # processes that carry frames
     super_frames: bool = True  # for cards of ours that offer them
     congestion: Congestion = ""  # of the connections that cards and clients open; "" = the machine's own
+    bridges: dict[str, tuple[str, ...]] = {}  # virtual hub -> Ethernets of this machine that are joined to it
+    bridge_addresses: tuple[str, ...] = ()  # of those: whose addresses and routes may move to the bridge
     uplink: tuple[str, ...] = ()  # "LAN": members get out by this machine's default routes; "LAN:eth1": by eth1
     tls: Tls = Tls()
     times: Times = Times()
@@ -140,6 +142,21 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def endpoints(self) -> list[Endpoint]:
         """The listening addresses, each once."""
         return parse_listen(self.listen)
+
+    def bridged(self) -> dict[str, str]:
+        """Interface -> virtual hub, of `bridges`. Raises: UsageError."""
+        found: dict[str, str] = {}
+        for hub, interfaces in self.bridges.items():
+            for interface in map(check_bridged, interfaces):
+                if interface in found:
+                    raise UsageError(
+                        N_("bridges: {interface} is joined to {hub} and to {other}; it can be a part of one only"),
+                        interface=interface,
+                        hub=found[interface],
+                        other=hub,
+                    )
+                found[interface] = check_hub_name(hub)
+        return found
 
     def uplinks(self) -> dict[str, frozenset[str]]:
         """Virtual hub (by `name_key`) -> the interfaces that are its way out; none: those of the default routes."""
@@ -168,6 +185,7 @@ def check(config: HubConfig) -> None:
     """What types alone can't say. Raises: UsageError."""
     config.endpoints()
     config.standard.udp_range()
+    config.bridged()
     config.uplinks()
     check_networks(config.front.proxies)
     if config.web.origin() is not None and config.page_dir:
@@ -184,6 +202,13 @@ def check(config: HubConfig) -> None:
         from ukihashi.net.suites import check_pick
 
         check_pick(config.tls.ciphers)
+
+
+def check_bridged(interface: str) -> str:
+    """The name of an interface that shall be bridged. Raises: UsageError."""
+    if not 0 < len(interface.encode()) <= INTERFACE_MAX or any(c in "/:%" or c.isspace() for c in interface):
+        raise UsageError(N_("bridges: “{name}” can't name a network interface"), name=interface)
+    return interface
 
 
 def split_uplink(text: str) -> tuple[str, str]:

@@ -154,6 +154,21 @@ CARD: Final[Mapping[str, About]] = {
         ),
         NEXT_CONNECTION,
     ),
+    "interface.bridge": About(
+        N_(
+            "An Ethernet of this machine that is joined to the virtual LAN by the kernel's bridge, so that the hosts"
+            " there are on it without any program. This machine then has no addresses or routes by the card. Empty:"
+            " the machine itself joins. Best changed by `ukihashi card bridge`."
+        ),
+        NOW,
+    ),
+    "interface.bridge_addresses": About(
+        N_(
+            "If interface.bridge has addresses: they and the routes through it move to the bridge, and back when the"
+            " card leaves. Otherwise such an interface is refused."
+        ),
+        NOW,
+    ),
     "interface.dhcp": About(
         N_(
             "DHCP on the virtual LAN. “auto”: ask for an IPv4 address if interface.addresses is empty; else ask only"
@@ -298,6 +313,20 @@ HUB: Final[Mapping[str, About]] = {
             " packets."
         ),
         NOW,
+    ),
+    "bridges": About(
+        N_(
+            "Ethernets of this machine that are joined to virtual hubs by the kernel's bridge, so that the hosts there"
+            " are members without any program: LAN = [\"eth1\"]. Best changed by `ukihashi hub bridge`."
+        ),
+        RELOAD,
+    ),
+    "bridge_addresses": About(
+        N_(
+            "Those of them whose addresses and routes may move to the bridge, and back in the end. Others that have"
+            " addresses are refused."
+        ),
+        RELOAD,
     ),
     "uplink": About(
         N_(

@@ -122,6 +122,8 @@ def parse(kind: Kind, key: str, text: str) -> Any:
             value = _number(text)
         case inspect.ListType() | inspect.VarTupleType():
             value = _list(text)
+        case inspect.DictType():
+            value = _toml(text) if text else {}
     return _checked(one, value, text)
 
 
@@ -265,6 +267,8 @@ def value_text(value: Any) -> str:
         return ", ".join(value_text(part) for part in value)
     if isinstance(value, msgspec.Struct):
         value = msgspec.to_builtins(value)
+    if isinstance(value, dict) and "to" not in value:
+        return "; ".join(f"{name}: {value_text(one)}" for name, one in value.items())
     if isinstance(value, dict):
         parts = [str(value.get("to", ""))]
         parts += [f"{name} {value_text(value[name])}" for name in ("via", "metric") if value.get(name)]
@@ -295,11 +299,15 @@ def _number(text: str) -> Any:
 
 def _list(text: str) -> Any:
     if text.startswith("["):
-        try:
-            return tomllib.loads(f"a = {text}\n")["a"]
-        except tomllib.TOMLDecodeError:
-            return text
+        return _toml(text)
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _toml(text: str) -> Any:
+    try:
+        return tomllib.loads(f"a = {text}\n")["a"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def number_range(number: Number) -> tuple[float, float]:
