@@ -12,7 +12,7 @@ from ukihashi.hub.loop import Loop
 from ukihashi.hub.messages import CascadeUp, CascadeWanted, HubPut
 from ukihashi.hub.ports import Encodings, Outbox, VirtualHub
 from ukihashi.hub.sessions import Sessions
-from ukihashi.switch.loop_guard import BLOCK_S, ETHERTYPE, LISTEN_S, PERIOD_S
+from ukihashi.switch.loop_guard import ETHERTYPE, GONE_S, PERIOD_S
 from ukihashi.switch.queue import PortQueue
 from ukihashi.tap.frame_pipe import FramePipe, frame_pipe
 from ukihashi.wire.policy import Policy
@@ -106,7 +106,7 @@ def test_frames_pass_both_ways_and_stations_are_learned(world: World) -> None:
     world.send(frame(B, A, 3))
     assert end.read_frames() == [frame(B, A, 3)]
     row = world.row(1)
-    assert (row["frames_in"], row["bytes_in"], row["frames_out"], row["bytes_out"]) == (2, 120, 2, 120)
+    assert (row["frames_in"], row["bytes_in"], row["frames_out"], row["bytes_out"]) == (2, 120, 3, 180)  # and a probe
     assert {one["session"] for one in world.hub.mac_rows(world.now)} == {"member", "c1"}
     assert (row["drops"], row["loop"]) == ({}, "open")
 
@@ -203,10 +203,12 @@ def test_a_loop_through_another_hub_blocks_the_younger_cascade_and_says_so(world
     with structlog.testing.capture_logs() as logged:
         world.turn()
     [found] = [line for line in logged if line["event"] == "loop_found"]
-    assert (found["hub"], found["blocked"], found["sent_by"], found["back_at"]) == ("LAN", "c2", "c1", "c2")
+    assert (found["hub"], found["blocked"], found["loop_with"]) == ("LAN", "c2", "c1")
+    assert (found["sent_by"], found["back_at"]) == ("c1", "c2")
     assert world.member.got == []
-    row = world.row(2)
-    assert (row["loop"], row["loop_with"], row["loop_left_s"]) == ("blocked", "c1", BLOCK_S)
+    assert (world.row(2)["loop"], world.row(2)["loop_with"], world.row(1)["loop"]) == ("blocked", "c1", "open")
+    [row] = world.sessions.guarding.rows()
+    assert (row["hub"], row["port"], row["with"]) == ("LAN", "c2", "c1")
     one.read_frames()
     world.send(frame(B, A, 9))
     assert plain(one.read_frames()) == [frame(B, A, 9)]  # what was learned behind it is looked for elsewhere
@@ -215,11 +217,15 @@ def test_a_loop_through_another_hub_blocks_the_younger_cascade_and_says_so(world
     assert world.member.got == []
     assert plain(two.read_frames()) == []
     assert plain(one.read_frames()) == [frame(EVERYBODY, A)]
-    assert world.row(2)["drops"] == {"loop": 3}
+    assert world.row(2)["drops"] == {"loop": 1}
     world.ports.unplug(1)
-    world.later(0.01)
-    assert world.row(2)["loop"] == "listening"
-    world.later(LISTEN_S + 0.01)
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(8):
+            world.later(GONE_S / 7)
+    assert world.row(2)["loop"] == "open"
+    [gone] = [line for line in logged if line["event"] == "loop_gone"]
+    assert (gone["hub"], gone["port"], gone["loop_with"]) == ("LAN", "c2", "c1")
+    two.read_frames()
     world.send(frame(EVERYBODY, A, 2))
     assert plain(two.read_frames()) == [frame(EVERYBODY, A, 2)]
 
@@ -229,7 +235,11 @@ def test_a_loop_that_a_member_closes_is_found_too(world: World) -> None:
     with structlog.testing.capture_logs() as logged:
         world.send(*probes(one.read_frames()))
     [found] = [line for line in logged if line["event"] == "loop_found"]
-    assert (found["blocked"], found["back_at"]) == ("c1", "a member")
+    assert (found["blocked"], found["loop_with"], found["back_at"]) == ("member", "c1", "member")
+    world.member.got.clear()
+    one.write_frames([frame(EVERYBODY, B)])
+    world.turn()
+    assert world.member.got == []
 
 
 def test_a_probe_goes_before_all_that_waits(world: World) -> None:
@@ -251,11 +261,13 @@ def test_a_probe_goes_before_all_that_waits(world: World) -> None:
     assert len(got) - at - 1 == waiting
 
 
-def test_another_hubs_probes_pass_as_any_frame(world: World) -> None:
+def test_another_hubs_probes_are_for_whom_a_loop_can_go_through(world: World) -> None:
     other = World()
     foreign = probes(other.cascade(1).read_frames())
-    end = world.cascade(1)
-    end.write_frames(foreign)
+    one, two = world.cascade(1), world.cascade(2)
+    assert len(probes(two.read_frames())) == 1
+    one.write_frames(foreign)
     world.turn()
-    assert world.member.got == foreign
+    assert two.read_frames() == foreign
+    assert world.member.got == []
     other.ports.close()

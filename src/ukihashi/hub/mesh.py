@@ -149,8 +149,68 @@ class Marked(Note, frozen=True):
     worker: int
 
 
+class GuardKey(Note, frozen=True):
+    """What probes of this virtual hub are made with, and known by. From or to the judge (`guarding`)."""
+
+    hub: str
+    id: bytes
+    secret: bytes
+
+
+class GuardPort(Note, frozen=True):
+    """To the judge: the writer has this port, or no more."""
+
+    hub: str
+    port: str
+    name: str  # for people
+    age: tuple[int, float]  # as `switch.loop_guard.Age`
+    there: bool = True
+    because: str | None = None  # it is blocked, because of that one
+
+
+class GuardBack(Note, frozen=True):
+    """To the judge: a probe came in there."""
+
+    hub: str
+    port: str
+    body: bytes
+
+
+class GuardHurry(Note, frozen=True):
+    """To the judge: stations jump to and from this port."""
+
+    hub: str
+    port: str
+
+
+class GuardOther(Note, frozen=True):
+    """To the judge: a probe of another hub came in."""
+
+    hub: str
+    id: bytes
+
+
+class GuardProbe(Note, frozen=True):
+    """From the judge: send this there, before all else."""
+
+    hub: str
+    port: str
+    frame: bytes
+
+
+class GuardState(Note, frozen=True):
+    """From the judge: this port is blocked because of that one, or open."""
+
+    hub: str
+    port: str
+    because: str | None
+
+
+GuardNote = GuardKey | GuardPort | GuardBack | GuardHurry | GuardOther | GuardProbe | GuardState
+
 AnyNote = (
     Load | Stations | StationsGone | TellMe | Last | Crowded | Want | NotHere | Refused | Given | Moved | Mark | Marked
+    | GuardNote
 )  # fmt: skip
 
 _encode = msgspec.msgpack.Encoder().encode

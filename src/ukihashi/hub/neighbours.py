@@ -19,6 +19,14 @@ from ukihashi.hub.mesh import (
     AnyNote,
     Crowded,
     Given,
+    GuardBack,
+    GuardHurry,
+    GuardKey,
+    GuardNote,
+    GuardOther,
+    GuardPort,
+    GuardProbe,
+    GuardState,
     Last,
     Link,
     Load,
@@ -79,6 +87,9 @@ class Neighbours:
         self._passed = False  # we have said the second one
         self._then: Callable[[], None] | None = None  # what waits for all of them
         sessions.make_hub = self._make_hub
+        self._guarding = sessions.guarding
+        self._guarding.worker, self._guarding.send = number, self._guard
+        self._guarding.others = lambda: list(self._links)
         self._loop.at_turn_end(self._at_turn_end)
         self._loop.at(self._loop.now + NEWS_S, self._tell_recent)
 
@@ -98,6 +109,7 @@ class Neighbours:
         for hub in self._hubs():
             hub.connect(link)
             self._tell_whole(link, hub)
+        self._guarding.linked(number)
 
     def seek(self, key: bytes, resume: Resume | None, found: Found) -> None:
         """See `Moves.seek`."""
@@ -240,6 +252,8 @@ class Neighbours:
                 self.moves.mark(link.number, note)
             case Marked():
                 self.moves.marked(link.number, note)
+            case GuardKey() | GuardPort() | GuardBack() | GuardHurry() | GuardOther() | GuardProbe() | GuardState():
+                self._guarding.heard(link.number, note)
 
     def drained(self, link: Link) -> None:
         for hub in self._hubs():
@@ -257,6 +271,7 @@ class Neighbours:
         del self._links[link.number]
         self.balance.others.pop(link.number, None)
         self.moves.lost(link.number)
+        self._guarding.lost(link.number)
         for hub in self._hubs():
             hub.disconnect(link.number)
         self._look_who_is_silent()
@@ -287,6 +302,10 @@ class Neighbours:
 
     def now(self) -> float:
         return self._loop.now
+
+    def _guard(self, worker: int, note: GuardNote) -> None:
+        if worker in self._links:
+            self._links[worker].tell(note, comes_again=not isinstance(note, GuardKey | GuardPort | GuardState))
 
     # -- of moves -------------------------------------------------------------------------------------------------
 

@@ -8,19 +8,23 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ukihashi.errors import EnvironmentLacks
 from ukihashi.ether.offload import ALL, NONE, Kind
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import READ, Loop
 from ukihashi.hub.messages import HubPut
+from ukihashi.switch import loop_guard
 from ukihashi.switch.forward import Switch
 from ukihashi.switch.queue import PortQueue
 from ukihashi.switch.rules import PortRules
 from ukihashi.tap.device import Tap
 from ukihashi.units import PortId
 from ukihashi.wire.blocks import compress, encode_frames
+
+if TYPE_CHECKING:
+    from ukihashi.hub.guarding import HubGuard
 
 SHARED_FRAMES: Final = 64  # longest run that is looked up for an encoding made for another port in this turn
 HOST: Final = "host"  # name of a hub's own port in listings
@@ -106,6 +110,7 @@ class VirtualHub:
         self.switch = Switch(chance=random.random)
         self.ports: dict[PortId, Port] = {}
         self.host: HostPort | None = None
+        self.guard: HubGuard | None = None  # against loops
         self.sessions_so_far = 0
         self._last_port = 0
         self.settings = settings
@@ -132,10 +137,14 @@ class VirtualHub:
         number = PortId(self._last_port)
         self.ports[number] = port
         self.switch.add_port(number, rules, max_stations=max_stations, kinds=kinds)
+        if rules.is_local_bridge and self.guard is not None:
+            self.guard.guard(number, loop_guard.Kind.BRIDGE, number)
         return number
 
     def unplug(self, number: PortId) -> None:
         """Take the port out, with all that was learned behind it."""
+        if self.guard is not None:
+            self.guard.unguard(number)
         if self.ports.pop(number, None) is not None:
             self.switch.remove_port(number)
 

@@ -87,6 +87,14 @@ class SavedResume(msgspec.Struct, frozen=True):
     heard: bool  # something came over some link
 
 
+class SavedGuard(msgspec.Struct, frozen=True):
+    """How a port stands that is guarded against loops (`guarding`)."""
+
+    id: bytes  # of the virtual hub, in its probes
+    secret: bytes
+    because: str | None  # blocked: the name of the other port of the loop
+
+
 class SavedSession(msgspec.Struct, frozen=True):
     """See the module."""
 
@@ -103,3 +111,4 @@ class SavedSession(msgspec.Struct, frozen=True):
     udp: SavedUdp | None = None
     told: Counters = msgspec.field(default_factory=Counters)  # of `count`, what control has heard of
     addresses: list[SavedAddress] = []
+    guard: SavedGuard | None = None

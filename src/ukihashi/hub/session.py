@@ -18,9 +18,10 @@ from ukihashi.hub.connection import Connection
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.messages import SessionClosed, Traffic
 from ukihashi.hub.ports import Encodings, VirtualHub
-from ukihashi.hub.saved import Counters, Member, SavedAddress, SavedSession, SavedStation
+from ukihashi.hub.saved import BRIDGE, Counters, Member, SavedAddress, SavedSession, SavedStation
 from ukihashi.hub.tunnel import Tunnel
 from ukihashi.hub.udp import NO_UDP, UdpPort
+from ukihashi.switch import loop_guard
 from ukihashi.switch.ip_table import AddressRow
 from ukihashi.switch.mac_table import Station
 from ukihashi.switch.queue import FairQueue, PortQueue
@@ -56,6 +57,8 @@ class Session:
         self._told = Counters()  # of these, what control has heard of
         self._cut_at = self.heard  # when the last connection went, if there is none
         self.port = hub.plug(self, member.rules, kinds=Kind(member.super_frames))
+        if hub.guard is not None and member.mode == BRIDGE:
+            hub.guard.guard(self.port, loop_guard.Kind.MEMBER, member.since)
         self._watch = self._loop.at(self.heard + member.timeout_s, self._on_watch)
         self.is_open = True
 
@@ -287,6 +290,7 @@ class Session:
                 SavedAddress(row.address, now - row.created, now - row.seen, row.leased)
                 for row in self.hub.switch.addresses(self.port)
             ],
+            guard=self.hub.guard.save(self.port) if self.hub.guard is not None else None,
         )
         self._leave("the hub goes on in another process")
         return saved
@@ -306,6 +310,8 @@ class Session:
             ],
         )
         switch.drops[self.port].update(saved.drops)
+        if self.hub.guard is not None and saved.guard is not None:
+            self.hub.guard.restore(self.port, saved.guard)
         self.queue.put_back(saved.queue, saved.queue_drops)
         udp = self._owner.udp.restore(saved.udp) if saved.udp is not None else None
         if udp is not None:
@@ -357,6 +363,7 @@ class Session:
             "compression": member.compression,
             "half_duplex": member.half_duplex,
             **(self.udp.row() if self.udp is not None else NO_UDP),
+            **(self.hub.guard.row(self.port) if self.hub.guard is not None else {}),
             "connections": len(self.tunnels),
             "max_connections": member.max_connections,
             "offload": names(member.super_frames),

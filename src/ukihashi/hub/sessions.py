@@ -7,6 +7,7 @@ from typing import Final
 
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.grant import member, refusal, welcome
+from ukihashi.hub.guarding import Guarding
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import Deadlines, Loop
 from ukihashi.hub.memory import ResumeMemory
@@ -40,6 +41,7 @@ class Sessions:
 
     def __init__(self, loop: Loop, limits: Limits, outbox: Outbox, tell: Tell) -> None:
         self.make_hub: MakeHub = VirtualHub
+        self.guarding = Guarding(loop)
         self.worker, self.workers = 0, 1  # which of how many this is
         self.loop = loop
         self.limits = limits
@@ -83,6 +85,7 @@ class Sessions:
         hub = self.hubs.get(settings.hub.casefold())
         if hub is None:
             hub = self.hubs[settings.hub.casefold()] = self.make_hub(settings, self.outbox)
+            hub.guard = self.guarding.watch(hub)
         hub.settings = settings
         if not settings.online:
             for session in self.of_hub(hub.name):
@@ -97,6 +100,7 @@ class Sessions:
                 session.close("virtual hub deleted", Reason.OFFLINE)
             if hub.host is not None:
                 hub.host.close()
+            self.guarding.forget(name)
 
     def open(
         self, login: Login, answer: LoginAnswered, extension: int, connection: Connection

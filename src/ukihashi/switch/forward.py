@@ -6,15 +6,18 @@ frames is in `switch.port`; only ports that have such rules pay for them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ukihashi.ether import arp
-from ukihashi.ether.frame import ARP, BROADCAST, HEADER, IPV4, IPV6, NO_MAC, TAG, VLAN, payload, vlan_id
+from ukihashi.ether.frame import ARP, BROADCAST, IPV4, IPV6, NO_MAC, VLAN, vlan_id
 from ukihashi.ether.offload import NONE, Kind, SuperFrame
 from ukihashi.ether.packet import lease, parse
 from ukihashi.ether.segment import finish, finish_all
 from ukihashi.switch.access import AccessList, Rule
+from ukihashi.switch.headers import NOTHING, SENDERS, bridge, deciding, ip_addresses, source_address
 from ukihashi.switch.ip_table import EXCLUSIVE_S, AddressRow, IpTable
+from ukihashi.switch.loop_guard import ETHERTYPE as PROBE
+from ukihashi.switch.loop_guard import LOOP, read_probe
 from ukihashi.switch.mac_table import AGEING_S, TABLE_LIMIT, MacTable, Row, Station
 from ukihashi.switch.port import Port
 from ukihashi.switch.reasons import (
@@ -43,13 +46,22 @@ _IPV4_TYPE: Final = IPV4.to_bytes(2, "big")
 _IPV6_TYPE: Final = IPV6.to_bytes(2, "big")
 _UNCACHED: Final = frozenset((_VLAN_TYPE, _ARP_TYPE))  # what decides lies behind the header
 _BRIDGES: Final = b"\x01\x80\xc2\0\0\0"
-_BPDU: Final = b"\x42\x42\x03\0\0"  # LLC and the protocol (802.1D, 9.3.1)
 
 MEMO_S: Final = 0.25  # a decision about a known station holds so long, and its sender is not noted anew meanwhile
 MEMO_MOST: Final = 512  # decisions that a port remembers
 
 _NO_RULES: Final = PortRules()
 Put = Callable[[bytes], None]
+
+
+class Watch(Protocol):
+    """Who looks for loops (`switch.loop_guard`)."""
+
+    def probe_came(self, frame: bytes, port: PortId, now: float) -> bool:
+        """`frame`, which came in at `port`, may be a probe. True: it is one of this hub's and goes nowhere."""
+
+    def station_moved(self, before: PortId, after: PortId, now: float) -> None:
+        """A station was heard on another port than before."""
 
 
 class Switch:
@@ -78,6 +90,7 @@ class Switch:
         self._changes = 0  # of anything that a decision rests on
         self.drops: dict[PortId, Counter[str]] = {}  # by reason; in by port of entry, out by the port it would leave by
         self._held: set[PortId] = set()
+        self.watch: Watch | None = None
         self.learned: list[bytes] | None = None  # stations that are new on their port, for who asks and takes them out
 
     @property
@@ -134,6 +147,13 @@ class Switch:
             self._monitors = [monitor for monitor in self._monitors if monitor != port]
             self._prepare([])
 
+    def watch_port(self, port: PortId, *, guarded: bool = True, blocked: bool = False) -> None:
+        """Look for probes in all that comes in at `port`; `blocked`: and let nothing else pass, neither way."""
+        entry = self._ports.get(port)
+        if entry is not None:
+            self._changes += 1
+            entry.is_guarded, entry.is_blocked = guarded or blocked, blocked
+
     def _prepare(self, changed: Iterable[Port]) -> None:
         self._changes += 1
         for port in changed:
@@ -151,6 +171,8 @@ class Switch:
         Cost: a dictionary look-up a frame while headers repeat; O(ports) for a flooded one.
         """
         entry = self._ports[port]
+        if entry.is_guarded and not (frames := self._guarded(frames, entry, now)):
+            return {}
         if entry.admit is not None:
             frames = entry.admit(finish_all(list(frames)) if entry.kinds else frames, now)
         if self._snoops:
@@ -190,7 +212,7 @@ class Switch:
                         if head[-2:] in _UNCACHED or head[:6] == _BRIDGES:  # each is decided by itself
                             found(frame)
                             continue
-                        window = _window(head, flooded=target is None, exact=entry.is_exact)
+                        window = deciding(head, flooded=target is None, exact=entry.is_exact)
                         if window is None:
                             known[head] = found
                         else:
@@ -202,9 +224,19 @@ class Switch:
             self._finish(out, entry.brings)
         return self._delivered(out, entry, now) if self._delivers else out
 
+    def _guarded(self, frames: Sequence[bytes], entry: Port, now: float) -> Sequence[bytes]:
+        """What of the frames goes on: no probe of this hub, and nothing at all while the port is blocked."""
+        watch = self.watch
+        if watch is not None and any(PROBE in frame[12:18] for frame in frames):
+            frames = [one for one in frames if PROBE not in one[12:18] or not watch.probe_came(one, entry.number, now)]
+        if entry.is_blocked:
+            entry.drops[LOOP] += len(frames)
+            return ()
+        return frames
+
     def _decided(self, frame: bytes, head: bytes, entry: Port, now: float) -> tuple[str, PortId | None]:
         """As `_decide`, or as it did a moment ago if nothing has changed since and it was a known station's frame."""
-        key = head + frame[_SENDERS[entry.header].get(head[-2:], _NOTHING)] if entry.is_exact else head
+        key = head + frame[SENDERS[entry.header].get(head[-2:], NOTHING)] if entry.is_exact else head
         memo = entry.memo.get(key)
         if memo is not None and memo[1] == self._changes and 0 <= now - memo[2] < MEMO_S and not _is_too_long(frame):
             return "", memo[0]
@@ -223,6 +255,8 @@ class Switch:
         is_own = entry.number == self._own_port
         if source in (NO_MAC, BROADCAST, destination) or (source == self._own_mac and not is_own):
             return SOURCE, None
+        if PROBE in frame[12:18] and self.watch is not None and self.watch.probe_came(frame, entry.number, now):
+            return LOOP, None
         vlan, suffix = 0, b""
         if frame[12:14] in _UNCACHED:
             if arp.is_cut_short(frame):
@@ -230,11 +264,11 @@ class Switch:
             vlan = vlan_id(frame)
             suffix = vlan.to_bytes(2, "big") if vlan and self._hub.vlans_apart else b""
         elif destination == _BRIDGES and self._hub.bridges_by_id:
-            source = _bridge(frame) or source
+            source = bridge(frame) or source
         # a group address is no station (802.1Q, 8.7), though such frames pass
         if not source[0] & 1 and not is_own and (reason := self._learn(source + suffix, entry, now)):
             return reason, None
-        address = _source_address(frame)
+        address = source_address(frame)
         if address and not is_own and (reason := self._addresses.note(address, entry.number, now, entry.addresses)):
             return reason, None
         if frame[34:36] == b"\0\x43" and frame[23] == 17:  # might come from a DHCP server
@@ -265,6 +299,8 @@ class Switch:
                 if table.count(entry.number) >= entry.max_stations:
                     return PORT_FULL
             self._changes += 1
+            if before is not None and self.watch is not None:
+                self.watch.station_moved(before, entry.number, now)
             if self.learned is not None and not entry.is_trunk:
                 self.learned.append(station)
         return "" if table.learn(station, entry.number, now) else TABLE_FULL
@@ -292,12 +328,16 @@ class Switch:
             receivers = [target, *self._monitors]
         else:
             vlan = vlan_id(frame)
+            # another hub's probe is for whom a loop can go through; who idles must not hear of it
+            probe = PROBE in frame[12:18] and self.watch is not None and read_probe(frame) is not None
             receivers = [
                 other.number
                 for other in self._ports.values()
                 if other is not entry
+                and not other.is_blocked
                 and not (entry.is_trunk and other.is_trunk)
                 and (not other.vlan or other.vlan == vlan or other.rules.monitor)
+                and (not probe or other.is_guarded or other.is_trunk)
             ]
         if not receivers:
             return _nowhere
@@ -309,7 +349,7 @@ class Switch:
                     frames.append(frame)
 
             return copy
-        passes, drops = entry.storm.flow(frame[6:12], _addresses(frame), now).passes, entry.drops
+        passes, drops = entry.storm.flow(frame[6:12], ip_addresses(frame), now).passes, entry.drops
 
         def flood(frame: bytes) -> None:
             # a storm is judged by the frames that arrive
@@ -435,47 +475,3 @@ def _finished(frames: Sequence[bytes], kinds: Kind, made: dict[int, list[bytes]]
 
 def _nowhere(frame: bytes) -> None:
     """A frame for everybody, and nobody else is there."""
-
-
-_NOTHING: Final = slice(0, 0)
-# Where the sender's address of IP stands, and where both addresses stand, by the header's length and its type.
-_SENDERS: Final = {
-    size: {_IPV4_TYPE: slice(size + 12, size + 16), _IPV6_TYPE: slice(size + 8, size + 24)}
-    for size in (HEADER, HEADER + TAG)
-}
-_PAIRS: Final = {
-    size: {_IPV4_TYPE: slice(size + 12, size + 20), _IPV6_TYPE: slice(size + 8, size + 40)}
-    for size in (HEADER, HEADER + TAG)
-}
-
-
-def _window(head: bytes, *, flooded: bool, exact: bool) -> slice | None:
-    """What beside the header a decision is about: a flood counts by both addresses (18.4)."""
-    if flooded:
-        return _PAIRS[len(head)].get(head[-2:])
-    return _SENDERS[len(head)].get(head[-2:]) if exact else None
-
-
-def _addresses(frame: bytes) -> bytes:
-    """Both addresses of IP; b"" without them, or if they are cut short."""
-    kind, start = payload(frame)
-    if kind == IPV4 and len(frame) >= start + 20:
-        return frame[start + 12 : start + 20]
-    return frame[start + 8 : start + 40] if kind == IPV6 and len(frame) >= start + 40 else b""
-
-
-def _source_address(frame: bytes) -> bytes:
-    """The sender's, of an ARP too; b"" without one."""
-    kind, start = payload(frame)
-    if kind == ARP:
-        return frame[start + 14 : start + 18]
-    both = _addresses(frame)
-    return both[: len(both) // 2]
-
-
-def _bridge(frame: bytes) -> bytes:
-    """The MAC in the bridge identifier of a configuration BPDU; b"" if there is none."""
-    if not frame.startswith(_BPDU, 14) or len(frame) < 42 or frame[20] & 0x80:  # 0x80: topology change
-        return b""
-    found = frame[36:42]
-    return b"" if found in (NO_MAC, BROADCAST) else found

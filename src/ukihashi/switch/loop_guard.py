@@ -1,34 +1,45 @@
-"""Loops between hubs, found and cut (a virtual hub has no spanning tree, and neither have the others).
+"""Loops found and cut: a virtual hub has no spanning tree, and neither have others (docs/switch.md, "Loops").
 
-Each guarded port (a cascade, a bridge) sends a small broadcast of ours every PERIOD_S. If it comes back, through
-whatever port, there is a second way to where it went, and frames would go round for ever. Then the younger of the
-guarded ports on that way is blocked. After a time it listens: only probes go out, and if none returns it opens again.
+Each guarded port (a cascade, a bridge, a member that bridges) sends a small broadcast of ours every PERIOD_S. If it
+comes back, on another port or on the same, there is a second way to where it went, and frames would go round for ever.
+Then the port that gives way is blocked: only probes pass it, both ways. As long as they return, the loop is there and
+the port stays blocked; when they have failed to for QUIET_S it opens. So nothing is tried at the cost of a storm.
 
     probe := ff:ff:ff:ff:ff:ff, sender of that port, 88b6, "ukLG", version u8, hub 8 bytes, port u32, number u64,
              16 bytes of keyed BLAKE2s over all that follows 88b6; zeros up to 60 bytes
 
 Only who has the key can make a probe, and only the last few count, so that nobody cuts a port by an old one. Several
 hubs of ours on one way see each other's probes: the one with the least id blocks at the first that returns, the next at
-the second, and so on, or all would block and nobody could talk.
+one sent HURRY_S later, and so on, or all would block and nobody could talk.
+
+One guard knows all ports of a virtual hub, whichever worker has them (`hub.guarding`).
 """
 
 import enum
 import hashlib
 import hmac
+import math
 import struct
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from ukihashi.ether.frame import BROADCAST
 
 PERIOD_S: Final = 2.0  # between two probes of a port; slow enough for every storm control (protocol section 18.4)
-BLOCK_S: Final = 30.0  # the first time; twice as long each time it follows on another
-LONGEST_S: Final = 600.0  # of a block; and without a loop for so long, the next block is a first one again
-HURRY_S: Final = 1.0  # to the next probe when one has returned and it is another hub's turn to block
-RECENT: Final = 4  # probes of a port that still count when they return
-LISTEN_S: Final = 2 * PERIOD_S  # a port that was blocked only listens
+HURRY_S: Final = 1.0  # that a hub of a higher id waits for one of a lower to block
+SOON_S: Final = 0.25  # between two probes of a port at which something looks like a loop
+QUIET_S: Final = 7.0  # without a probe that returns: a blocked port opens; three of each port would have to be lost
+STAGGER_S: Final = 2.2  # added for each hub of ours on the way with a lower id, so that two don't open at once
+STAGGERS: Final = 3  # at most so often
+AGAIN_S: Final = 60.0  # blocked again so soon after it opened: the quiet has to be twice as long then
+LONGEST_S: Final = 600.0  # of a quiet
+GONE_S: Final = 3.0  # a port that is gone counts still: it may be on its way to another worker
+LOOK_S: Final = 0.5  # how often blocked ports are looked at
+RECENT: Final = 8  # probes of a port that still count when they return
+FRESH_S: Final = 4.0  # for so long
+ROW_S: Final = 2 * PERIOD_S + SOON_S  # without a return, and the next is a first one again
 MAX_OTHERS: Final = 32  # hubs of ours whose probes are remembered
 MAX_RANK: Final = 2  # of them that go first
 
@@ -43,193 +54,271 @@ LOOP: Final = "loop"  # reason of drops at a blocked port
 _BODY: Final = struct.Struct("!4sB8sIQ")
 _SEAL: Final = 16  # bytes
 _LEAST: Final = 60  # bytes of an Ethernet frame without FCS
+_TICKS: Final = 16  # numbers of probes rise at least so many a second, in whatever process
 
 
 class State(enum.StrEnum):
-    """Of a guarded port."""
+    """Of a guarded port, for listings."""
 
     OPEN = "open"
     BLOCKED = "blocked"
-    LISTENING = "listening"  # only probes
 
 
-class Found(NamedTuple):
-    """A loop: a probe of `sent` came back at `back`, a guarded port or none."""
+class Kind(enum.IntEnum):
+    """Of two ports the one of the larger kind gives way; of one kind, the younger."""
 
-    sent: int
-    back: int | None
-    blocked: int
-    seconds: float
+    BRIDGE = 0  # the hub's own
+    CASCADE = 1
+    MEMBER = 2  # that bridges
+    SUSPECT = 3  # a member that doesn't say so
+
+
+Age = tuple[int, float]  # kind, and when it began: the larger gives way
+
+
+class Change(NamedTuple):
+    """A port was blocked, or is open again."""
+
+    port: str
+    blocked: bool
+    because: str  # the other port of the loop; `port` itself if all of it is behind this one
+    sent: str = ""  # blocked: whose probe came back
+    back: str = ""  # and where
+
+
+class Probe(NamedTuple):
+    """What stands in one."""
+
+    hub: bytes  # 8 bytes
+    body: bytes  # with its seal
+
+
+def read_probe(frame: bytes) -> Probe | None:
+    """The probe in a frame, of whatever hub; None for any other frame. Says nothing about who made it."""
+    start = 14 if frame[12:14] == ETHERTYPE else 18  # in a VLAN that somebody on the way put it into
+    end = start + _BODY.size + _SEAL
+    if frame[start - 2 : start] != ETHERTYPE or len(frame) < end:
+        return None
+    magic, version, hub, _port, _number = _BODY.unpack_from(frame, start)
+    return Probe(hub, frame[start:end]) if magic == MAGIC and version == VERSION else None
 
 
 @dataclass(slots=True)
 class _Port:
-    age: int  # the larger, the younger
+    age: Age
+    number: int  # of this port
     sender: bytes
     next_probe: float
-    state: State = State.OPEN
-    until: float = 0.0  # of BLOCKED and LISTENING
-    seconds: float = 0.0  # of the last block
-    opened_at: float = 0.0
-    number: int = 0  # of the last probe
-    returned: int = -1  # the last one that came back
-    in_a_row: int = 0  # that came back
-    because: int | None = None  # blocked: the other port of the loop
+    last: int = 0  # number of the last probe
+    sent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=RECENT))  # numbers, and when
+    is_blocked: bool = False
+    because: str = ""
+    quiet_s: float = QUIET_S
+    hold_until: float = -math.inf  # blocked whatever is seen
+    opened_at: float = -math.inf
+    gone_at: float = math.inf  # it was removed
+
+    @property
+    def is_there(self) -> bool:
+        return self.gone_at == math.inf
+
+
+@dataclass(slots=True)
+class _Pair:
+    """Two ports that a probe went between, or one to which its own came back."""
+
+    first: float  # when the first of a row was sent
+    last: float  # when the last one came
 
 
 class LoopGuard:
-    """The guarded ports of one virtual hub."""
+    """The guarded ports of one virtual hub, by their names here: any text that is one port's own."""
 
     def __init__(self, *, hub_id: bytes, key: bytes) -> None:
-        """Both random, of this start."""
-        self._id: Final = hub_id
-        self._key: Final = key
-        self._ports: dict[int, _Port] = {}
+        """Both random; the same for all workers of a hub, and for those after them."""
+        self.id: Final = hub_id
+        self.key: Final = key
+        self._ports: dict[str, _Port] = {}
+        self._numbers: dict[int, str] = {}
+        self._pairs: dict[tuple[str, str], _Pair] = {}  # both in order
         self._others: dict[bytes, float] = {}  # other hubs: when one of their probes passed here last
-        self.dropped: dict[int, Counter[str]] = {}  # frames at blocked ports
-        self.found: list[Found] = []  # for the caller to take out
-        self.stirred = False  # `found` and `due_at` may have changed between two ticks; for the caller to put back
+        self._looked_at = -math.inf
+        self.changes: list[Change] = []  # for the caller to take out
 
-    def add(self, port: int, *, age: int, now: float) -> None:
-        """Guard `port`, which is open; its first probe is due at once. `age`: the larger, the younger."""
-        sender = hashlib.blake2s(port.to_bytes(4, "big"), key=self._id, digest_size=6).digest()
-        self._ports[port] = _Port(age, bytes([sender[0] & 0xFC | 0x02]) + sender[1:], next_probe=now, opened_at=now)
-        self.dropped[port] = Counter()
+    def __contains__(self, port: str) -> bool:
+        return port in self._ports and self._ports[port].is_there
 
-    def remove(self, port: int, now: float) -> None:
-        """It is gone. What was blocked because of it listens at once."""
-        self._ports.pop(port, None)
-        self.dropped.pop(port, None)
-        for one in self._ports.values():
-            if one.state is State.BLOCKED and one.because == port:
-                one.until = now
+    def knows(self, port: str) -> bool:
+        """It is guarded, or was a moment ago."""
+        return port in self._ports
+
+    def add(self, port: str, *, age: Age, now: float, blocked_for: str = "") -> None:
+        """Guard `port`; its first probe is due at once. One that is back within GONE_S is as it was.
+
+        `blocked_for`: it was blocked because of that port, as who had it before says.
+        """
+        known = self._ports.get(port)
+        if known is not None:
+            known.age, known.gone_at = age, math.inf
+            return
+        number = self._number_for(port)
+        sender = hashlib.blake2s(port.encode(), key=self.id, digest_size=6).digest()
+        one = _Port(age, number, bytes([sender[0] & 0xFC | 0x02]) + sender[1:], next_probe=now)
+        if blocked_for:
+            one.is_blocked, one.because, one.hold_until = True, blocked_for, now + QUIET_S
+        self._ports[port] = one
+        self._numbers[number] = port
+
+    def remove(self, port: str, now: float) -> None:
+        """It is gone. What was blocked because of it opens soon."""
+        one = self._ports.get(port)
+        if one is not None and one.is_there:
+            one.gone_at = now
+
+    def is_blocked(self, port: str) -> bool:
+        """Is it? Unknown ones are not."""
+        one = self._ports.get(port)
+        return one is not None and one.is_blocked
+
+    def because(self, port: str) -> str:
+        """Of a blocked port, the other one of the loop."""
+        return self._ports[port].because
 
     @property
     def due_at(self) -> float:
         """When `tick` is wanted next."""
-        return min((min(_times(one)) for one in self._ports.values()), default=float("inf"))
+        due = min((one.next_probe for one in self._ports.values() if one.is_there), default=math.inf)
+        if any(one.is_blocked or not one.is_there for one in self._ports.values()):
+            due = min(due, self._looked_at + LOOK_S)
+        return due
 
-    def tick(self, now: float) -> list[tuple[int, bytes]]:
+    def tick(self, now: float) -> list[tuple[str, bytes]]:
         """Do what is due; gives the probes to send, each by its port."""
+        if now >= self._looked_at + LOOK_S:
+            self._look(now)
         probes = []
         for port, one in self._ports.items():
-            if one.state is State.BLOCKED and now >= one.until:
-                one.state, one.until, one.next_probe = State.LISTENING, now + LISTEN_S, now
-                one.in_a_row = 0
-            elif one.state is State.LISTENING and now >= one.until:
-                one.state, one.opened_at, one.because = State.OPEN, now, None
-            if one.state is not State.BLOCKED and now >= one.next_probe:
-                one.number += 1
-                if one.number - one.returned > 2:  # two did not come back
-                    one.in_a_row = 0
-                one.next_probe = now + PERIOD_S
-                probes.append((port, self._probe(port, one)))
+            if not one.is_there or now < one.next_probe:
+                continue
+            one.next_probe = now + PERIOD_S
+            itself = self._pairs.get((port, port))
+            if one.is_blocked and itself is not None and now - itself.last < PERIOD_S:
+                continue  # its probes go round out there by themselves: no more of them
+            one.last = max(one.last + 1, int(now * _TICKS))
+            one.sent.append((one.last, now))
+            probes.append((port, self._probe(one)))
         return probes
 
-    def inward(self, frames: Sequence[bytes], port: int, now: float) -> Sequence[bytes]:
-        """What of the frames that came in at a guarded `port` goes on: nothing while it is not open, no own probe."""
-        if any(ETHERTYPE in frame[12:18] for frame in frames):
-            frames = [frame for frame in frames if not self._is_own(frame, port, now)]
-        return self._passing(frames, port)
+    def hurry(self, port: str, now: float) -> None:
+        """Something at an open `port` looks like a loop: don't wait for its next probe."""
+        one = self._ports.get(port)
+        if one is not None and not one.is_blocked:
+            last = one.sent[-1][1] if one.sent else -math.inf
+            one.next_probe = min(one.next_probe, max(now, last + SOON_S))
 
-    def outward(self, frames: Sequence[bytes], port: int, now: float) -> Sequence[bytes]:
-        """What of the frames that would leave by a guarded `port` does so. An own probe came in where nobody guards."""
-        if any(ETHERTYPE in frame[12:18] for frame in frames):
-            frames = [frame for frame in frames if not self._is_own(frame, None, now)]
-        return self._passing(frames, port)
-
-    def row(self, port: int, now: float, name: Callable[[int], str]) -> dict[str, Any]:
-        """How a guarded port stands, for listings."""
-        one = self._ports[port]
-        return {
-            "loop": str(one.state),
-            "loop_with": name(one.because) if one.because is not None else "",
-            "loop_left_s": 0.0 if one.state is State.OPEN else round(max(0.0, one.until - now), 1),
-        }
-
-    def _passing(self, frames: Sequence[bytes], port: int) -> Sequence[bytes]:
-        if self._ports[port].state is State.OPEN:
-            return frames
-        self.dropped[port][LOOP] += len(frames)
-        return ()
-
-    # -- probes ---------------------------------------------------------------------------------------------------
-
-    def _probe(self, port: int, one: _Port) -> bytes:
-        body = _BODY.pack(MAGIC, VERSION, self._id, port, one.number)
-        return (BROADCAST + one.sender + ETHERTYPE + body + self._seal(body)).ljust(_LEAST, b"\0")
-
-    def _seal(self, body: bytes) -> bytes:
-        return hashlib.blake2s(body, key=self._key, digest_size=_SEAL).digest()
-
-    def _is_own(self, frame: bytes, back: int | None, now: float) -> bool:
-        """Is it a probe of this hub? Then see what it says."""
-        start = 14 if frame[12:14] == ETHERTYPE else 18  # in a VLAN that somebody on the way put it into
-        end = start + _BODY.size
-        if frame[start - 2 : start] != ETHERTYPE or len(frame) < end + _SEAL:
-            return False
-        body = frame[start:end]
-        magic, version, hub, port, number = _BODY.unpack(body)
-        if magic != MAGIC or version != VERSION:
-            return False
-        if hub != self._id:
-            self._note_other(hub, now)
-            return False
-        if not hmac.compare_digest(frame[end : end + _SEAL], self._seal(body)):
-            return False
-        self._returned(port, number, back, now)
-        return True
-
-    def _note_other(self, hub: bytes, now: float) -> None:
+    def other(self, hub: bytes, now: float) -> None:
+        """A probe of another hub passed here."""
+        if hub == self.id:
+            return
         self._others.pop(hub, None)
         while len(self._others) >= MAX_OTHERS:
             del self._others[next(iter(self._others))]
         self._others[hub] = now
 
-    def _returned(self, port: int, number: int, back: int | None, now: float) -> None:
-        one = self._ports.get(port)
-        if one is None or one.state is State.BLOCKED or not one.number - RECENT < number <= one.number:
+    def returned(self, body: bytes, back: str, now: float) -> None:
+        """What looks like a probe of this hub (`Probe.body`) came in at `back`."""
+        end = len(body) - _SEAL
+        if end != _BODY.size or not hmac.compare_digest(body[end:], self._seal(body[:end])):
             return
-        other = self._ports.get(back) if back is not None else None
-        if other is not None and other.state is State.BLOCKED:
+        _magic, _version, _hub, port_number, number = _BODY.unpack_from(body)
+        sent = self._numbers.get(port_number, "")
+        one, other = self._ports.get(sent), self._ports.get(back)
+        if one is None or other is None or not one.is_there or not other.is_there:
             return
-        self.stirred = True
-        if number > one.returned:
-            one.returned = number
-            one.in_a_row += 1
-        tried = State.LISTENING in (one.state, other.state if other else None)
-        if not tried and one.in_a_row <= self._rank(now):
-            one.next_probe = min(one.next_probe, now + HURRY_S)
+        sent_at = next((at for known, at in one.sent if known == number and now - at <= FRESH_S), None)
+        key = (min(sent, back), max(sent, back))
+        pair = self._pairs.get(key)
+        if sent_at is None:
+            if pair is not None and (one.is_blocked or other.is_blocked):
+                pair.last = now  # an old one that still goes round shows as much
             return
-        if other is None or back is None or _gives_way(one) >= _gives_way(other):
-            self._block(port, back, port, back, now)
+        if pair is None or now - pair.last > ROW_S:
+            pair = self._pairs[key] = _Pair(sent_at, now)
+        pair.last = now
+        if one.is_blocked or other.is_blocked:
+            self._note_because(sent, back)
+            return
+        turn_at = pair.first + HURRY_S * min(self._rank(now), MAX_RANK)
+        if sent_at < turn_at:
+            one.next_probe = min(one.next_probe, turn_at)
         else:
-            self._block(back, port, port, back, now)
+            loser = max((one.age, sent), (other.age, back))[1]
+            self._block(loser, back if loser == sent else sent, sent, back, now)
+
+    # -- probes ---------------------------------------------------------------------------------------------------
+
+    def _number_for(self, port: str) -> int:
+        number = int.from_bytes(hashlib.blake2s(port.encode(), digest_size=4).digest(), "big")
+        while number in self._numbers:
+            number = (number + 1) & 0xFFFFFFFF
+        return number
+
+    def _probe(self, one: _Port) -> bytes:
+        body = _BODY.pack(MAGIC, VERSION, self.id, one.number, one.last)
+        return (BROADCAST + one.sender + ETHERTYPE + body + self._seal(body)).ljust(_LEAST, b"\0")
+
+    def _seal(self, body: bytes) -> bytes:
+        return hashlib.blake2s(body, key=self.key, digest_size=_SEAL).digest()
 
     def _rank(self, now: float) -> int:
         """How many hubs on the way decide before us."""
-        lately = [hub for hub, at in self._others.items() if now - at <= 2 * PERIOD_S]
-        return min(MAX_RANK, sum(hub < self._id for hub in lately))
+        return sum(hub < self.id and now - at <= 2 * PERIOD_S for hub, at in self._others.items())
 
-    def _block(self, port: int, because: int | None, sent: int, back: int | None, now: float) -> None:
+    # -- blocks ---------------------------------------------------------------------------------------------------
+
+    def _block(self, port: str, because: str, sent: str, back: str, now: float) -> None:
         one = self._ports[port]
-        lasting = one.seconds and (one.state is State.LISTENING or now - one.opened_at < LONGEST_S)
-        one.seconds = min(2 * one.seconds, LONGEST_S) if lasting else BLOCK_S
-        one.state, one.until, one.in_a_row = State.BLOCKED, now + one.seconds, 0
-        one.because = because if because != port else None
-        self.found.append(Found(sent, back, port, one.seconds))
+        again = now - one.opened_at < AGAIN_S
+        one.quiet_s = min(2 * one.quiet_s, LONGEST_S) if again else QUIET_S
+        one.is_blocked, one.because = True, because
+        one.next_probe = min(one.next_probe, now + PERIOD_S)
+        self.changes.append(Change(port, True, because, sent, back))
 
+    def _note_because(self, sent: str, back: str) -> None:
+        """The loop of a blocked port may be another by now."""
+        for blocked, opened in ((sent, back), (back, sent)):
+            one = self._ports[blocked]
+            if one.is_blocked and not self._ports[opened].is_blocked and not self._is_open(one.because):
+                one.because = opened
 
-def _gives_way(one: _Port) -> tuple[bool, int]:
-    """Of two ports the one with the larger value is blocked: one that is only being tried, else the younger."""
-    return one.state is State.LISTENING, one.age
+    def _is_open(self, port: str) -> bool:
+        one = self._ports.get(port)
+        return one is not None and one.is_there and not one.is_blocked
 
+    def _look(self, now: float) -> None:
+        """Who is gone for good, and who may open: the oldest first, as what it then shows keeps others blocked."""
+        self._looked_at = now
+        for port, one in list(self._ports.items()):
+            if now - one.gone_at >= GONE_S:
+                del self._ports[port], self._numbers[one.number]
+                self._pairs = {pair: seen for pair, seen in self._pairs.items() if port not in pair}
+        for port, one in sorted(self._ports.items(), key=lambda item: (item[1].age, item[0])):
+            if one.is_blocked and one.is_there and self._may_open(port, one, now):
+                because, one.because = one.because, ""
+                one.is_blocked, one.opened_at = False, now
+                self.changes.append(Change(port, False, because))
 
-def _times(one: _Port) -> tuple[float, ...]:
-    match one.state:
-        case State.BLOCKED:
-            return (one.until,)
-        case State.LISTENING:
-            return (one.until, one.next_probe)
-        case _:
-            return (one.next_probe,)
+    def _may_open(self, port: str, one: _Port, now: float) -> bool:
+        quiet_s = one.quiet_s + STAGGER_S * min(self._rank(now), STAGGERS)
+        for name, other, seen in self._seen_with(port):
+            if now - seen.last >= quiet_s:
+                continue
+            if name == port or not other.is_blocked or (other.age, name) < (one.age, port):
+                return False
+        return now >= one.hold_until
+
+    def _seen_with(self, port: str) -> Iterator[tuple[str, _Port, _Pair]]:
+        for pair, seen in self._pairs.items():
+            if port in pair:
+                name = pair[0] if pair[1] == port else pair[1]
+                yield name, self._ports[name], seen

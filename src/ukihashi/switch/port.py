@@ -45,6 +45,8 @@ class Port:
         self.header = HEADER + TAG if policy.vlan_id else HEADER  # bytes of its frames, as the hub sees them
         self.admit: Step | None = None
         self.deliver: Delivery | None = None
+        self.is_guarded = False  # against loops; `is_blocked`: for one (`switch.loop_guard`)
+        self.is_blocked = False
         self.kinds = kinds
         self.takes = kinds
         self.refuses = 0  # kinds, as a number: the operators of an enumeration cost more than a look-up here

@@ -4,6 +4,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from ukihashi.ether.frame import HEADER
+
 QUEUE_FULL: Final = "queue_full"
 
 CROWDED: Final = 4  # a queue is, when more waits in it than its bound divided by this
@@ -64,6 +66,13 @@ class PortQueue:
                 self.dropped_bytes += len(frame)
         self.dropped[self._reason] += dropped
         return dropped
+
+    def jump(self, frame: bytes) -> None:
+        """Let a frame wait before all others, whatever the bound, and in place of one of the same header that did."""
+        if self._frames and self._frames[0][:HEADER] == frame[:HEADER]:
+            self.bytes -= len(self._frames.pop(0))
+        self._frames.insert(0, frame)
+        self.bytes += len(frame)
 
     def take(self, limit_bytes: int | None = None) -> list[bytes]:
         """The frames that wait, oldest first: all, or as many as stay within `limit_bytes`, at least one."""
