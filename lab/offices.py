@@ -10,10 +10,10 @@
         west, east = town.office("w", hosts=2), town.office("e", hosts=8)
         west.add_router()                       # real dnsmasq: DHCP, router advertisements, DNS; a way outside
         hub, card = Hub(west.gate), Card(east.gate)
-        ...                                     # bridge `lan` of both gates with the hub
+        ...                                     # bridge `eth1` of both gates with the hub
         east.hosts[0].lease()                   # by a real DHCP client, over the far side
 
-Each Ethernet is a kernel bridge in a namespace of its own. The gate's interface in the office is `lan`, its interface
+Each Ethernet is a kernel bridge in a namespace of its own. The gate's interface in the office is `eth1`, its interface
 outside is `eth0`; hosts have `eth0`. A host has no address until `lease` or the kernel's own IPv6 gets it one.
 """
 
@@ -27,7 +27,7 @@ from lab.net import Host, LabError, Net, Process, run
 from lab.wait import until
 
 MAX_HOSTS: Final = 8
-LAN: Final = "lan"  # the gate's interface in the office
+LAN: Final = "eth1"  # the gate's interface in the office
 OUTSIDE4, OUTSIDE6 = "198.51.100", "2001:db8:51:100:"  # RFC 5737, RFC 3849
 ROUTED4, ROUTED6 = "192.168.77", "fd5c:77:77:77:"  # an office with a router of its own
 PACKAGES: Final = {
@@ -256,7 +256,7 @@ class Office:
 
     @property
     def gate(self) -> Host:
-        """The machine with `lan` in the office and `eth0` outside."""
+        """The machine with `eth1` in the office and `eth0` outside."""
         if self._gate is None:
             raise LabError(f"office {self.name} was made without a gate")
         return self._gate
@@ -295,7 +295,7 @@ class Office:
 
 
 def dnsmasq(router: Host, web: Host, words: Sequence[str] = ()) -> Process:
-    """DHCP .100 to .199, router advertisements and DNS at the router's `lan`; knows web.example and itself."""
+    """DHCP .100 to .199, router advertisements and DNS at the router's `eth1`; knows web.example and itself."""
     argv = [
         *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"),
         *("--pid-file=", f"--dhcp-leasefile={router.folder}/dnsmasq.leases", "--log-facility=-", "--log-dhcp"),
