@@ -225,6 +225,7 @@ class Names(Message, frozen=True):
     ask: int
     data: bytes  # the DNS message
     hub: str = ""
+    seen: tuple[bytes, ...] = ()  # IPv6 addresses in use
 
 
 class HubPut(Message, frozen=True):

@@ -112,6 +112,7 @@ class VirtualHub:
         self.host: HostPort | None = None
         self.guard: HubGuard | None = None  # against loops
         self.sessions_so_far = 0
+        self.entry = PortId(0)  # where the frames came in that are on their way
         self._last_port = 0
         self.settings = settings
 
@@ -159,6 +160,7 @@ class VirtualHub:
         Gives a queue in which much waits now, if there is one.
         """
         ports, mark, line, crowded = self.ports, self.outbox.mark, self.line(source), None
+        self.entry = source
         for number, run in self.switch.forward(frames, source, now).items():
             port = ports[number]
             port.queue.put(run, line)

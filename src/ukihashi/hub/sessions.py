@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.grant import member, refusal, welcome
@@ -29,6 +29,9 @@ from ukihashi.wire.constants import Code
 from ukihashi.wire.extension import Reason
 from ukihashi.wire.messages import Login, Welcome
 
+if TYPE_CHECKING:
+    from ukihashi.hub.lan_service import Services
+
 CONNECTION: Final = "CID-"  # before the number in a connection's name
 
 # Tells control; False: there is none at the moment.
@@ -41,6 +44,7 @@ class Sessions:
 
     def __init__(self, loop: Loop, limits: Limits, outbox: Outbox, tell: Tell) -> None:
         self.make_hub: MakeHub = VirtualHub
+        self.services: Services | None = None  # addresses and names
         self.guarding = Guarding(loop)
         self.worker, self.workers = 0, 1  # which of how many this is
         self.loop = loop
@@ -87,6 +91,8 @@ class Sessions:
             hub = self.hubs[settings.hub.casefold()] = self.make_hub(settings, self.outbox)
             hub.guard = self.guarding.watch(hub)
         hub.settings = settings
+        if self.services is not None:
+            self.services.settle(hub)
         if not settings.online:
             for session in self.of_hub(hub.name):
                 session.close("virtual hub offline", Reason.OFFLINE)
@@ -96,6 +102,8 @@ class Sessions:
         """End its sessions and forget it."""
         hub = self.hubs.pop(name.casefold(), None)
         if hub is not None:
+            if self.services is not None:
+                self.services.remove(name)
             for session in self.of_hub(name):
                 session.close("virtual hub deleted", Reason.OFFLINE)
             if hub.host is not None:

@@ -28,6 +28,7 @@ from ukihashi.hub.cascade_port import CascadePorts
 from ukihashi.hub.connection import Wiring
 from ukihashi.hub.front import FrontDoor
 from ukihashi.hub.handover import StateUnusable, restore, save
+from ukihashi.hub.lan_service import Services
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.listening import Listening
 from ukihashi.hub.loop import READ, WRITE, Loop
@@ -49,12 +50,15 @@ from ukihashi.hub.messages import (
     HostPortGone,
     HubPut,
     HubRemoved,
+    LeaseAnswered,
+    LeaseAsked,
     LimitsPut,
     LoginAnswered,
     LoginAsked,
     LoginRefused,
     MeshLink,
     Message,
+    Names,
     PasswordAsked,
     PeerLink,
     Ping,
@@ -115,6 +119,7 @@ class Worker:
         self._outbox = Outbox()
         self._wiring = Wiring(self.loop, start.context, limits)
         self._sessions = Sessions(self.loop, limits, self._outbox, self._tell)
+        self._services = self._sessions.services = Services(self.loop, self._ask_lan)
         self._door = FrontDoor(self._wiring, self._sessions, Relay(self.loop, start.web, limits), control=self)
         self._listening = Listening(self.loop, start.listeners, self._door.accept, shared=start.workers > 1)
         self._limits = start.limits  # of all workers together
@@ -335,6 +340,10 @@ class Worker:
         """For the front door."""
         return self._tell(asked)
 
+    def _ask_lan(self, asked: LeaseAsked | Names) -> bool:
+        """For the address services."""
+        return not self.is_crowded and self._tell(asked)
+
     def refused(self, message: LoginRefused) -> None:
         """For the front door."""
         if self._control is not None and self._control.waiting < REFUSALS_WAITING:
@@ -405,6 +414,8 @@ class Worker:
         elif isinstance(message, HubRemoved):
             self._bridges.hub_goes(message.hub)
             self._sessions.remove_hub(message.hub)
+        elif isinstance(message, LeaseAnswered | Names):
+            self._services.answered(message)
         elif isinstance(message, CascadeUp):
             self._cascades.set_up(message)
         elif isinstance(message, Asked):
