@@ -14,6 +14,7 @@ from ukihashi.cli.cascade import cascade
 from ukihashi.cli.ciphers import hub_ciphers
 from ukihashi.cli.group import group
 from ukihashi.cli.hub_set import set_hub, show_hub
+from ukihashi.cli.hub_uplink import uplink
 from ukihashi.cli.import_config import import_config
 from ukihashi.cli.options import HUB_COMMANDS
 from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write, yes_no
@@ -55,6 +56,7 @@ for _command in (
     hub_ciphers,
     import_config,
     upgrade,
+    uplink,
     *HUB_COMMANDS,
 ):
     hub.add_command(_command)

@@ -212,6 +212,7 @@ class _Control:
         if web is not None:
             tasks.append(asyncio.create_task(self._web(web, WebApi(verbs, self._calls)), name="web"))
         try:
+            await self._desk.give_host_ports()
             await self._desk.announce_all()
             await cascades.refresh()
             birth = await self._born(administrator, people, first=first)
@@ -305,6 +306,7 @@ class _Control:
                 _log.info("option_changed", **row)
             try:
                 await self._desk.announce_all(worker_only=True)
+                await self._desk.give_host_ports()
             except UkihashiError as error:  # a damaged disk: what is known already goes on
                 _log.warning("internal_error", reason=str(error))
             return

@@ -60,6 +60,7 @@ class Desk:
             "set_option": self.set_option,
             "reload": self.reload,
             "upgrade": self.upgrade,
+            "uplinks": self.uplinks,
         }
 
     # -- live state -----------------------------------------------------------------------------------------------
@@ -121,6 +122,19 @@ class Desk:
         """Read hub.toml again; what has changed."""
         return await self._live.wish("reload")
 
+    async def uplinks(self) -> list[Row]:
+        """How the ways out stand that hub.toml gives to virtual hubs."""
+        names = {name_key(one.name): one.name for one in await self._storage.read(hubs.all_hubs)}
+        rows = await self._live.wish("uplinks")
+        return [
+            {
+                **row,
+                "hub": names.get(row["hub"], row["hub"]),
+                "state": row["state"] if row["hub"] in names else "no hub",
+            }
+            for row in rows
+        ]
+
     async def upgrade(self) -> list[Row]:
         """Let the hub become the program that is installed now. The answer comes before it begins."""
         rows = await self._live.wish("upgrade")
@@ -158,7 +172,8 @@ class Desk:
                 raise UsageError(N_("there is a virtual hub “{name}” already"), name=name)
             own = [network for one in known for network in _networks(one)]
             subnet4, subnet6 = choose_subnets([*used, *own], secrets.randbelow)
-            interface = host_port_name(name, taken | {one.host_port for one in known}) if host_port else ""
+            wanted = host_port or (self.facts.host_ports and name_key(name) in self.facts.uplinks)
+            interface = host_port_name(name, taken | {one.host_port for one in known}) if wanted else ""
             return hubs.create(
                 db,
                 name,
@@ -202,6 +217,24 @@ class Desk:
             await self._live.tell_supervisor(HostPortGone(hub=hub.name))
         await self._changed()
         return [hub_row(hub)]
+
+    async def give_host_ports(self) -> None:
+        """Virtual hubs that are to have a way out get a place on this machine, by which it leads."""
+        if not self.facts.host_ports or not self.facts.uplinks:
+            return
+        taken = host.interfaces()
+
+        def give(db: Database) -> list[Hub]:
+            known = hubs.all_hubs(db)
+            without = [one for one in known if name_key(one.name) in self.facts.uplinks and not one.host_port]
+            for one in without:
+                name = host_port_name(one.name, taken | {other.host_port for other in hubs.all_hubs(db)})
+                hubs.put_host_port(db, one, name)
+            return [hubs.get(db, one.name) for one in without]
+
+        for hub in await self._storage.change(give):
+            _log.info("host_port_given", hub=hub.name, interface=hub.host_port)
+            await self.announce(hub)
 
     async def announce(self, hub: Hub) -> None:
         """Tell the worker and the supervisor of one hub."""

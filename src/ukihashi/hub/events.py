@@ -18,6 +18,7 @@ EVENTS: Final = {
     "invite_used": N_("a join link was used"),
     "invite_revoked": N_("a join link was revoked"),
     "hub_created": N_("a virtual hub was made"),
+    "host_port_given": N_("a virtual hub got a port on this machine, for its way out"),
     "hub_changed": N_("a virtual hub was changed"),
     "hub_deleted": N_("a virtual hub was deleted"),
     "user_created": N_("a user was made"),

@@ -310,7 +310,7 @@ class Uplinks:
                     "state": "no way out" if state == "on" and not any(ways) else state,
                     "connections": counted.get(line.place.interface, 0) if line is not None else 0,
                     "droppers": dropping,
-                    "problem": str(self._problem) if self._problem is not None else "",
+                    "problem": _told(self._problem),
                 }
             )
         return found
@@ -378,6 +378,13 @@ def table_text(table: str, lines: Sequence[Line], opened: Iterable[Setting], por
     for name, kind, rules in chains:
         text += [f"chain {name} {{", kind, *rules, "}"]
     return "\n".join([*text, "}"])
+
+
+def _told(error: UkihashiError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    values = {name: value if isinstance(value, int | float) else str(value) for name, value in error.values.items()}
+    return {"text": str(error), "template": error.template, "values": values}
 
 
 def _set_of(values: Iterable[str]) -> str:

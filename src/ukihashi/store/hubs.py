@@ -97,6 +97,11 @@ def put_addresses(db: Database, hub: Hub) -> None:
     db.do("UPDATE hubs SET addresses = ? WHERE id = ?", (msgspec.json.encode(hub.addresses).decode(), hub.id))
 
 
+def put_host_port(db: Database, hub: Hub, interface: str) -> None:
+    """Give the hub machine a place in it."""
+    db.do("UPDATE hubs SET host_port = ? WHERE id = ?", (interface or None, hub.id))
+
+
 def put_administrator(db: Database, hub: Hub, *, admin_hash: bytes, login_hash: bytes) -> None:
     """Keep both forms of the hub's own administrator's password; both b"": it has none."""
     db.do(
