@@ -422,6 +422,20 @@ def test_a_machine_that_passes_packets_on_unasked(fake: Look, database: Path) ->
     assert only(doctor_network.forwarding, look)[0] is Level.FAIL
 
 
+def test_interfaces_that_are_to_be_joined(fake: Look) -> None:
+    assert only(doctor_network.bridged, fake)[0] is Level.SKIP
+    put(places.hub_config(), '[bridges]\nLAN = ["eth1", "eth2", "wlan0", "eth3"]\n')
+    put(fake.sys / "class/net/eth2/operstate", "down\n")
+    put(fake.sys / "class/net/wlan0/phy80211/index", "0\n")
+    put(fake.sys / "class/net/eth3/mtu", "9000\n")
+    look = Look(root=True, proc=fake.proc, sys=fake.sys)
+    found = told(doctor_network.bridged, look)
+    assert [level for level, _text in found] == [Level.FAIL, Level.WARN, Level.FAIL, Level.WARN]
+    assert all(text.startswith("hub LAN") for _level, text in found)
+    put(fake.sys / "class/net/eth3/mtu", "1500\n")
+    assert told(doctor_network.bridged, look)[-1][0] is Level.OK
+
+
 def test_mtu_and_other_vpns(fake: Look) -> None:
     assert only(doctor_network.mtu, fake)[0] is Level.WARN  # no default route
     put(fake.proc / "net/route", ROUTES)

@@ -137,12 +137,9 @@ class Look:
     @property
     def bridges(self) -> list[tuple[str, str]]:
         """Who is joined with which interface of this machine."""
-        of_hubs: Mapping[str, Sequence[str]] = getattr(self.hub_config, "bridges", {})
-        joined = [(f"hub {hub}", name) for hub, names in of_hubs.items() for name in names]
-        for account, card in self.cards.items():
-            if name := str(getattr(card.interface, "bridge", "")):
-                joined.append((f"card {account}", name))
-        return joined
+        joined = [(f"hub {hub}", name) for hub, names in self.hub_config.bridges.items() for name in names]
+        cards = [(f"card {account}", card.interface.bridge) for account, card in self.cards.items()]
+        return [*joined, *(one for one in cards if one[1])]
 
     def text(self, path: Path) -> str:
         """A file of the system's; "" if there is none, or it may not be read."""
