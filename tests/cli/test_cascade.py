@@ -34,7 +34,7 @@ ROW: dict[str, Any] = {
     "drops": {},
     "loop": "open",
     "loop_with": "",
-    "loop_left_s": 0.0,
+    "loop_s": 0.0,
     "options": {"standard.max_connections": 8},
     "policy": {"max_mac": 5},
 }
@@ -167,10 +167,10 @@ def test_the_list_shows_how_each_stands(hub: Hub, capsys: pytest.CaptureFixture[
 
 def test_loops_reasons_and_drops_are_told_in_words(hub: Hub) -> None:
     reason = {"template": "{address} refused", "values": {"address": "h:1"}, "text": "h:1 refused"}
-    trouble = ROW | {"loop": "blocked", "loop_with": "b", "loop_left_s": 12.0, "reason": reason, "resumes": 2}
+    trouble = ROW | {"loop": "blocked", "loop_with": "b", "loop_s": 12.0, "reason": reason, "resumes": 2}
     said = remark(trouble | {"drops": {"loop": 5, "queue_full": 0, "cascade_down": 1}})
     assert said == (
-        "blocked: a loop with b, 0 min 12 s left; h:1 refused; 2 times back after a cut;"
+        "blocked for 0 min 12 s: a loop with b; h:1 refused; 2 times back after a cut;"
         " dropped: blocked for a loop 5, not joined at the time 1"
     )
     assert remark(ROW) == ""

@@ -11,6 +11,7 @@ from ukihashi.cli import values
 from ukihashi.cli.arguments import hide_argument
 from ukihashi.cli.card_status import STATES as CARD_STATES
 from ukihashi.cli.hub_sessions import DROPS as SESSION_DROPS
+from ukihashi.cli.loops import blocked
 from ukihashi.cli.output import Column, cell, moment, print_json, say_aside, show, write
 from ukihashi.cli.path_options import check_one_stdin, path_changes, via_options
 from ukihashi.cli.user import client, hub_option, json_option
@@ -18,18 +19,13 @@ from ukihashi.config.options import value_text
 from ukihashi.errors import N_, InputUnreadable, UkihashiError, UsageError
 from ukihashi.locale import _, say
 from ukihashi.switch import reasons
-from ukihashi.web.status import size, span
+from ukihashi.web.status import size
 
 STATES: Final = {
     **CARD_STATES,
     "offline": N_("offline"),
     "hub_offline": N_("offline, as its virtual hub"),
     "starting": N_("starting"),
-}
-LOOPS: Final = {
-    "open": "",
-    "blocked": N_("blocked: a loop"),
-    "listening": N_("listening: is the loop gone?"),
 }
 DROPS: Final = {
     **reasons.WORDS,
@@ -225,7 +221,7 @@ def show_cascade(name: str, hub_name: str, as_json: bool) -> None:
 def remark(row: Mapping[str, Any]) -> str:
     """A loop, why it is not online, and what was dropped and why; "" if there is nothing of the kind."""
     parts = []
-    if loop := _loop(row):
+    if loop := blocked(row, str(row["name"])):
         parts.append(loop)
     if row.get("reason"):
         parts.append(_reason(row["reason"]))
@@ -239,16 +235,6 @@ def remark(row: Mapping[str, Any]) -> str:
 
 def _state(state: object) -> str:
     return _(STATES.get(str(state), str(state)))
-
-
-def _loop(row: Mapping[str, Any]) -> str:
-    word = LOOPS.get(str(row.get("loop", "")), str(row.get("loop", "")))
-    if not word:
-        return ""
-    said = _(word)
-    if row.get("loop_with"):
-        said = _("{said} with {other}").format(said=said, other=cell(row["loop_with"]))
-    return _("{said}, {time} left").format(said=said, time=span(row.get("loop_left_s", 0.0), _))
 
 
 def _reason(reason: Mapping[str, Any]) -> str:
@@ -267,7 +253,7 @@ def _show_one(row: Mapping[str, Any], as_json: bool) -> None:
         _("Hub"): row["hub"],
         _("State"): _state(row["state"]),
         _("Reason"): _reason(row["reason"]) if row.get("reason") else "",
-        _("Loop"): _loop(row),
+        _("Loop"): blocked(row, str(row["name"])),
         _("Server"): row.get("peer") or row["server"],
         _("Hub there"): row["remote_hub"],
         _("User"): row["user"],

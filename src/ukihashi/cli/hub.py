@@ -16,8 +16,9 @@ from ukihashi.cli.group import group
 from ukihashi.cli.hub_set import set_hub, show_hub
 from ukihashi.cli.hub_uplink import uplink
 from ukihashi.cli.import_config import import_config
+from ukihashi.cli.loops import in_words
 from ukihashi.cli.options import HUB_COMMANDS
-from ukihashi.cli.output import Column, moment, print_json, say_aside, show, write, yes_no
+from ukihashi.cli.output import Column, cell, moment, print_json, say_aside, show, write, yes_no
 from ukihashi.cli.path_options import path_of
 from ukihashi.cli.tools import admin
 from ukihashi.cli.upgrade import upgrade
@@ -137,6 +138,9 @@ def status(as_json: bool) -> None:
     for one in several if len(several) > 1 else []:
         told = _("Worker {number}: process {pid}, {sessions} sessions")
         write(told.format(number=one["worker"], pid=one["pid"], sessions=one["sessions"]))
+    for one in worker.get("loops", []):
+        said = in_words(one["with"], one["port"], one["seconds"])
+        write(_("Loop: {hub}, {port}: {said}").format(hub=cell(one["hub"]), port=cell(one["port"]), said=said))
     if done := row.get("upgrade"):
         write(_("Upgraded: {number} times, last from version {old}").format(number=done["number"], old=done["from"]))
     if problem := worker.get("error"):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ukihashi.cli import output
+from ukihashi.cli.loops import blocked
 from ukihashi.cli.output import Column, cell, moment, write
 from ukihashi.errors import N_
 from ukihashi.locale import _
@@ -21,6 +22,7 @@ VARIANTS: Final = {
 STATES: Final = {"online": N_("online"), "cut": N_("cut")}
 DROPS: Final = {  # reasons, as `switch.reasons`, `switch.queue`, `hub.ports` and `hub.resumable` name them
     **reasons.WORDS,
+    "loop": N_("blocked for a loop"),
     "inflate": N_("could not be decompressed"),
     "offload_header": N_("unfit offload header"),
     "queue_full": N_("queue full"),
@@ -83,6 +85,8 @@ def remark(row: Mapping[str, Any]) -> str:
                 time=span(row["cut_s"], _), left=span(row["grace_left_s"], _), size=size(row["waiting_bytes"])
             )
         )
+    if loop := blocked(row, str(row.get("session", ""))):
+        parts.append(loop)
     if row.get("resumes"):
         parts.append(_("{count} times back after a cut").format(count=row["resumes"]))
     if ledger.get("replayed"):

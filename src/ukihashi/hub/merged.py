@@ -18,7 +18,7 @@ def merged_status(rows: Mapping[int, Sequence[Row]]) -> Row:
     if len(each) > 1:
         whole |= {name: sum(int(row.get(name, 0)) for row in each) for name in SUMS}
         whole["hubs"] = max(int(row.get("hubs", 0)) for row in each)
-        for ports in ("host_ports", "bridges"):
+        for ports in ("host_ports", "bridges", "loops"):
             whole[ports] = [one for row in each for one in row.get(ports, [])]
         memory = [row.get("resume_memory") or {} for row in each]
         whole["resume_memory"] = {name: sum(int(one.get(name, 0)) for one in memory) for name in ("used", "limit")}

@@ -120,6 +120,7 @@ class Orders:
                 "hubs": len(sessions.hubs),
                 "host_ports": [hub.host.row() for hub in sessions.hubs.values() if hub.host is not None],
                 "bridges": self._bridges.rows(),
+                "loops": sessions.guarding.rows(),
                 "faults": self._loop.faults,
                 "pid": os.getpid(),
                 "uid": os.getuid(),
