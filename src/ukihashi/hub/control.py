@@ -26,6 +26,7 @@ from ukihashi.hub.filters import Filters
 from ukihashi.hub.groups import Groups
 from ukihashi.hub.hashing import Hasher
 from ukihashi.hub.importing import Importer
+from ukihashi.hub.leases import Leases
 from ukihashi.hub.live import Links
 from ukihashi.hub.logins import Logins
 from ukihashi.hub.messages import (
@@ -33,9 +34,11 @@ from ukihashi.hub.messages import (
     AdminAsked,
     AnyMessage,
     Failed,
+    LeaseAsked,
     LoginAnswered,
     LoginAsked,
     LoginRefused,
+    Names,
     OptionsPut,
     PasswordAsked,
     Ready,
@@ -191,6 +194,7 @@ class _Control:
         administrator = Administrator(storage, self._hasher)
         importer = Importer(storage, self._desk)
         access = Access(storage)
+        self._leases = leases = Leases(self._facts, storage, links, self._desk.tell_worker, answer=links.tell_worker)
         verbs = Verbs(
             {
                 **self._desk.verbs(),
@@ -201,6 +205,7 @@ class _Control:
                 **importer.verbs(),
                 **access.verbs(),
                 **cascades.verbs(),
+                **leases.verbs(),
             }
         )
         self._calls = Calls(Backing(self._facts, storage, links, verbs, access))
@@ -208,6 +213,7 @@ class _Control:
             asyncio.create_task(links.follow_supervisor(self._heed), name="supervisor"),
             asyncio.create_task(self._follow_workers(), name="worker"),
             asyncio.create_task(self._accounting.run(), name="accounting"),
+            asyncio.create_task(leases.run(), name="leases"),
         ]
         if web is not None:
             tasks.append(asyncio.create_task(self._web(web, WebApi(verbs, self._calls)), name="web"))
@@ -273,6 +279,10 @@ class _Control:
                         return
                     self._calling += 1
                     group.create_task(self._call(worker, message))
+                elif isinstance(message, LeaseAsked):
+                    self._leases.put(worker, message)
+                elif isinstance(message, Names):
+                    group.create_task(self._leases.name(worker, message))
                 elif isinstance(message, SessionOpened):
                     registry.opened(worker, message)
                     _log.info("session_opened", **_fields(message))
@@ -281,6 +291,7 @@ class _Control:
                     self._accounting.add(message)
                 elif isinstance(message, SessionClosed):
                     registry.closed(worker, message)
+                    group.create_task(self._leases.session_ended(message.hub, message.session))
                     _log.info("session_closed", **_fields(message))
                 elif isinstance(message, SessionCut):
                     _log.info("session_cut", **_fields(message))

@@ -107,6 +107,12 @@ def all_users(db: Database, hub: Hub) -> list[User]:
     return [_user(row) for row in db.rows(f"{_SELECT} WHERE u.hub_id = ? ORDER BY u.key", (hub.id,))]
 
 
+def numbers(db: Database, hub: Hub) -> dict[str, int]:
+    """The own numbers of a hub's users, by `name_key`."""
+    rows = db.rows("SELECT key, number FROM users WHERE hub_id = ? AND number IS NOT NULL", (hub.id,))
+    return {row[0]: row[1] for row in rows}
+
+
 def count(db: Database) -> dict[int, int]:
     """Number of users by hub id."""
     return {row[0]: row[1] for row in db.rows("SELECT hub_id, COUNT(*) FROM users GROUP BY hub_id")}
