@@ -1,7 +1,6 @@
 """What is made of a DHCP answer, and what of it may be applied."""
 
 from ipaddress import IPv4Address, IPv4Network, ip_network
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -71,7 +70,7 @@ def test_nothing_is_applied_without_consent() -> None:
     assert offers.judged(BOTH, [], Machine()) == ([], [])
     assert offers.judged(BOTH, ["routes"], Machine()) == ([NEAR], [])
     assert offers.judged(BOTH, ["default"], Machine()) == ([DEFAULT], [])
-    assert offers.judged(None, ["routes", "default"], Machine()) == ([], [])
+    assert offers.judged(Offer(), ["routes", "default"], Machine()) == ([], [])
 
 
 @pytest.mark.parametrize("halves", [("0.0.0.0/1", "128.0.0.0/1")])
@@ -117,9 +116,9 @@ def test_other_networks_are_no_matter() -> None:
 
 
 def test_a_router_of_ipv6_is_a_default_route_more() -> None:
-    offer: Any = offers.with_router6(BOTH, "fe80::1")
+    offer = offers.with_router6(BOTH, "fe80::1")
     assert offers.judged(offer, ["default"], Machine(default_by={4: "x"}))[0] == [Route(to="::/0", via="fe80::1")]
-    assert offers.with_router6(None, "") is None
+    assert offers.with_router6(BOTH, "") is BOTH
 
 
 def test_domains_are_told_apart() -> None:

@@ -13,6 +13,7 @@ it, so applications notice a pause at most.
 
 import asyncio
 import contextlib
+import ipaddress
 import random
 import signal
 import socket
@@ -21,13 +22,14 @@ from typing import Any, Final
 
 import structlog
 
-from ukihashi.card import account, lan, orders, path_sources, status
+from ukihashi.card import account, lan, offers, orders, path_sources, status
 from ukihashi.card.bundle import Bundle
 from ukihashi.card.child import SPARE_S, DataChild
 from ukihashi.card.clock import clock
 from ukihashi.card.connecting import Connecting
 from ukihashi.card.control import listener
 from ukihashi.card.holder import Holder, again
+from ukihashi.card.hooks import CardHooks
 from ukihashi.card.lan import Lan
 from ukihashi.card.messages import FORGOTTEN, Connect, Counters, Failed, Lost, Opened, SentOn, Sign, Trouble
 from ukihashi.card.path_finder import PathMemory
@@ -94,7 +96,9 @@ class Card:
         self._session_until = 0.0  # by `clock`: when a standard hub will have forgotten the session
         self._child: DataChild | None = None
         self._restarts: list[float] = []
-        self._lan = Lan(name, config, clock=clock)
+        self._lan = Lan(name, config, clock=clock, outer=self._outer)
+        self._hooks = CardHooks(name, lambda: self._config.hooks, self._for_hooks)
+        self._came_online = asyncio.Event()  # for the first time
         self._redial = Redial(pace=config.times.redial)
         self._holder: Holder | None = None
         self._bundle: Bundle | None = None
@@ -143,6 +147,7 @@ class Card:
                     group.create_task(control_socket.serve(sock, verbs)),
                     group.create_task(self._lan.keep()),
                     group.create_task(self._keep(tap)),
+                    group.create_task(self._follow()),
                 ]
                 await self._leave.wait()
                 for task in tasks:
@@ -154,6 +159,8 @@ class Card:
 
     async def _take_down(self, tap: Tap) -> None:
         self._standing.become(State.LEAVING)
+        if self._set_up:
+            await self._hooks.down()
         if self._child is not None:
             await self._child.stop()
         for error in await asyncio.to_thread(self._lan.undo):
@@ -175,6 +182,8 @@ class Card:
         pid = child.pid if child is not None else 0
         row = status.row(self.name, self._config, self._standing, counted, data_pid=pid, lan=self._lan.status())
         row["paths"] = self._connecting.paths.finder.rows()
+        row["addresses"] = self._lan.addresses
+        row["hook"] = status.told(self._hooks.problem)
         await asyncio.to_thread(status.add_kernel, row)
         return [row]
 
@@ -293,6 +302,8 @@ class Card:
         self._is_standard = not opened.extension
         if self._set_up:
             standing.reconnects += 1
+            if not opened.resumed:
+                self._lan.addressing.rejoined()
         else:
             await self._first_online(interface)
             self._set_up = True
@@ -313,7 +324,7 @@ class Card:
         if opened.banner and opened.banner != standing.banner:
             standing.banner = opened.banner
             _log.info("hub_says", text=opened.banner)
-        self._say_first(None)
+        self._came_online.set()
 
     async def _hold(self, opened: Opened, way: RouteWatch | None) -> Lost:
         """An exactly resumable session, until it is over."""
@@ -385,7 +396,7 @@ class Card:
             standing.session = None  # the certificate may have been renewed: a login judges by the account
             standing.become(State.RECONNECTING, error)
             return STANDARD_PAUSE_S
-        self._say_first(error)
+        self._say_first(None if self._set_up else error)
         _log.warning("not_online", account=self.name, reason=say(error))
         lasting = isinstance(error, NotTrusted | VersionMismatch | UsageError)
         pause = self._config.times.refused
@@ -411,6 +422,33 @@ class Card:
 
     # -- this machine ---------------------------------------------------------------------------------------------
 
+    def _outer(self) -> list[str]:
+        """Where the way to the hub begins."""
+        found = []
+        for text in (self._standing.peer.rpartition(":")[0], self._config.hub.host):
+            with contextlib.suppress(ValueError):
+                found.append(str(ipaddress.ip_address(text.strip("[]").partition("%")[0])))
+        return found
+
+    async def _follow(self) -> None:
+        """Once online: when the addresses have come, or it takes too long, say so; then the hooks, as things change."""
+        await self._came_online.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._lan.patience):
+                await self._lan.addressing.settled.wait()
+        self._say_first(None)
+        await self._hooks.follow(self._lan.changed)
+
+    def _for_hooks(self) -> dict[str, str]:
+        offer = self._lan.offer
+        return {
+            "INTERFACE": self._config.interface.name,
+            "ADDRESSES": " ".join(self._lan.addresses),
+            "ROUTER": offer.router,
+            "DNS": " ".join(offer.name_servers),
+            "DOMAIN": " ".join(offers.domains(offer, self._config.interface.dns_domains)[1]),
+        }
+
     def _remember(self, opened: Opened) -> None:
         """Write down what the first login settled: the key that was trusted on first use, the spent invitation."""
         config, changes = self._config, dict[tuple[str, str], Any]()
@@ -431,7 +469,7 @@ class Card:
 
     async def _first_online(self, interface: str) -> None:
         """Bring this machine's side up."""
-        await asyncio.to_thread(self._lan.set_up, interface)
+        await self._lan.come_up(interface)
 
     async def _data_process(self, tap: Cable) -> DataChild:
         if self._child is not None and self._child.alive:

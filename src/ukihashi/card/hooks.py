@@ -11,12 +11,14 @@ import shlex
 import signal
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 import structlog
 
+from ukihashi.config import places
+from ukihashi.config.card import Hooks
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.locale import say
 
@@ -55,6 +57,38 @@ def distrust(path: Path) -> UkihashiError | None:
                 N_("hooks don't run: {path} can be written by others than root; do chown root and chmod go-w"), path=one
             )
     return None
+
+
+class CardHooks:
+    """One card's. `values`: what the next one is told."""
+
+    def __init__(self, account: str, settings: Callable[[], Hooks], values: Callable[[], dict[str, str]]) -> None:
+        self._account: Final = account
+        self._settings: Final = settings
+        self._values: Final = values
+        self.problem: UkihashiError | None = None  # of the last one
+
+    async def follow(self, changed: asyncio.Event) -> None:
+        """The card has come up, and now and then something changes. Ends by being cancelled."""
+        event: Event = "up"
+        told: dict[str, str] | None = None
+        while True:
+            changed.clear()
+            values = self._values()
+            if values != told:
+                told = values
+                await self._run(event, self._settings().up)
+                event = "change"
+            await changed.wait()
+
+    async def down(self) -> None:
+        """The card is about to go."""
+        await self._run("down", self._settings().down)
+
+    async def _run(self, event: Event, command: str) -> None:
+        if command:
+            file = places.card_config(self._account)
+            self.problem = await run(self._account, event, command, self._values(), file)
 
 
 async def run(

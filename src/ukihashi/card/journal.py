@@ -1,21 +1,22 @@
 """What a card changed on this machine that would outlive it: written down before it is done (`RUNTIME/card-NAME.undo`).
 
-Interface, addresses and routes go with the process that holds the TAP. Routing rules and kernel settings stay when a
-card is killed; the next `card up` of the account, or `card clean`, takes them back.
+Interface, addresses and routes go with the process that holds the TAP. Routing rules, kernel settings and the file that
+says who answers for names stay when a card is killed; the next `card up` of the account, or `card clean`, takes them
+back.
 """
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from ukihashi.card import routes
+from ukihashi.card import resolver, routes
 from ukihashi.config import places
-from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.tap import netlink, reverse_path
 from ukihashi.tap.netlink import Rule
 
@@ -29,13 +30,14 @@ class Journal(msgspec.Struct, kw_only=True):
     interface: str = ""  # the card's; it exists as long as the card lives
     rules: list[Rule] = []
     loosened: dict[str, int] = {}  # rp_filter by interface, as it was before
+    names: resolver.Changed | None = None
 
 
 def write(account: str, journal: Journal) -> None:
     """Keep it; an empty one is removed. Raises: EnvironmentLacks."""
     path = _path(account)
     try:
-        if not journal.rules and not journal.loosened:
+        if journal == Journal(interface=journal.interface):
             path.unlink(missing_ok=True)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,24 +56,46 @@ def in_use(account: str) -> bool:
     return bool(interface) and netlink.exists(interface)
 
 
-def clean(account: str) -> list[str]:
+Left = Callable[[UkihashiError], object]
+
+
+def clean(account: str, left: Left = lambda _error: None) -> list[str]:
     """Take back what a card of this account left behind when it was killed; what was removed. Raises: EnvironmentLacks.
 
-    Only while no card of the account lives, but the one that asks.
+    Only while no card of the account lives, but the one that asks. `left`: hears of what somebody else has changed
+    since, which is left as it is.
     """
-    done = take_back(_read(account))
+    done = take_back(_read(account), left)
     write(account, Journal())
     return done
 
 
-def take_back(journal: Journal) -> list[str]:
+def take_back(journal: Journal, left: Left = lambda _error: None) -> list[str]:
     """Undo it, the newest first; what was really there. Raises: EnvironmentLacks."""
-    done = [str(rule) for rule in reversed(journal.rules) if netlink.remove_rule(rule)]
+    done: list[str] = []
+    if journal.names is not None:
+        try:
+            done += filter(None, [resolver.undo(journal.names)])
+        except resolver.Meddled as error:
+            left(error)
+    done += [str(rule) for rule in reversed(journal.rules) if netlink.remove_rule(rule)]
     for interface, before in journal.loosened.items():
         if reverse_path.read(interface) == reverse_path.LOOSE:  # nobody else has changed it since
             with contextlib.suppress(OSError):
                 reverse_path.write(interface, before)
                 done.append(f"net.ipv4.conf.{interface}.rp_filter={before}")
+    return done
+
+
+def clean_names_of_the_dead(left: Left = lambda _error: None) -> list[str]:
+    """Put back how names were looked up before a card that was killed. Raises: EnvironmentLacks."""
+    done: list[str] = []
+    for account in accounts():
+        journal = _read(account)
+        if journal.names is not None and not in_use(account):
+            done += take_back(Journal(names=journal.names), left)
+            journal.names = None
+            write(account, journal)
     return done
 
 

@@ -1,4 +1,7 @@
-"""Everything a card sets on its machine for one account: MTU, addresses, routes, routing rules, the echo guard.
+"""Everything a card sets on its machine for one account: MTU, addresses, routes, routing rules, names, the echo guard.
+
+Addresses and routes are the account's own, or leased and offered by the hub (`addressing.py`, `offers.py`): those are
+set as far as the account says (`interface.accept`) and nothing is taken away by it.
 
 What it set it keeps: a route that vanishes is put back (`routes.Restores`). What it set it takes away again, all of it
 and nothing else; `journal.py` holds what a killed card could not take away.
@@ -9,20 +12,27 @@ The kernel is spoken to in threads (`set_up`, `undo`, and what `keep` and `apply
 import asyncio
 import contextlib
 import ipaddress
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import structlog
 
-from ukihashi.card import echo_guard, journal, routes
+from ukihashi.card import addressing, echo_guard, journal, local_names, offered, routes
+from ukihashi.card.addressing import Addressing, wish_of
+from ukihashi.card.dhcp_client import Lease
+from ukihashi.card.local_names import LocalNames
+from ukihashi.card.offered import Offered
+from ukihashi.card.offers import Offer
 from ukihashi.config.card import CardConfig
+from ukihashi.config.card import Route as Setting
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.ether.offload import MAX_SEGMENTS
 from ukihashi.locale import say
 from ukihashi.net.route_watch import QUIET_S, Notices
-from ukihashi.tap import netlink, reverse_path
+from ukihashi.tap import adverts, netlink, reverse_path
 from ukihashi.tap.netlink import Route, Rule
 
 LOG_TEXTS: Final = {
@@ -33,16 +43,25 @@ LOG_TEXTS: Final = {
     "left_over_removed": N_("something that a killed card had left behind was removed"),
     "reverse_path_loosened": N_("the check of senders is loose now (rp_filter=2), so that the hub's answers pass"),
     "reverse_path_strict": N_("the kernel may drop the hub's answers"),
+    "offer_not_set": N_("what the hub offers could not be set"),
+    **addressing.LOG_TEXTS,
     **echo_guard.LOG_TEXTS,
+    **local_names.LOG_TEXTS,
+    **offered.LOG_TEXTS,
 }
 
 _log = structlog.get_logger()
 
 
+LEASE_S: Final = 8.0
+OFFER_S: Final = 3.0
+WATCHED: Final = ("mtu", "queue", "addresses", "routes", "dhcp", "accept", "dns_domains")
+
+
 class Applied(NamedTuple):
     """What new settings changed."""
 
-    changed: list[str]  # "mtu", "queue", "addresses", "routes", "echo_guard"
+    changed: list[str]  # of `WATCHED`, and "echo_guard"
     redial: bool  # the packets that carry the tunnel need another mark: a new connection, at once
 
 
@@ -58,7 +77,15 @@ class _Kept:
 class Lan:
     """The card's side of this machine, from the first login until it leaves."""
 
-    def __init__(self, account: str, config: CardConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        account: str,
+        config: CardConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        outer: Callable[[], list[str]] = list,
+    ) -> None:
+        """`outer`: addresses that the way to the hub begins with, now."""
         self._account: Final = account
         self._clock: Final = clock
         self._config = config
@@ -71,17 +98,22 @@ class Lan:
         self._seen: list[str] = []  # addresses of the interface, whoever set them
         self._guard = echo_guard.EchoGuard()
         self._lock = threading.Lock()
+        self._outer: Final = outer
+        self._offered = Offered(account)
+        self._names = LocalNames(account, lambda: self._journal)
+        self.changed = asyncio.Event()  # addresses or offers
+        self.addressing: Final = Addressing(account, self._heard, clock=clock, random=random.random)
 
     @property
     def mark(self) -> int:
         """The firewall mark that the packets which carry the tunnel must have; 0: none."""
-        return routes.mark_for(self._config.interface.routes)
+        return _mark(self._config)
 
     # -- in threads -----------------------------------------------------------------------------------------------
 
     def clean(self) -> None:
         """Take back what an earlier card of this account left behind; nothing happens if it left in order."""
-        for what in journal.clean(self._account):
+        for what in journal.clean(self._account, self._left):
             _log.info("left_over_removed", account=self._account, what=what)
 
     def set_up(self, interface: str) -> None:
@@ -90,6 +122,7 @@ class Lan:
             self.clean()
             self._interface = self._journal.interface = interface
             self._set_link()
+            self._judge()
             self._set_addresses()
             self._set_routes()
 
@@ -97,37 +130,66 @@ class Lan:
         """Take everything back, the newest first; what could not be undone is given back, the rest is done anyway."""
         failures: list[UkihashiError] = []
         with self._lock:
+            _try(failures, self._names.undo, self._left)
             for item in reversed(self._kept):
                 _try(failures, _remove, item)
             for cidr in reversed(self._addresses):
                 _try(failures, netlink.remove_address, self._interface, cidr)
             if not failures:  # else `card clean` needs what is written there
                 _try(failures, self._close_journal)
-            self._interface, self._addresses, self._kept = "", [], {}
+            self._interface, self._addresses, self._kept, self._offered = "", [], {}, Offered(self._account)
         return failures
+
+    def _left(self, error: UkihashiError) -> None:
+        _log.warning("names_left", account=self._account, reason=say(error))
 
     def _set_link(self) -> None:
         settings = self._config.interface
+        self._heed_adverts()
         netlink.set_up(self._interface, settings.mtu, settings.queue, MAX_SEGMENTS)
 
+    def _heed_adverts(self) -> None:
+        settings = self._config.interface
+        own = any(":" in address for address in settings.addresses)
+        anything = settings.dhcp == "on" or wish_of(self._config).mode != "off"
+        around = any(":" in address for address in self._outer())  # such a route could lead over the way to the hub
+        heed = adverts.Heed(
+            anything and not own, "default" in settings.accept, "routes" in settings.accept and not around, anything
+        )
+        adverts.heed(self._interface, heed)
+        if not heed.default:
+            adverts.router(self._interface, forget=True)
+        self._offered.router6 = adverts.router(self._interface)
+
+    def _judge(self) -> bool:
+        return self._offered.judge(self._interface, self._config, self._outer())
+
+    def _all_addresses(self) -> list[str]:
+        own = [str(ipaddress.ip_interface(address)) for address in self._config.interface.addresses]
+        leased = self._offered.leased
+        return [*own, leased] if leased and leased not in own else own
+
+    def _all_routes(self) -> list[Setting]:
+        return [*self._config.interface.routes, *self._offered.routes]
+
     def _set_addresses(self) -> None:
-        for address in self._config.interface.addresses:
-            cidr = str(ipaddress.ip_interface(address))
+        for cidr in self._all_addresses():
             try:
                 if netlink.add_address(self._interface, cidr) and cidr not in self._addresses:
                     self._addresses.append(cidr)
             except EnvironmentLacks as error:
-                if ":" not in address:
+                if ":" not in cidr and cidr != self._offered.leased:
                     raise
                 self._warn("address_not_set", cidr, error, address=cidr)  # a machine without IPv6
 
     def _set_routes(self) -> None:
         """What is wanted and not there is set, first the routes, then the rules that make them hold."""
-        by_rules = bool(routes.wide_versions(self._config.interface.routes))
+        by_rules = bool(routes.wide_versions(self._all_routes()))
         with journal.alone() if by_rules else contextlib.nullcontext():
             if by_rules and self._slot < 0:
                 self._slot = routes.free_slot(netlink.tables_with_routes(), netlink.all_rules())
             wanted, present = self._wanted(), _present(self._interface)
+            foreign = {routes.kernel_route(one, self._interface, self._slot) for one in self._offered.routes}
             self._journal.rules = [item for item in wanted if isinstance(item, Rule)]
             if by_rules:
                 journal.write(self._account, self._journal)
@@ -138,13 +200,13 @@ class Lan:
                     if _add(item):
                         self._kept[item] = _Kept()
                 except EnvironmentLacks as error:
-                    if not _is_ipv6(item):
+                    if not _is_ipv6(item) and item not in foreign:  # a machine without IPv6; a stranger's word
                         raise
-                    self._warn("route_not_set", str(item), error, route=str(item))  # a machine without IPv6
+                    self._warn("route_not_set", str(item), error, route=str(item))
         self._loosen()
 
     def _wanted(self) -> list[Route | Rule]:
-        settings = self._config.interface.routes
+        settings = self._all_routes()
         return [
             *(routes.kernel_route(setting, self._interface, self._slot) for setting in settings),
             *(rule for version in routes.wide_versions(settings) for rule in routes.rules(version, self._slot)),
@@ -152,7 +214,7 @@ class Lan:
 
     def _loosen(self) -> None:
         """The hub's answers must not be dropped for coming in where unmarked packets would not go out."""
-        if 4 not in routes.wide_versions(self._config.interface.routes):
+        if 4 not in routes.wide_versions(self._all_routes()):
             return
         for interface in netlink.default_interfaces(4) - {self._interface}:
             if not reverse_path.is_strict(interface):
@@ -172,9 +234,15 @@ class Lan:
                 )
                 self._warn("reverse_path_strict", f"rp_filter {interface}", problem, interface=interface)
 
+    def _set_names(self) -> None:
+        """After the routes: the servers can be asked then."""
+        wide = any(map(routes.wide_version, self._all_routes()))
+        self._names.set(self._interface, self._config.interface, self._offered.offer, everything=wide, left=self._left)
+
     def _close_journal(self) -> None:
+        """What the routing rules needed."""
         journal.take_back(journal.Journal(loosened=self._journal.loosened))
-        self._journal, self._slot = journal.Journal(interface=self._interface), -1
+        self._journal.rules, self._journal.loosened, self._slot = [], {}, -1
         journal.write(self._account, self._journal)
 
     def _warn(self, event: str, about: str, error: UkihashiError, **fields: str) -> None:
@@ -189,6 +257,7 @@ class Lan:
                 return
             with contextlib.suppress(EnvironmentLacks, OSError):  # the interface goes just now; the dialler hears of it
                 self._seen = netlink.addresses(self._interface)
+                self._look_at_offers()
                 present = _present(self._interface)
                 for item, kept in self._kept.items():
                     if _normal(item) in present:
@@ -196,6 +265,13 @@ class Lan:
                     elif not kept.given_up:
                         self._restore(item, kept)
                 self._loosen()
+
+    def _look_at_offers(self) -> None:
+        """A router has come or gone; another network of this machine's may stand against what was applied."""
+        self._offered.router6 = adverts.router(self._interface)
+        if self._judge():
+            with _warned(self._account):
+                self._set_all()
 
     def _restore(self, item: Route | Rule, kept: _Kept) -> None:
         first, now = kept.gone is None, self._clock()
@@ -221,34 +297,57 @@ class Lan:
 
     def _apply(self, changed: list[str]) -> None:
         with self._lock:
-            settings = self._config.interface
             if not self._interface:
                 return
-            if {"mtu", "queue"} & set(changed):
+            if {"mtu", "queue", "dhcp", "accept", "addresses"} & set(changed):
                 self._set_link()
-            if not {"addresses", "routes"} & set(changed):
-                return
-            wanted = set(self._wanted())
-            for item in [item for item in reversed(self._kept) if item not in wanted]:
-                _remove(item)
-                del self._kept[item]
-            addresses = {str(ipaddress.ip_interface(address)) for address in settings.addresses}
-            for cidr in [cidr for cidr in self._addresses if cidr not in addresses]:
-                netlink.remove_address(self._interface, cidr)
-                self._addresses.remove(cidr)
-            self._warnings.clear()
-            self._set_addresses()  # all of them: with the first of a subnet the kernel may have removed others
-            self._set_routes()
-            if not self._journal.rules:
-                self._close_journal()
+            if set(changed) - {"mtu", "queue"}:
+                self._judge()
+                self._set_all()
+
+    def _set_all(self) -> None:
+        """Addresses, routes and names as they are to be now; what is no longer to be goes first."""
+        wanted = set(self._wanted())
+        for item in [item for item in reversed(self._kept) if item not in wanted]:
+            _remove(item)
+            del self._kept[item]
+        addresses = self._all_addresses()
+        for cidr in [cidr for cidr in self._addresses if cidr not in addresses]:
+            netlink.remove_address(self._interface, cidr)
+            self._addresses.remove(cidr)
+        self._warnings.clear()
+        self._set_addresses()  # all of them: with the first of a subnet the kernel may have removed others
+        self._set_routes()
+        if not self._journal.rules:
+            self._close_journal()
+        self._set_names()
 
     # -- in the event loop ----------------------------------------------------------------------------------------
 
     async def keep(self) -> None:
-        """For the card's whole life: watch the routes, run the echo guard. Ends by being cancelled."""
+        """For the card's whole life: watch routes, run the echo guard, ask for addresses. Ends by being cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._guard.run())
             group.create_task(self._watch())
+            group.create_task(self.addressing.run())
+
+    @property
+    def patience(self) -> float:
+        """How long whoever brings the card up may be kept waiting for `addressing.settled`, in seconds."""
+        mode = wish_of(self._config).mode
+        return LEASE_S if mode == "ask" else OFFER_S if mode == "inform" and self._config.interface.accept else 0.0
+
+    async def come_up(self, interface: str) -> None:
+        """`set_up`, then ask the hub for what the account wants of it. Raises: UsageError, EnvironmentLacks."""
+        await asyncio.to_thread(self.set_up, interface)
+        self.addressing.begin(interface, self._config.mac, wish_of(self._config))
+
+    async def _heard(self, lease: Lease | None) -> None:
+        self._offered.told(lease)
+        with _warned(self._account):
+            await asyncio.to_thread(self._apply, ["leased"])
+        self._aim()
+        self.changed.set()
 
     async def apply(self, config: CardConfig) -> Applied:
         """New settings, while connected or before; only what differs is touched.
@@ -259,22 +358,42 @@ class Lan:
             netlink.check_route(route.to, route.via)
         before, self._config = self._config, config
         old, new = before.interface, config.interface
-        changed = [name for name in ("mtu", "queue", "addresses", "routes") if getattr(old, name) != getattr(new, name)]
+        changed = [name for name in WATCHED if getattr(old, name) != getattr(new, name)]
         if changed:
             await asyncio.to_thread(self._apply, changed)
+        self.addressing.want(wish_of(config))
         if before.echo_guard != config.echo_guard:
             changed.append("echo_guard")
         self._aim()
-        return Applied(changed, routes.mark_for(old.routes) != self.mark)
+        self.changed.set()
+        return Applied(changed, _mark(before) != self.mark)
 
     def status(self) -> dict[str, Any]:
         """For `card status`: the routes and how they do, the echo guard, the mark, warnings."""
+        accept = self._config.interface.accept
         return {
             "mark": self.mark,
             "routes": [self._route_row(setting) for setting in self._config.interface.routes],
             "echo_guard": self._guard.status(),
             "warnings": [_told(error) for error in list(self._warnings.values())],
+            "dhcp": self.addressing.status(),
+            "offers": self._offered.rows(accept, self._offer_state, self._names.state(accepted="dns" in accept)),
         }
+
+    @property
+    def addresses(self) -> list[str]:
+        """The account's, the leased one, and what the kernel made of router advertisements."""
+        known = self._all_addresses()
+        return [*known, *(one for one in self._seen if one not in known)] if self._interface else known
+
+    @property
+    def offer(self) -> Offer:
+        """What the hub offers now."""
+        return self._offered.offer
+
+    def _offer_state(self, setting: Setting) -> dict[str, Any]:
+        row = self._route_row(setting)
+        return {"state": {"set": "applied"}.get(row["state"], row["state"]), "reason": row["reason"]}
 
     def _route_row(self, setting: Any) -> dict[str, Any]:
         version = routes.wide_version(setting)
@@ -305,8 +424,22 @@ class Lan:
     def _aim(self) -> None:
         """Tell the echo guard what holds now."""
         config = self._config
-        targets = echo_guard.auto_targets(self._seen, routes.gateways(config.interface.routes))
+        targets = echo_guard.auto_targets(self._seen, routes.gateways(self._all_routes()))
         self._guard.change(self._interface, config.echo_guard, targets)
+
+
+def _mark(config: CardConfig) -> int:
+    return routes.MARK if "default" in config.interface.accept else routes.mark_for(config.interface.routes)
+
+
+@contextlib.contextmanager
+def _warned(account: str) -> Iterator[None]:
+    """What a stranger's word leads to must not end the card."""
+    try:
+        yield
+    except (UkihashiError, OSError) as error:
+        reason = say(error) if isinstance(error, UkihashiError) else str(error)
+        _log.warning("offer_not_set", account=account, reason=reason)
 
 
 def _present(interface: str) -> set[Route | Rule]:

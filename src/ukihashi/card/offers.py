@@ -96,21 +96,20 @@ def read(options: Mapping[int, bytes], server: str = "") -> Offer:
     )
 
 
-def with_router6(offer: Offer | None, gateway: str) -> Offer | None:
-    """The offer and a default route of IPv6 from a router advertisement."""
+def with_router6(offer: Offer, gateway: str) -> Offer:
+    """The offer and a default route of IPv6 from a router advertisement ("": none)."""
     if not gateway:
         return offer
-    offer = offer or Offer()
     return msgspec.structs.replace(offer, routes=(*offer.routes, Route(to=DEFAULT6, via=gateway)))
 
 
 def judged(
-    offer: Offer | None, accept: Collection[str], machine: Machine, fixed: Iterable[Route] = ()
+    offer: Offer, accept: Collection[str], machine: Machine, fixed: Iterable[Route] = ()
 ) -> tuple[list[Route], list[Refusal]]:
     """The routes to set, and those that are accepted but not possible. `fixed`: the account's own, which come first."""
     wanted, refused = list[Route](), list[Refusal]()
     known = {_network(one.to) for one in fixed}
-    for route in offer.routes if offer else ():
+    for route in offer.routes:
         version = routes.wide_version(route)
         if ("default" if version else "routes") not in accept or _network(route.to) in known:
             continue
@@ -147,9 +146,9 @@ def _default_refused(version: int, machine: Machine) -> UkihashiError | None:
     return EnvironmentLacks(N_("another card, {interface}, has the default route already"), interface=other)
 
 
-def domains(offer: Offer | None, own: Iterable[str]) -> tuple[list[str], list[str]]:
+def domains(offer: Offer, own: Iterable[str]) -> tuple[list[str], list[str]]:
     """Domains that short names are completed with, and all whose names the offered servers are asked for."""
-    offered = [offer.domain, *offer.search] if offer else []
+    offered = (offer.domain, *offer.search)
     search = list(dict.fromkeys(name.rstrip(".").lower() for name in offered if name))
     return search, list(dict.fromkeys([*search, *(name.rstrip(".").lower() for name in own)]))
 

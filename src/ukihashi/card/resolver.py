@@ -35,6 +35,10 @@ MARK: Final = "# ukihashi card"
 Manner = Literal["resolved", "resolvconf", "file"]
 
 
+class Meddled(EnvironmentLacks):
+    """Somebody else has changed it since; it is left as it is."""
+
+
 class Names(msgspec.Struct, frozen=True):
     """What is wanted."""
 
@@ -88,7 +92,7 @@ class Resolver:
         Args:
             known: what an earlier call gave; its content from before is what will be put back.
             keep: writes down what is about to change. Called before anything is.
-        Raises: EnvironmentLacks: nothing was changed.
+        Raises: Meddled, EnvironmentLacks: nothing was changed.
         """
         manner = known.manner if known else self.manner()
         if manner == "resolved":
@@ -158,7 +162,7 @@ class Resolver:
 def undo(changed: Changed) -> str:
     """Take it back; what was done, "" if nothing was there any more.
 
-    Raises: EnvironmentLacks: somebody else has changed it meanwhile, and it is left as it is; or it can't be written.
+    Raises: Meddled; EnvironmentLacks: it can't be written.
     """
     if changed.manner == "resolved":  # it went with the interface, if that is gone
         if Path("/sys/class/net", changed.interface).exists() and shutil.which("resolvectl"):
@@ -184,17 +188,15 @@ def undo(changed: Changed) -> str:
     return str(path)
 
 
-def meddled(changed: Changed) -> EnvironmentLacks | None:
+def meddled(changed: Changed) -> Meddled | None:
     """Has somebody else changed what we set?"""
     if changed.manner != "file" or _read(Path(changed.path)) == changed.ours:
         return None
     return _meddled(Path(changed.path))
 
 
-def _meddled(path: Path) -> EnvironmentLacks:
-    return EnvironmentLacks(
-        N_("somebody else has changed {path} since the card wrote it; it is left as it is now"), path=path
-    )
+def _meddled(path: Path) -> Meddled:
+    return Meddled(N_("somebody else has changed {path} since the card wrote it; it is left as it is now"), path=path)
 
 
 def _record(interface: str) -> str:

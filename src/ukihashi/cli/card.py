@@ -14,8 +14,10 @@ import click
 
 from ukihashi.auth.link import Link
 from ukihashi.card import account
+from ukihashi.card.addressing import forget
 from ukihashi.card.control import client
 from ukihashi.cli.arguments import hide_argument
+from ukihashi.cli.card_accept import accepted, ask_what_to_accept
 from ukihashi.cli.card_clean import clean
 from ukihashi.cli.card_page import card_page
 from ukihashi.cli.card_status import remarks, state_word
@@ -55,7 +57,7 @@ from ukihashi.ops.notify import Notifier
 from ukihashi.tap import netlink
 from ukihashi.wire.constants import Code
 
-LEAVE_S: Final = 10.0  # seconds that `leave` waits for the interface to go
+LEAVE_S: Final = 45.0  # seconds that `leave` waits for the interface to go; a hook may take 30
 DEFAULT_PORT: Final = 443
 
 NO_ACCOUNT: Final = N_("no account yet; make one with `ukihashi card join LINK`")
@@ -67,6 +69,15 @@ _pem = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 congestion_option: Final = click.option(
     "--congestion", default="", metavar="NAME", help=_("TCP congestion control, such as bbr [the machine's own].")
+)
+dhcp_option: Final = click.option(
+    "--dhcp", type=click.Choice(["auto", "on", "off"]), default="auto", help=_("Whether DHCP is asked [auto].")
+)
+accept_option: Final = click.option(
+    "--accept",
+    default="",
+    metavar="dns,routes,default|all|none",
+    help=_("Of what the hub offers, what is applied: name servers, routes, the default route [nothing]."),
 )
 no_offload_option: Final = click.option("--no-offload", is_flag=True, help=_("Ordinary frames only, no super-frames."))
 
@@ -99,6 +110,8 @@ for _command in (card_ciphers, clean, doctor, card_page, *CARD_COMMANDS):
 @via_options
 @congestion_option
 @no_offload_option
+@dhcp_option
+@accept_option
 @click.option("--foreground", is_flag=True, help=_("Stay in the foreground; Ctrl-C leaves."))
 def join(
     *,
@@ -109,6 +122,8 @@ def join(
     via_password_file: Any,
     congestion: str,
     no_offload: bool,
+    dhcp: str,
+    accept: str,
     foreground: bool,
 ) -> None:
     """Account first, then the login that spends the link's token: a lost answer can be repeated."""
@@ -121,6 +136,7 @@ def join(
     name = check_account_name(name) if name else account_name_for(parsed.hub)
     config = _account_for(parsed, name, interface)
     config = _changed(config, path_changes(via, via_password_file), congestion=congestion, no_offload=no_offload)
+    config = applied(config, {"interface.dhcp": dhcp, "interface.accept": accepted(accept)})
     account.write(name, config)
     try:
         bring_up(name, config, foreground=foreground)
@@ -128,6 +144,8 @@ def join(
         if error.code == Code.AUTH_FAILED and account.read(name).login.invite:
             account.remove(name)  # it never worked and never will
         raise
+    if not accept and dhcp != "off" and not foreground and sys.stdin.isatty() and sys.stdout.isatty():
+        ask_what_to_accept(name)
 
 
 @card.command(help=_("Bring an account's card up."))
@@ -239,6 +257,8 @@ def list_(as_json: bool) -> None:
 @via_options
 @congestion_option
 @no_offload_option
+@dhcp_option
+@accept_option
 def create(
     *,
     name: str,
@@ -259,6 +279,8 @@ def create(
     via_password_file: Any,
     congestion: str,
     no_offload: bool,
+    dhcp: str,
+    accept: str,
 ) -> None:
     """Without --pin and --ca the hub's key is trusted on first use, shown, and held to from then on."""
     if account.exists(name):
@@ -295,7 +317,8 @@ def create(
             routes=[_route(text) for text in routes],
         ),
     )
-    account.write(name, _changed(config, path, congestion=congestion, no_offload=no_offload))
+    config = _changed(config, path, congestion=congestion, no_offload=no_offload)
+    account.write(name, applied(config, {"interface.dhcp": dhcp, "interface.accept": accepted(accept)}))
     write(_("account {name} is written to {path}").format(name=name, path=account.path_of(name)))
 
 
@@ -308,6 +331,7 @@ def delete(name: str) -> None:
         _leave(name)
     if not account.remove(name):
         account.read(name)  # says that there is none
+    forget(name)
     write(_("account {name} is deleted").format(name=name))
 
 
@@ -340,8 +364,9 @@ def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bo
         return
     if error is not None:
         raise error
-    _greet(name, None)
-    for line in remarks(status_of(name)):
+    row = status_of(name)
+    _greet(name, None, row.get("addresses"))
+    for line in remarks(row):
         say_aside(line)
     if config.trust.mode == "first-use" and not config.trust.pin:
         write(
@@ -349,11 +374,12 @@ def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bo
         )
 
 
-def _greet(name: str, error: UkihashiError | None) -> None:
+def _greet(name: str, error: UkihashiError | None, addresses: Sequence[str] | None = None) -> None:
     if error is None:
         interface = account.read(name).interface
+        found = (addresses or interface.addresses) or [_("(no address yet)")]
         told = _("online: {interface} {addresses}; leave with `ukihashi card leave {name}`")
-        write(told.format(interface=interface.name, addresses=" ".join(interface.addresses), name=name))
+        write(told.format(interface=interface.name, addresses=" ".join(found), name=name))
 
 
 # -- small help ---------------------------------------------------------------------------------------------------

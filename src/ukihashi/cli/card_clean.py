@@ -9,16 +9,16 @@ from ukihashi.card import journal
 from ukihashi.card.control import is_up
 from ukihashi.cli.output import say_aside, write
 from ukihashi.config.card import check_account_name
-from ukihashi.errors import N_, UsageError
-from ukihashi.locale import _
+from ukihashi.errors import N_, UkihashiError, UsageError
+from ukihashi.locale import _, say
 
 GOING_S: Final = 3.0  # seconds that the rest of a card killed just now may take to go
 
 
 @click.command(
     help=_(
-        "Remove what a card that was killed left behind: routing rules, and the kernel's check of where packets come "
-        "from. Cards that are up are left alone."
+        "Remove what a card that was killed left behind: routing rules, name servers, and the kernel's check of where"
+        " packets come from. Cards that are up are left alone."
     )
 )
 @click.argument("name", metavar="[ACCOUNT]", default="")
@@ -26,13 +26,22 @@ def clean(name: str) -> None:
     """Of one account; or of all, with those of ours that nobody wrote down."""
     if name and _lives(check_account_name(name)):
         raise UsageError(N_("the card “{name}” is up; take it down with `ukihashi card leave {name}`"), name=name)
-    done = [what for one in ([name] if name else journal.accounts()) if not _lives(one) for what in journal.clean(one)]
+    done = [
+        what
+        for one in ([name] if name else journal.accounts())
+        if not _lives(one)
+        for what in journal.clean(one, _left)
+    ]
     if not name:
         done += journal.clean_orphans()
     for what in done:
         write(_("removed: {what}").format(what=what))
     if not done:
         say_aside(_("nothing was left behind"))
+
+
+def _left(error: UkihashiError) -> None:
+    say_aside(say(error))
 
 
 def _lives(account: str) -> bool:

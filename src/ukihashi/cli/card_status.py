@@ -1,8 +1,11 @@
 """What `ukihashi card status` says of one card, in words (A29)."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ukihashi.cli.card_accept import offer_lines
+from ukihashi.cli.loops import in_words
 from ukihashi.cli.output import cell, write
 from ukihashi.errors import N_, UkihashiError
 from ukihashi.locale import _, say
@@ -65,12 +68,16 @@ def _warnings(row: Mapping[str, Any]) -> list[str]:
     warnings = []
     if row.get("state") in {"online", "suspect"} and not row.get("encrypted", True):
         warnings.append(_("warning: frames are NOT ENCRYPTED; everybody on the way can read and alter them"))
+    if loop := row.get("blocked"):
+        said = in_words(str(loop["with"]), str(row.get("session")), max(0.0, time.time() - loop["since"]))
+        warnings.append(_("warning: no frame passes; the hub has this card {said}").format(said=said))
     if lacks := _reason(row.get("congestion_lacks")):
         warnings.append(_("warning: {problem}").format(problem=lacks))
     return warnings
 
 
 def _lines(row: Mapping[str, Any]) -> dict[str, object]:
+    lan: Mapping[str, Any] = row.get("lan") or {}
     lines: dict[str, object] = {
         _("Reason"): _reason(row.get("reason")),
         _("Virtual hub"): row.get("hub"),
@@ -86,6 +93,9 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         _("Super-frames"): _offload(row.get("offload")),
         _("MAC address"): row.get("mac"),
         _("Addresses"): row.get("addresses"),
+        _("DHCP"): _dhcp(lan.get("dhcp") or {}),
+        _("Offered"): "; ".join(offer_lines(lan.get("offers") or [], _reason)),
+        _("Hook"): _reason(row.get("hook")),
     }
     if "frames_in" in row:
         amount = _("{frames} frames, {size}")
@@ -96,6 +106,19 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         lines[_("Ledger")] = _ledger(row)
         lines[_("Lost")] = _loss(row.get("last_loss"))
     return lines
+
+
+def _dhcp(said: Mapping[str, Any]) -> str | None:
+    """How the lease stands; nothing where none is asked for and nothing was told."""
+    if said.get("mode") == "ask" and said.get("address"):
+        return _("{address} from {server}, {hours:.1f} more hours").format(
+            address=said["address"], server=said.get("server"), hours=(said.get("left_s") or 0) / 3600
+        )
+    if said.get("mode") == "ask" and said.get("declined") and said.get("state") == "pausing":
+        return _("{address} was offered, but somebody has it already").format(address=said["declined"])
+    if said.get("mode") == "ask":
+        return _("no answer yet")
+    return _("offers of {server}").format(server=said["server"]) if said.get("server") else None
 
 
 def _paths(row: Mapping[str, Any]) -> dict[str, object]:
