@@ -13,6 +13,7 @@ from ukihashi.cli import filters, hub_sessions
 from ukihashi.cli.cascade import cascade
 from ukihashi.cli.ciphers import hub_ciphers
 from ukihashi.cli.group import group
+from ukihashi.cli.hub_bridge import bridge, bridge_lines
 from ukihashi.cli.hub_set import set_hub, show_hub
 from ukihashi.cli.hub_uplink import uplink
 from ukihashi.cli.import_config import import_config
@@ -57,6 +58,7 @@ for _command in (
     hub_ciphers,
     import_config,
     upgrade,
+    bridge,
     uplink,
     *HUB_COMMANDS,
 ):
@@ -134,6 +136,8 @@ def status(as_json: bool) -> None:
     }
     for name, value in lines.items():
         write(f"{name}: {value}")
+    for line in bridge_lines(row.get("bridges", [])):
+        write(line)
     several = worker.get("workers") or []
     for one in several if len(several) > 1 else []:
         told = _("Worker {number}: process {pid}, {sessions} sessions")

@@ -27,6 +27,7 @@ from ukihashi.errors import N_, EnvironmentLacks
 from ukihashi.ether import segment
 from ukihashi.hub import control, supervisor
 from ukihashi.hub.backstage import Facts
+from ukihashi.hub.bridges import wanted_bridges
 from ukihashi.hub.events import EVENTS
 from ukihashi.hub.handover import FORM
 from ukihashi.hub.limits import Limits
@@ -79,6 +80,7 @@ def serve_hub(*, listen: Sequence[str], first: bool, log_format: str, workers: i
         workers=workers or ready.options.config.workers,
         congestion=ready.options.config.congestion,
         uplinks=ready.options.config.uplinks(),
+        bridges=wanted_bridges(ready.options.config),
         pick=ready.pick,
         cascade=cascade.live,
         manager=notify.Notifier(),

@@ -61,6 +61,7 @@ class Desk:
             "reload": self.reload,
             "upgrade": self.upgrade,
             "uplinks": self.uplinks,
+            "bridges": self.bridges,
         }
 
     # -- live state -----------------------------------------------------------------------------------------------
@@ -72,6 +73,10 @@ class Desk:
             sessions: int | None = len(await self._live.ask_worker("sessions"))
         except UkihashiError as error:
             worker, sessions = {"error": str(error)}, None
+        try:
+            bridges = with_ports(await self._live.wish("bridges"), worker)
+        except UkihashiError:
+            bridges = []
         return [
             {
                 "version": self.facts.version,
@@ -82,6 +87,7 @@ class Desk:
                 "hubs": len(await self._storage.read(hubs.all_hubs)),
                 "sessions": sessions,
                 "upgrade": upgrade_row(self.upgraded) if self.upgraded is not None else None,
+                "bridges": bridges,
                 "worker": worker,
             }
         ]
@@ -121,6 +127,11 @@ class Desk:
     async def reload(self) -> list[Row]:
         """Read hub.toml again; what has changed."""
         return await self._live.wish("reload")
+
+    async def bridges(self) -> list[Row]:
+        """How the Ethernets of this machine stand that hub.toml joins to virtual hubs."""
+        rows = await self._live.wish("bridges")
+        return with_ports(rows, (await self._live.ask_worker("status") or [{}])[0])
 
     async def uplinks(self) -> list[Row]:
         """How the ways out stand that hub.toml gives to virtual hubs."""
@@ -292,6 +303,17 @@ def _with_service(db: Database, hub: Hub, now: float) -> Hub:
     usable = numbers(hub.subnet4)
     number = leases.service_number(db, hub, first=usable.start, last=usable.stop - 1, now=now)
     return replace(hub, service_number=number)
+
+
+def with_ports(bridges: list[Row], worker: Row) -> list[Row]:
+    """The supervisor's rows of bridges with what the worker says of their ports."""
+    ports = {one["bridged"]: one for one in worker.get("bridges", [])}
+    found = []
+    for row in bridges:
+        port = ports.get(row["interface"])
+        is_apart = row["state"] == "joined" and port is None
+        found.append({**row, "state": "no hub" if is_apart else row["state"], "port": port})
+    return found
 
 
 def _networks(hub: Hub) -> tuple[Any, Any]:

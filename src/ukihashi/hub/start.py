@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ukihashi.hub.bridges import Wanted
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.live_options import LiveOptions
 from ukihashi.hub.pulse import Manager, Nobody
@@ -55,6 +56,7 @@ class Supervisor:
     congestion: str = ""  # TCP congestion control of the connections accepted; "" = the machine's own
     pick: Pick = NO_PICK  # cipher suites
     uplinks: Mapping[str, frozenset[str]] = field(default_factory=dict)  # `HubConfig.uplinks` at the start
+    bridges: Mapping[str, Wanted] = field(default_factory=dict)  # `wanted_bridges` at the start
     tell: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr, flush=True)  # noqa: T201
     manager: Manager = field(default_factory=Nobody)  # who started the hub and wants to know how it is
     handed_over: Sequence[int] = ()  # listening TCP sockets that the manager has opened: in the place of `listen`

@@ -41,7 +41,7 @@ from ukihashi.hub.crew import (
     role,
 )
 from ukihashi.hub.doors import Doors, make_folder
-from ukihashi.hub.hostports import HostPorts
+from ukihashi.hub.machine import Machine
 from ukihashi.hub.mesh import mesh_pair
 from ukihashi.hub.messages import (
     STOP_DEADLINE,
@@ -65,7 +65,6 @@ from ukihashi.hub.signals import Signals
 from ukihashi.hub.start import ControlStart, Supervisor
 from ukihashi.hub.succession import Succession
 from ukihashi.hub.upgrade import HEEDED, Inherited, InheritedChild, become, inherited
-from ukihashi.hub.uplink import Uplinks
 from ukihashi.hub.wishes import Wishes
 from ukihashi.locale import say
 from ukihashi.net.privileges import identity, is_root
@@ -102,16 +101,15 @@ class _Hub:
         self._stopping_since: float | None = None
         self._announced = False
         self._poll = select.poll()
-        self._uplinks = Uplinks(settings.runtime_dir, self._poll, lambda: self._doors.endpoints, self.tell)
-        self._host_ports = HostPorts(self._uplinks.put_places)
+        self.limits = settings.limits
+        self._machine = Machine(self, settings, self._poll, lambda: self._doors.endpoints)
         self._control_identity = identity(settings.control_user)
         self._worker_identity = identity(settings.worker_user)
         self._terminal = Terminal()
         self._heirs_links = HeirsLinks(self._own, self._disown)
         self._succession: Succession | None = None
-        self._wishes = Wishes(self, settings.options, settings.program, self._poll, self._uplinks)
+        self._wishes = Wishes(self, settings.options, settings.program, self._poll, self._machine)
         self._cascades = CascadeChildren(self, settings.cascade, self._poll, settings.cascade_user)
-        self.limits = settings.limits
         self.number = 0
         self._pulse = Pulse(settings.manager, self.send, self.tell)
         self._signals = Signals()
@@ -143,7 +141,7 @@ class _Hub:
             settings.listen, settings.runtime_dir, control=control, worker=worker, handed=settings.handed_over
         )
         self.set_congestion(settings.congestion)
-        self._uplinks.open(settings.uplinks)
+        self._machine.open()
         if not is_root():
             self.tell(EnvironmentLacks(NOT_ROOT))
 
@@ -152,8 +150,7 @@ class _Hub:
         self.number = left.number
         self._doors.adopt(left, self._settings.listen, self._settings.runtime_dir, self.tell)
         self.set_congestion(self._settings.congestion)
-        self._uplinks.adopt(left.uplink, self._settings.uplinks)
-        self._host_ports.adopt(left.host_ports)
+        self._machine.adopt(left)
         for one in left.children:
             link = socket.socket(fileno=one.fd)
             link.setblocking(False)
@@ -179,8 +176,9 @@ class _Hub:
             number=self.number + 1,
             listeners=listeners,
             fronts=fronts,
-            host_ports=self._host_ports.leave(),
-            uplink=self._uplinks.leave(),
+            host_ports=self._machine.host_ports.leave(),
+            uplink=self._machine.uplinks.leave(),
+            bridges=self._machine.bridges.leave(),
             children=[InheritedChild(one.name, one.pid, one.link.fileno()) for one in self.crew.all],
             handed=self._doors.handed,
         )
@@ -207,8 +205,7 @@ class _Hub:
             self._reap(child)
         self._wishes.stop()
         self._cascades.pause()
-        self._uplinks.close()
-        self._host_ports.close()
+        self._machine.close()
         self._doors.close()
         for sock in self._owned:
             sock.close()
@@ -257,8 +254,7 @@ class _Hub:
 
     def keep_only(self, *kept: socket.socket) -> None:
         """Close, in a child, what belongs to the supervisor and the other children."""
-        self._host_ports.forget()
-        self._uplinks.forget()
+        self._machine.forget()
         self._cascades.forget()
         for child in self.crew.all:
             os.close(child.pidfd)
@@ -291,6 +287,7 @@ class _Hub:
                 self._start(CONTROL, {number: control_end for number, (control_end, _worker) in pairs.items()})
                 for number, (_control, worker_end) in pairs.items():
                     self._start(name_of(WORKER, number), {0: worker_end})
+                self._give_ports()
             while self.crew.all or self._cascades:
                 self._turn()
         return self._status
@@ -424,11 +421,11 @@ class _Hub:
         """What control, and only control, may ask for."""
         try:
             if isinstance(message, HostPortWanted):
-                made = self._host_ports.want(message, super_frames=self.limits.super_frames)
+                made = self._machine.host_ports.want(message, super_frames=self.limits.super_frames)
                 if made is not None:
                     self.send("worker", *made)
             elif isinstance(message, HostPortGone):
-                if self._host_ports.remove(message.hub):
+                if self._machine.host_ports.remove(message.hub):
                     self.send("worker", message)
             elif isinstance(message, CascadeWanted):
                 self._cascades.want(message)
@@ -490,8 +487,7 @@ class _Hub:
             self._give_ports()
 
     def _give_ports(self) -> None:
-        for host_port in self._host_ports.all():
-            self.send("worker", *host_port)
+        self._machine.give_ports()
         self._cascades.give_cables()
 
     def tell(self, error: UkihashiError) -> None:

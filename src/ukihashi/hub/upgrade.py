@@ -18,6 +18,7 @@ import msgspec
 
 from ukihashi import __version__
 from ukihashi.errors import N_, EnvironmentLacks
+from ukihashi.hub.bridges import InheritedBridge
 from ukihashi.hub.handover import FORM
 from ukihashi.hub.uplink import InheritedUplink
 
@@ -154,6 +155,7 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
     host_ports: list[InheritedPort]
     children: list[InheritedChild]
     uplink: InheritedUplink | None = None
+    bridges: list[InheritedBridge] = []
     handed: bool = False  # the listeners are the service manager's: all of them stay, whatever hub.toml says
 
     def descriptors(self) -> list[int]:
@@ -164,6 +166,7 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
             *(one.fd for one in self.host_ports),
             *(one.fd for one in self.children),
             *([self.uplink.fd] if self.uplink is not None else []),
+            *(one.fd for one in self.bridges),
         ]
 
 

@@ -16,9 +16,9 @@ from ukihashi.config.options import Change, change_rows
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError, UsageError
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.live_options import LiveOptions
+from ukihashi.hub.machine import Machine
 from ukihashi.hub.messages import CertificatePut, Granted, LimitsPut, Message, OptionsPut, Wish
 from ukihashi.hub.upgrade import Check, Checked, agree
-from ukihashi.hub.uplink import Uplinks
 from ukihashi.pki.ca import Identity, pin_text
 
 
@@ -57,10 +57,10 @@ class Wishes:
         options: LiveOptions | None,
         program: Sequence[str],
         poll: select.poll,
-        uplinks: Uplinks,
+        machine: Machine,
     ) -> None:
         self._house = house
-        self._uplinks = uplinks
+        self._machine = machine
         self._options = options
         self._program = program
         self._poll = poll
@@ -72,7 +72,8 @@ class Wishes:
             "options": lambda: self._live().rows(),
             "set_option": lambda: self._apply(lambda live: live.put(wish.key, wish.value)),
             "reload": lambda: self._apply(lambda live: live.read_again()),
-            "uplinks": self._uplinks.rows,
+            "uplinks": self._machine.uplinks.rows,
+            "bridges": self._machine.bridges.rows,
         }
         try:
             if wish.what == "upgrade":
@@ -119,8 +120,7 @@ class Wishes:
                 self._house.send(name, LimitsPut(values))
         if live.config.congestion != before.congestion:
             self._house.set_congestion(live.config.congestion)
-        if live.config.uplink != before.uplink:
-            self._uplinks.want(live.config.uplinks())
+        self._machine.heed(before, live.config)
         if live.identity.fingerprint != identity.fingerprint:
             rows.append(self._renew(identity, live.identity))
         if rows:
@@ -170,12 +170,12 @@ class Wishes:
     @property
     def patience_s(self) -> float | None:
         """When to `look` again, if nothing happens."""
-        dues = (self._uplinks.patience_s, None if self._check is None else self._check.left_s)
+        dues = (self._machine.patience_s, None if self._check is None else self._check.left_s)
         return min((due for due in dues if due is not None), default=None)
 
     def look(self, ready: set[int]) -> None:
         """Has the check ended, or taken too long? Has the network of this machine changed?"""
-        self._uplinks.look(ready)
+        self._machine.look(ready)
         check = self._check
         if check is None or (check.fileno() not in ready and check.left_s > 0):
             return

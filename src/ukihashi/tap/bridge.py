@@ -123,19 +123,22 @@ def join(joined: Joined, note: Note) -> None:
     _set(joined.tap, _KEPT_OUT)
     mac = netlink.mac_of(joined.tap)
     netlink.set_mac(joined.tap, bytes([LAST_MAC]) + mac[1:])
-    netlink.set_master(joined.tap, joined.bridge)
+    if joined.made:
+        netlink.set_master(joined.tap, joined.bridge)
     take_in(joined, note)
 
 
 def take_in(joined: Joined, note: Note) -> bool:
     """Make the interface a member of our bridge if it has come (again); was anything done?
 
-    One that somebody has taken out of the bridge stays out.
+    Of a bridge that was there: the TAP becomes its member. What somebody has taken out of a bridge stays out.
     Raises: EnvironmentLacks, UsageError: it can't be; nothing has changed.
     """
-    if not joined.made or not netlink.exists(joined.interface):
+    if not netlink.exists(joined.interface) or not netlink.exists(joined.bridge):
         return False
     link = netlink.link(joined.interface)
+    if not joined.made:
+        return link.number != joined.index and _take_tap(joined, link)
     bridge = netlink.link(joined.bridge)
     if link.master == bridge.number or link.number == joined.index:
         return False
@@ -156,6 +159,14 @@ def take_in(joined: Joined, note: Note) -> bool:
         _move(joined, found)
         joined.settled = True
         note(joined)
+    return True
+
+
+def _take_tap(joined: Joined, bridge: Link) -> bool:
+    if bridge.kind != "bridge":
+        raise UsageError(N_("{interface} is no bridge any more"), interface=bridge.name)
+    netlink.set_master(joined.tap, bridge.name)
+    joined.index = bridge.number
     return True
 
 
@@ -238,7 +249,8 @@ def _give_back(joined: Joined) -> list[str]:
 def is_member(joined: Joined) -> bool:
     """Is the interface where it belongs?"""
     with contextlib.suppress(EnvironmentLacks):
-        return not joined.made or netlink.link(joined.interface).master == netlink.link(joined.bridge).number
+        member = joined.interface if joined.made else joined.tap
+        return netlink.link(member).master == netlink.link(joined.bridge).number
     return False
 
 
