@@ -5,21 +5,23 @@ decision is kept for the batch and reused while nothing that it rests on has cha
 frames is in `switch.port`; only ports that have such rules pay for them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ukihashi.ether import arp
-from ukihashi.ether.frame import ARP, BROADCAST, IPV4, IPV6, NO_MAC, VLAN, vlan_id
+from ukihashi.ether.frame import ARP, BROADCAST, HEADER, IPV4, IPV6, NO_MAC, VLAN, vlan_id
 from ukihashi.ether.offload import NONE, Kind, SuperFrame
 from ukihashi.ether.packet import lease, parse
 from ukihashi.ether.segment import finish, finish_all
 from ukihashi.switch.access import AccessList, Rule
-from ukihashi.switch.headers import NOTHING, SENDERS, bridge, deciding, ip_addresses, source_address
+from ukihashi.switch.claims import is_run, relayed
+from ukihashi.switch.guards import Guards
+from ukihashi.switch.headers import NOTHING, SENDERS, bridge, deciding, source_address
 from ukihashi.switch.ip_table import EXCLUSIVE_S, AddressRow, IpTable
 from ukihashi.switch.loop_guard import ETHERTYPE as PROBE
 from ukihashi.switch.loop_guard import LOOP, read_probe
 from ukihashi.switch.mac_table import AGEING_S, TABLE_LIMIT, MacTable, Row, Station
-from ukihashi.switch.port import Port
+from ukihashi.switch.port import Port, Put, nowhere
 from ukihashi.switch.reasons import (
     ARP_SHORT,
     OWN_PORT,
@@ -27,12 +29,11 @@ from ukihashi.switch.reasons import (
     SIZE,
     SOURCE,
     STATION_TAKEN,
-    STORM,
     TABLE_FULL,
     TRUNK,
 )
 from ukihashi.switch.reasons import VLAN as OTHER_VLAN
-from ukihashi.switch.rules import HubRules, PortRules
+from ukihashi.switch.rules import GuardRules, HubRules, PortRules
 from ukihashi.switch.storm import Chance
 from ukihashi.units import PortId
 from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME
@@ -49,9 +50,10 @@ _BRIDGES: Final = b"\x01\x80\xc2\0\0\0"
 
 MEMO_S: Final = 0.25  # a decision about a known station holds so long, and its sender is not noted anew meanwhile
 MEMO_MOST: Final = 512  # decisions that a port remembers
+RUN: Final = 16  # frames of a batch, from which on it pays to look whether all are alike
 
 _NO_RULES: Final = PortRules()
-Put = Callable[[bytes], None]
+_NO_GUARD: Final = GuardRules()
 
 
 class Watch(Protocol):
@@ -78,6 +80,7 @@ class Switch:
         """`own_mac`: a sender address that only the hub itself may use. `chance`: decides what a storm lets through."""
         self._table = MacTable(ageing=ageing, limit=limit)
         self._addresses = IpTable(limit=limit)
+        self.guards = Guards(self._table, self._addresses, limit=limit)
         self._own_mac = own_mac
         self._own_port: PortId | None = None  # where `own_mac` is
         self._chance = chance
@@ -108,13 +111,14 @@ class Switch:
         self._changes += 1
         self._table.set_ageing(seconds)
 
-    def set_rules(self, hub: HubRules, access: Sequence[Rule] = ()) -> None:
-        """The hub's rules and access list, from now on.
+    def set_rules(self, hub: HubRules, access: Sequence[Rule] = (), guard: GuardRules = _NO_GUARD) -> None:
+        """The hub's rules and access list, from now on; `guard`: what its guards need to know.
 
         Raises: ValueError for a rule that is none; nothing has changed then.
         """
         self._access = AccessList(access)
         self._hub = hub
+        self.guards.set_rules(hub, guard)
         self._addresses.private_v4_only = hub.private_ipv4_only
         self._addresses.local_v6_only = hub.local_ipv6_only
         self._prepare(self._ports.values())
@@ -143,6 +147,7 @@ class Switch:
             self._table.forget_port(port)
             self._addresses.forget_port(port)
             self._held.discard(port)
+            self.guards.forget_port(port)
             del self.drops[port]
             self._monitors = [monitor for monitor in self._monitors if monitor != port]
             self._prepare([])
@@ -158,6 +163,7 @@ class Switch:
         self._changes += 1
         for port in changed:
             port.prepare(self._hub, self._access, self._addresses)
+            self.guards.prepare(port)
         self._delivers = any(port.deliver is not None for port in self._ports.values())
         self._snoops = any(port.rules.policy.dhcp_force for port in self._ports.values())
 
@@ -175,15 +181,18 @@ class Switch:
             return {}
         if entry.admit is not None:
             frames = entry.admit(finish_all(list(frames)) if entry.kinds else frames, now)
-        if self._snoops:
+        asks = entry.asks
+        if self._snoops and not entry.is_judged:
             self._snoop(frames, now)
         out: dict[PortId, list[bytes]] = {}
+        if len(frames) >= RUN and self._is_run(out, frames, entry, now):
+            return self._left(out, entry, now)
         known: dict[bytes, Put] = {}  # header -> what hands its frames on
         narrow: dict[bytes, tuple[slice, dict[bytes, Put]]] = {}  # the same where another part decides, too
         last: bytes | None = None  # header of the frame before, if `put` is right for it
         window: slice | None = None  # and for this part of the frame, if there is one
         part = b""
-        put: Put = _nowhere
+        put: Put = nowhere
         size = entry.header
         for frame in frames:
             head = frame[:size]
@@ -201,6 +210,8 @@ class Switch:
                         found = puts.get(part)
                     if found is None:
                         last, before = None, self._changes
+                        if asks is not None and asks(frame, entry, now):
+                            continue
                         reason, target = self._decided(frame, head, entry, now)
                         if self._changes != before:
                             known.clear()
@@ -213,16 +224,22 @@ class Switch:
                             found(frame)
                             continue
                         window = deciding(head, flooded=target is None, exact=entry.is_exact)
+                        if entry.is_judged:
+                            found(frame)  # which was asked about
+                            if len(frames) == 1:
+                                break
+                            window, found = self.guards.stand_before(found, frame, window, entry, now)
                         if window is None:
                             known[head] = found
                         else:
                             part = frame[window]
                             narrow.setdefault(head, (window, {}))[1][part] = found
+                        if entry.is_judged:
+                            put, last = found, head
+                            continue
                 put, last = found, head
             put(frame)
-        if entry.brings:
-            self._finish(out, entry.brings)
-        return self._delivered(out, entry, now) if self._delivers else out
+        return self._left(out, entry, now)
 
     def _guarded(self, frames: Sequence[bytes], entry: Port, now: float) -> Sequence[bytes]:
         """What of the frames goes on: no probe of this hub, and nothing at all while the port is blocked."""
@@ -233,6 +250,24 @@ class Switch:
             entry.drops[LOOP] += len(frames)
             return ()
         return frames
+
+    def _is_run(self, out: dict[PortId, list[bytes]], frames: Sequence[bytes], entry: Port, now: float) -> bool:
+        """Put a batch of one sender's for one receiver on its way as a whole; False: it is none, or not so simple."""
+        if entry.is_exact or self._monitors or entry.header != HEADER or not is_run(frames, judged=entry.is_judged):
+            return False
+        reason, target = self._decided(frames[0], frames[0][:HEADER], entry, now)
+        if reason or target is None:
+            return False
+        out[target] = list(frames)
+        return True
+
+    def _left(self, out: dict[PortId, list[bytes]], entry: Port, now: float) -> dict[PortId, list[bytes]]:
+        """What leaves, when all that came in has been put on its way."""
+        if self.guards.questions:
+            self.guards.ask(out, self._ports, entry)
+        if entry.brings:
+            self._finish(out, entry.brings)
+        return self._delivered(out, entry, now) if self._delivers else out
 
     def _decided(self, frame: bytes, head: bytes, entry: Port, now: float) -> tuple[str, PortId | None]:
         """As `_decide`, or as it did a moment ago if nothing has changed since and it was a known station's frame."""
@@ -289,6 +324,8 @@ class Switch:
         """Note the sender; the reason if it may not send here, else ""."""
         table = self._table
         before = table.find(station, now)
+        if entry.is_judged and (reason := self.guards.owned(station, before, entry, now)):
+            return reason
         if before != entry.number:
             if before in self._held and entry.is_trunk:
                 return ""
@@ -339,28 +376,12 @@ class Switch:
                 and (not other.vlan or other.vlan == vlan or other.rules.monitor)
                 and (not probe or other.is_guarded or other.is_trunk)
             ]
-        if not receivers:
-            return _nowhere
-        lists = [out.setdefault(receiver, []) for receiver in receivers]
-        if target is not None or entry.storm is None:
-
-            def copy(frame: bytes) -> None:
-                for frames in lists:
-                    frames.append(frame)
-
-            return copy
-        passes, drops = entry.storm.flow(frame[6:12], ip_addresses(frame), now).passes, entry.drops
-
-        def flood(frame: bytes) -> None:
-            # a storm is judged by the frames that arrive
-            for part in finish(frame, Kind.CHECKSUM) if frame.__class__ is SuperFrame else (frame,):
-                if passes(now):
-                    for frames in lists:
-                        frames.append(part)
-                else:
-                    drops[STORM] += 1
-
-        return flood
+        if target is None and self.guards.relays:
+            servers = [number for number in receivers if self.guards.may_serve(number) or number in self._monitors]
+            to_servers = entry.copier([out.setdefault(number, []) for number in servers], frame, now)
+            return relayed(to_servers, entry.copier([out.setdefault(number, []) for number in receivers], frame, now))
+        lists = [out.setdefault(number, []) for number in receivers]
+        return entry.copier(lists, frame, now, flooded=target is None)
 
     def _finish(self, out: dict[PortId, list[bytes]], brings: int) -> None:
         """Finish what a port does not take, once for all that take the same. `brings`: kinds that may be there."""
@@ -471,7 +492,3 @@ def _finished(frames: Sequence[bytes], kinds: Kind, made: dict[int, list[bytes]]
         else:
             done.append(frame)
     return done
-
-
-def _nowhere(frame: bytes) -> None:
-    """A frame for everybody, and nobody else is there."""

@@ -21,13 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ukihashi.ether.frame import ARP, HEADER, IPV4, IPV6
+from ukihashi.ether.frame import ARP, HEADER, IPV4, IPV6, TAG
 from ukihashi.ether.offload import NO_SPLIT, SuperFrame
 from ukihashi.ether.packet import (
     ICMPV6,
     NEIGHBOUR_SOLICITATION,
     ROUTER_ADVERTISEMENT,
     ROUTER_SOLICITATION,
+    TCP,
     UDP,
     is_dhcpv6_reply,
 )
@@ -39,12 +40,10 @@ from ukihashi.switch.claims import (
     ENDLESS,
     LLC,
     NO_IPV6,
-    PLAIN,
     TAGS,
     Put,
     arp_claims,
     dhcp4,
-    is_plain,
     nd_claims,
     network,
     question,
@@ -70,8 +69,10 @@ _ND: Final = range(ROUTER_SOLICITATION, REDIRECT + 1)
 _MAY_CLAIM: Final = frozenset((b"\x08\x06", b"\x86\xdd", b"\x81\0"))
 _IPV4_TYPE, _IPV6_TYPE = b"\x08\0", b"\x86\xdd"
 _JUDGED: Final = frozenset((_IPV4_TYPE, _IPV6_TYPE, *(kind.to_bytes(2, "big") for kind in (ARP, *TAGS))))
-_PROTOCOL: Final = {_IPV4_TYPE: slice(23, 24), _IPV6_TYPE: slice(20, 21)}  # where the protocol stands
-_PROTOCOL_TAGGED: Final = {_IPV4_TYPE: slice(27, 28), _IPV6_TYPE: slice(24, 25)}
+_PROTOCOL: Final = {  # where the protocol stands, by the header's length and its type
+    HEADER: {_IPV4_TYPE: slice(23, 24), _IPV6_TYPE: slice(20, 21)},
+    HEADER + TAG: {_IPV4_TYPE: slice(27, 28), _IPV6_TYPE: slice(24, 25)},
+}
 _TCP: Final = b"\6"
 
 
@@ -164,7 +165,10 @@ class Guards:
     # -- at the switch ----------------------------------------------------------------------------------------------
 
     def _judged(self, frame: bytes, entry: Port, now: float) -> str:
-        reason = self.judge(frame, entry.number, now) if len(frame) >= HEADER else ""
+        size = len(frame)
+        if size < HEADER or (size > 37 and frame[12:14] == _IPV4_TYPE and (frame[23] == TCP or _is_plain_udp(frame))):
+            return ""
+        reason = self.judge(frame, entry.number, now)
         return self._caught(reason, entry) if reason else ""
 
     def _heard(self, frame: bytes, entry: Port, now: float) -> str:
@@ -188,16 +192,14 @@ class Guards:
         """
         size = entry.header
         kind = frame[size - 2 : size]
-        if int.from_bytes(kind, "big") >= LLC and kind not in _JUDGED:
+        if window is None and (window := _PROTOCOL[size].get(kind)) is not None and frame[window] == _TCP:
             return window, put
-        if window is None and kind in _PROTOCOL:
-            window = _PROTOCOL[kind] if size == HEADER else _PROTOCOL_TAGGED[kind]
-            if frame[window] == _TCP:
-                return window, put
+        if kind not in _JUDGED and int.from_bytes(kind, "big") >= LLC:
+            return window, put
         if kind == _IPV4_TYPE and size == HEADER:
 
             def judged(frame: bytes) -> None:
-                if (len(frame) >= PLAIN and is_plain(frame)) or not self._judged(frame, entry, now):
+                if (len(frame) > 37 and _is_plain_udp(frame)) or not self._judged(frame, entry, now):
                     put(frame)
 
         else:
@@ -401,3 +403,10 @@ class Guards:
             return b""
         vlan = (frame[14] & 0x0F) << 8 | frame[15]
         return vlan.to_bytes(2, "big") if vlan else b""
+
+
+def _is_plain_udp(frame: bytes) -> bool:
+    """UDP between ports above those of DHCP, in a finished frame of IPv4 without options: most of what is not TCP."""
+    return bool(
+        frame[23] == UDP and frame[14] == 0x45 and frame[34] and frame[36] and frame.__class__ is bytes  # nothing moves
+    )

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ukihashi.ether.frame import HEADER, TAG, VLAN
-from ukihashi.ether.offload import ALL, NONE, Kind
+from ukihashi.ether.offload import ALL, NONE, Kind, SuperFrame
 from ukihashi.ether.packet import NEIGHBOUR_ADVERTISEMENT, Packet, is_dhcp_pair, parse, target
+from ukihashi.ether.segment import finish
 from ukihashi.switch import filters, reasons
 from ukihashi.switch.access import AccessList
+from ukihashi.switch.headers import ip_addresses
 from ukihashi.switch.ip_table import NOBODYS, AddressRules, IpTable
 from ukihashi.switch.limiter import Limiter
 from ukihashi.switch.rules import HubRules, PortRules, most_ipv4, most_ipv6, most_stations
@@ -22,6 +24,8 @@ from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME
 Frames = Sequence[bytes]
 Step = Callable[[Frames, float], Frames]  # what is dropped is counted
 Delivery = Callable[[Frames, "Port", float], Frames]  # the port: that of entry
+Asking = Callable[[bytes, "Port", float], str]  # the reason why it may not pass, or ""
+Put = Callable[[bytes], None]
 _TAGGED: Final = VLAN.to_bytes(2, "big")
 
 
@@ -51,6 +55,8 @@ class Port:
         self.takes = kinds
         self.refuses = 0  # kinds, as a number: the operators of an enumeration cost more than a look-up here
         self.brings = 0  # the same
+        self.asks: Asking | None = None  # the hub's guards about a frame that comes in
+        self.is_judged = False  # about each of them, and not only the first of those with the same header
         self._chance = chance
         self._tag = _TAGGED + policy.vlan_id.to_bytes(2, "big") if policy.vlan_id else b""
         self._upload = Limiter(policy.max_upload) if policy.max_upload else None
@@ -140,6 +146,30 @@ class Port:
             self.drops[reasons.SIZE] += len(frames) - len(fitting)
         return [frame[:12] + tag + frame[12:] for frame in fitting]
 
+    def copier(self, lists: Sequence[list[bytes]], frame: bytes, now: float, *, flooded: bool = True) -> Put:
+        """What puts a frame like `frame`, which came in here, into all of `lists`."""
+        if not lists:
+            return nowhere
+        if not flooded or self.storm is None:
+
+            def copy(frame: bytes) -> None:
+                for frames in lists:
+                    frames.append(frame)
+
+            return copy
+        passes, drops = self.storm.flow(frame[6:12], ip_addresses(frame), now).passes, self.drops
+
+        def flood(frame: bytes) -> None:
+            # a storm is judged by the frames that arrive
+            for part in finish(frame, Kind.CHECKSUM) if frame.__class__ is SuperFrame else (frame,):
+                if passes(now):
+                    for frames in lists:
+                        frames.append(part)
+                else:
+                    drops[reasons.STORM] += 1
+
+        return flood
+
     # -- out --------------------------------------------------------------------------------------------------------
 
     def _delivery(self, hub: HubRules, access: AccessList) -> Delivery | None:
@@ -200,6 +230,10 @@ class Port:
         if len(passed) < len(frames):
             self.drops[reasons.DOWNLOAD] += len(frames) - len(passed)
         return passed
+
+
+def nowhere(frame: bytes) -> None:
+    """A frame for everybody, and nobody else is there."""
 
 
 def _chained(steps: list[Step]) -> Step | None:
