@@ -104,7 +104,7 @@ class Book:
                 self._inform(asked, station, now, lease_s)
                 return Decision(dhcp.ACK)
             case dhcp.RELEASE:
-                if self._of.get(station) == asked.wanted and self._is_held(asked.wanted, now):
+                if self._holds(station, asked.wanted, now):
                     self._put(replace(self._leases[asked.wanted], ends_at=now))
             case dhcp.DECLINE:
                 self._decline(asked, station, now)
@@ -133,7 +133,7 @@ class Book:
         own = 0 if asked.bridge else self._own.get(user, 0)
         if own and own not in busy and (self._is_free_for(own, station, mac, now) or self._is_left(own, station, now)):
             return own
-        if had and self._is_free_for(had, station, mac, now) and (had not in busy or self._is_held(had, now)):
+        if had and self._is_free_for(had, station, mac, now) and (had not in busy or self._holds(station, had, now)):
             return had
         is_kept = asked.wanted in self._kept or asked.wanted in busy
         if not is_kept and self._is_free_for(asked.wanted, station, mac, now):
@@ -158,7 +158,7 @@ class Book:
         if fixed and fixed != number and self._is_free_for(fixed, station, asked.mac, now):
             return _NO
         offer = self._offers.get(number)
-        is_known = offer is not None or self._of.get(station) == number
+        is_known = offer is not None or self._holds(station, number, now)
         if not is_known and (number in asked.busy or not self._has_room(asked, station, now)):
             return _NO
         if number == self._own.get(station[0]) and asked.bridge and not is_known:
@@ -175,7 +175,7 @@ class Book:
         number, before = asked.wanted, self._leases.get(asked.wanted)
         self._offers.pop(number, None)
         other = self._of.get(station)
-        if other is not None and other != number and self._is_held(other, now):
+        if other is not None and other != number and self._holds(station, other, now):
             self._put(replace(self._leases[other], ends_at=now))
         goes_on = before is not None and (before.user_key, before.identity) == station and before.ends_at > now
         began = before.began_at if before is not None and goes_on else now
@@ -187,9 +187,11 @@ class Book:
 
     def _decline(self, asked: LeaseAsked, station: Station, now: float) -> None:
         number = asked.wanted
-        offer, is_its = self._offers.pop(number, None), self._of.get(station) == number
-        if number not in self._usable or not (is_its or (offer is not None and offer.station == station)):
+        offer = self._offers.get(number)
+        is_offered = offer is not None and offer.station == station
+        if not is_offered and not self._holds(station, number, now):
             return
+        self._offers.pop(number, None)
         bad = [one for one in self._leases.values() if one.kind == "declined" and one.ends_at > now]
         mine = sum(self._sessions.get(one.number) == asked.session for one in bad)
         self._of.pop(station, None)
@@ -229,6 +231,11 @@ class Book:
         lease = self._leases.get(number)
         return lease is not None and lease.ends_at > now
 
+    def _holds(self, station: Station, number: int, now: float) -> bool:
+        """It is leased to this station."""
+        lease = self._leases.get(number)
+        return lease is not None and lease.ends_at > now and (lease.user_key, lease.identity) == station
+
     def _is_free_for(self, number: int, station: Station, mac: bytes, now: float) -> bool:
         """Nothing keeps it from this station."""
         if number not in self._usable:
@@ -254,7 +261,7 @@ class Book:
     def _has_room(self, asked: LeaseAsked, station: Station, now: float) -> bool:
         """Port and user may hold one more, or this station has one already."""
         had = self._of.get(station)
-        if had is not None and self._is_held(had, now):
+        if had is not None and self._holds(station, had, now):
             return True
         count, size = 0, len(self._numbers)
         of_user = 0
