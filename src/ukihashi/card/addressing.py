@@ -126,10 +126,11 @@ class Addressing:
             if self._client is not None:
                 self._client.stop()
             self._close()
-            self._ready()
+            self.settled.set()
+            self._wake.set()
             return
         if self._answers is None and not self._open():
-            self._ready()
+            self.settled.set()
             return
         client = self._client = self._client or Client(self._mac, self._random, host_name=self._host_name)
         if wish.mode == "ask":
@@ -179,7 +180,7 @@ class Addressing:
             if client.lease is not None:
                 wait = min(wait, client.lease.ends - self._clock())
             if client.settled:
-                self._ready()
+                self.settled.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, wait)):
                 await self._wake.wait()
@@ -201,10 +202,6 @@ class Addressing:
         if lease is not None and address:
             await asyncio.to_thread(_remember, self._account, lease, self._clock())
         await self._changed(lease)
-
-    def _ready(self) -> None:
-        self.settled.set()
-        self._wake.set()
 
     # -- sockets ------------------------------------------------------------------------------------------------------
 

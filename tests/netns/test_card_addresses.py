@@ -1,0 +1,224 @@
+"""Addresses, routes and names that come and go with a card, as its user has them.
+
+         wire                      virtual LAN
+card ---------- hub ------------------------------ web.lan.test, a web server on the member `inside`
+                 |  .1: a real dnsmasq: leases, routes, names
+                 +-- behind: reached by the default route or the route that is offered
+"""
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from ipaddress import ip_interface
+from pathlib import Path
+
+import pytest
+
+from lab.net import Host, Net
+from lab.ukihashi import HUB, Card, Hub
+from lab.wait import until
+from ukihashi.errors import UsageError
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.peer("dnsmasq")]
+
+BEFORE = "# as it was\nnameserver 192.0.2.53\noptions timeout:1 attempts:1\n"
+BEHIND = "198.18.7.7"  # on the hub's machine, so that nobody has to forward
+SERVE = (
+    "import http.server, sys\n"
+    "class Page(http.server.BaseHTTPRequestHandler):\n"
+    "    def do_GET(self):\n"
+    "        self.send_response(200); self.end_headers()\n"
+    "        self.wfile.write(f'hello {self.client_address[0]}'.encode())\n"
+    "server = http.server.ThreadingHTTPServer((sys.argv[1], 80), Page)\n"
+    "print('serves', flush=True)\n"
+    "server.serve_forever()\n"
+)
+FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+
+
+class World:
+    """The machines, and a link for a card with the right to make others."""
+
+    def __init__(self, net: Net) -> None:
+        self.hub_host, self.host, self.inside = net.lan("hub", "card", "inside")
+        self.path = self.host.own_etc("resolv.conf", BEFORE)
+        self.hub = Hub(self.hub_host)
+        self.hub.start()
+        self.host_port = next(
+            one["ifname"]
+            for one in json.loads(self.hub_host.run(["ip", "-j", "link"]))
+            if one["ifname"].startswith("uk")
+        )
+        self.router = self._address(self.hub_host, self.host_port)
+        member = Card(self.inside)
+        member.join(self.hub.invite("web"))
+        self.web = member.address(4)
+        self.inside.spawn(["python3", "-c", SERVE, self.web], log="web").wait_for("serves")
+        self.hub_host.add_address("lo", f"{BEHIND}/32")
+        self.hub_host.spawn(["python3", "-c", SERVE, BEHIND], log="behind").wait_for("serves")
+        with contextlib.suppress(UsageError):
+            self.hub.tell("addresses_set", hub=HUB, dhcp="relay")
+        self._serve_names_and_leases()
+        self.card = Card(self.host)
+        self.before = self.state()
+
+    @staticmethod
+    def _address(host: Host, interface: str) -> str:
+        def look() -> str:
+            shown = json.loads(host.run(["ip", "-j", "-4", "addr", "show", "dev", interface]))
+            return next((str(info["local"]) for one in shown for info in one.get("addr_info", ())), "")
+
+        return until(look, seconds=10, what=f"an address of {interface}")
+
+    def _serve_names_and_leases(self) -> None:
+        network = ip_interface(f"{self.router}/24").network
+        self.hub_host.spawn(
+            [
+                "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root",
+                "--pid-file=", f"--dhcp-leasefile={self.hub_host.folder}/leases", "--log-facility=-", "--log-dhcp",
+                f"--interface={self.host_port}", "--bind-interfaces", "--except-interface=lo", "--dhcp-authoritative",
+                f"--dhcp-range={network[200]},{network[210]},120", "--domain=lan.test", "--local=/lan.test/",
+                f"--address=/web.lan.test/{self.web}", f"--dhcp-option=6,{self.router}",
+                f"--dhcp-option=121,198.18.0.0/16,{self.router},0.0.0.0/0,{self.router},10.77.1.128/25,{self.router}",
+            ],
+            log="dnsmasq",
+        ).wait_for("DHCP, IP range")  # fmt: skip
+
+    def state(self) -> list[str]:
+        """All that a card might change on its machine."""
+        shown = ["rule", "-6 rule", "route show table all", "-6 route show table all", "addr"]
+        found = [*map(self.host.ip, shown), self.path.read_text(), self.host.run(["nft", "list", "ruleset"])]
+        with self.host.inside():
+            found += [path.read_text() for path in sorted(Path("/proc/sys/net/ipv4/conf").glob("*/rp_filter"))]
+        return found
+
+    def fetch(self, name: str) -> str:
+        return self.host.run(["python3", "-c", FETCH, f"http://{name}/"]).strip()
+
+    def offers(self, account: str = "lan") -> dict[str, str]:
+        """What is offered -> what became of it."""
+        rows = self.card.tell(account)[0]["lan"]["offers"]
+        return {str(row.get("to") or row["kind"]): str(row["state"]) for row in rows}
+
+    def without_addresses(self, user: str) -> dict[str, dict[str, object]]:
+        """Settings of an account that has to ask for one."""
+        return {"interface": {"addresses": [], "dhcp": "auto", "accept": ["dns"]}}
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[World]:
+    with Net() as net:
+        yield World(net)
+
+
+@pytest.fixture
+def world(machines: World) -> Iterator[World]:
+    """Each test leaves the card's machine as it found it; an account of the name `lan` is made anew."""
+    yield machines
+    machines.card.leave_all()
+    for path in (machines.card.config_dir / "card.d").glob("*.toml"):
+        path.unlink()
+    assert machines.state() == machines.before
+
+
+def test_one_link_and_a_name_inside_is_reached_until_the_card_leaves(world: World) -> None:
+    world.card.join(world.hub.invite("ann"), "--accept", "dns,routes")
+    own = world.card.address(4)
+    assert world.offers() == {
+        "198.18.0.0/16": "applied", "0.0.0.0/0": "offered", "10.77.1.128/25": "refused", "dns": "applied",
+    }  # fmt: skip
+    assert world.fetch("web.lan.test") == f"hello {own}"
+    assert world.fetch("web") == f"hello {own}"  # the domain that is offered completes it
+    assert world.fetch(BEHIND) == f"hello {own}"
+    shown = world.card.run("card", "status", "lan")
+    assert "it overlaps 10.77.1.0/24, which eth0 has already" in shown
+    assert f"name servers {world.router} for lan.test (applied)" in shown
+    world.card.leave("lan")
+    assert world.state() == world.before
+
+
+def test_without_consent_nothing_is_applied_and_consent_may_come_and_go(world: World) -> None:
+    world.card.join(world.hub.invite("bob"), "--dhcp", "auto")
+    until(lambda: "dns" in world.offers(), seconds=10, what="the offers")
+    assert set(world.offers().values()) == {"offered"}
+    assert world.path.read_text() == BEFORE
+    assert world.host.ask(["python3", "-c", FETCH, f"http://{BEHIND}/"]).returncode
+    world.card.run("card", "set", "lan", "interface.accept", "dns")
+    assert world.fetch("web.lan.test").startswith("hello")
+    world.card.run("card", "unset", "lan", "interface.accept")
+    assert world.path.read_text() == BEFORE
+    assert set(world.offers().values()) == {"offered"}
+
+
+def test_after_a_kill_clean_puts_everything_back(world: World) -> None:
+    world.card.join(world.hub.invite("carl"), "--accept", "all")
+    assert world.fetch("web.lan.test").startswith("hello")
+    assert world.path.read_text() != BEFORE
+    assert world.state()[0] != world.before[0]  # rules of the default route
+    pid = int(world.card.tell("lan")[0]["pid"])
+    world.host.run(["kill", f"-{signal.SIGKILL.value}", str(pid)])
+    until(lambda: not world.host.has_interface("uklan"), seconds=10, what="the interface to go")
+    assert world.path.read_text() != BEFORE
+    said = world.card.run("card", "clean", "lan")
+    assert "removed: /etc/resolv.conf" in said
+    assert world.state() == world.before
+
+
+def test_what_a_killed_card_left_the_next_start_puts_back_and_sets_anew(world: World) -> None:
+    world.card.join(world.hub.invite("dora"), "--accept", "dns,default")
+    world.host.run(["kill", "-9", str(world.card.tell("lan")[0]["pid"])])
+    until(lambda: not world.host.has_interface("uklan"), seconds=10, what="the interface to go")
+    world.card.up("lan")
+    assert world.fetch("web.lan.test").startswith("hello")
+    assert world.fetch(BEHIND).startswith("hello")  # by the default route
+    world.card.leave("lan")
+    assert world.state() == world.before
+
+
+def test_a_lease_outlives_cuts_and_a_new_start(world: World) -> None:
+    link = world.hub.invite("emil")
+    world.card.prepare(link, world.without_addresses("emil"))
+    hook = "sh -c 'echo $UKIHASHI_EVENT $UKIHASHI_INTERFACE $UKIHASHI_ADDRESSES $UKIHASHI_DNS $UKIHASHI_DOMAIN'"
+    world.card.configure("lan", {"hooks": {"up": hook, "down": hook}})
+    world.card.up("lan")
+    own = world.card.address(4)
+    assert ip_interface(f"{own}/24").ip in [ip_interface(f"{world.router}/24").network[n] for n in range(200, 211)]
+    assert world.fetch("web.lan.test") == f"hello {own}"
+    row = world.card.tell("lan")[0]
+    assert (row["lan"]["dhcp"]["state"], row["lan"]["dhcp"]["server"]) == ("bound", world.router)
+    world.host.run(["ss", "-K", "dst", world.hub_host.ipv4], check=False)
+    world.host.pings(world.router)
+    assert world.card.address(4) == own
+    world.card.leave("lan")
+    assert world.state() == world.before
+    world.card.up("lan")
+    assert world.card.address(4) == own
+    world.card.leave("lan")
+    log = world.card.log()
+    assert f"up uklan {own}/24 {world.router} lan.test" in log, log
+    assert "down uklan" in log, log
+
+
+def test_of_two_cards_the_first_has_what_both_are_offered(world: World) -> None:
+    world.card.join(world.hub.invite("fritz"), "--accept", "all")
+    two = world.hub.invite("gerd")
+    world.card.prepare(two, {"interface": {"dhcp": "auto", "accept": ["dns", "routes", "default"]}}, "two")
+    world.card.up("two")
+    until(lambda: "dns" in world.offers("two"), seconds=10, what="the offers")
+    assert world.offers() == {
+        "198.18.0.0/16": "applied", "0.0.0.0/0": "applied", "10.77.1.128/25": "refused", "dns": "applied",
+    }  # fmt: skip
+    assert set(world.offers("two").values()) == {"refused"}
+    world.card.leave("two")
+    assert world.fetch("web.lan.test").startswith("hello")
+
+
+def test_what_somebody_else_writes_meanwhile_stays(world: World) -> None:
+    world.card.join(world.hub.invite("hans"), "--accept", "dns")
+    world.path.write_text("nameserver 192.0.2.99\n")
+    assert world.offers()["dns"] == "refused"
+    world.card.leave("lan")
+    assert world.path.read_text() == "nameserver 192.0.2.99\n"
+    assert "changed by somebody else" in world.card.log()
+    world.path.write_text(BEFORE)
