@@ -133,6 +133,7 @@ class Card:
             self._standing.takes = tap.set_offload(ALL).value
             try:
                 await asyncio.to_thread(self._lan.clean)
+                self._connecting.paths.known.take(self._lan.kill_switch.remembered())
                 await asyncio.to_thread(netlink.set_mac, tap.name, self._config.mac)
                 await self._stay(tap, sock)
             finally:
@@ -163,7 +164,7 @@ class Card:
             await self._hooks.down()
         if self._child is not None:
             await self._child.stop()
-        for error in await asyncio.to_thread(self._lan.undo):
+        for error in await asyncio.to_thread(self._lan.undo, holds=not self._leave.is_set()):
             _log.warning("not_undone", reason=say(error))
         tap.close()
         _log.info("card_left", account=self.name)
@@ -308,6 +309,7 @@ class Card:
             await self._first_online(interface)
             self._set_up = True
         await asyncio.to_thread(self._remember, opened)
+        self._lan.kill_switch.remember(self._connecting.paths.known.rows())
         if opened.lost or opened.carried:
             standing.loss = Loss(opened.lost, opened.carried, standing.last_cut)
             _log.warning("session_lost", account=self.name, lost=opened.lost, sent_now=opened.carried)

@@ -200,7 +200,7 @@ def _order(config: CardConfig) -> Connect:
 
 def _mark(config: CardConfig) -> int:
     """The mark of the card's own packets, so that a card that is up does not carry them; 0: none, or no right to it."""
-    mark = routes.mark_for(config.interface.routes)
+    mark = routes.mark_of(config.interface)
     with socket.socket() as sock, contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, direct.SO_MARK, mark)
         return mark

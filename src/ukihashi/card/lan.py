@@ -20,9 +20,10 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from ukihashi.card import addressing, echo_guard, journal, local_names, offered, routes
+from ukihashi.card import addressing, echo_guard, journal, kill_switch, local_names, offered, routes
 from ukihashi.card.addressing import Addressing, wish_of
 from ukihashi.card.dhcp_client import Lease
+from ukihashi.card.kill_switch import GROUP, KillSwitch
 from ukihashi.card.local_names import LocalNames
 from ukihashi.card.offered import Offered
 from ukihashi.card.offers import Offer
@@ -46,6 +47,7 @@ LOG_TEXTS: Final = {
     "offer_not_set": N_("what the hub offers could not be set"),
     **addressing.LOG_TEXTS,
     **echo_guard.LOG_TEXTS,
+    **kill_switch.LOG_TEXTS,
     **local_names.LOG_TEXTS,
     **offered.LOG_TEXTS,
 }
@@ -55,7 +57,8 @@ _log = structlog.get_logger()
 
 LEASE_S: Final = 8.0
 OFFER_S: Final = 3.0
-WATCHED: Final = ("mtu", "queue", "addresses", "routes", "dhcp", "accept", "dns_domains")
+SWITCH: Final = ("kill_switch", "kill_switch_allow")
+WATCHED: Final = ("mtu", "queue", "addresses", "routes", "dhcp", "accept", "dns_domains", *SWITCH)
 
 
 class Applied(NamedTuple):
@@ -102,12 +105,13 @@ class Lan:
         self._offered = Offered(account)
         self._names = LocalNames(account, lambda: self._journal)
         self.changed = asyncio.Event()  # addresses or offers
+        self.kill_switch: Final = KillSwitch(account)
         self.addressing: Final = Addressing(account, self._heard, clock=clock, random=random.random)
 
     @property
     def mark(self) -> int:
         """The firewall mark that the packets which carry the tunnel must have; 0: none."""
-        return _mark(self._config)
+        return routes.mark_of(self._config.interface)
 
     # -- in threads -----------------------------------------------------------------------------------------------
 
@@ -122,12 +126,16 @@ class Lan:
             self.clean()
             self._interface = self._journal.interface = interface
             self._set_link()
+            self.kill_switch.put(self._config.interface)  # before anything leads through the card
             self._judge()
             self._set_addresses()
             self._set_routes()
 
-    def undo(self) -> list[UkihashiError]:
-        """Take everything back, the newest first; what could not be undone is given back, the rest is done anyway."""
+    def undo(self, *, holds: bool = False) -> list[UkihashiError]:
+        """Take everything back, the newest first; what could not be undone is given back, the rest is done anyway.
+
+        `holds`: but the kill switch, for nobody wants this end.
+        """
         failures: list[UkihashiError] = []
         with self._lock:
             _try(failures, self._names.undo, self._left)
@@ -137,6 +145,7 @@ class Lan:
                 _try(failures, netlink.remove_address, self._interface, cidr)
             if not failures:  # else `card clean` needs what is written there
                 _try(failures, self._close_journal)
+            _try(failures, lambda: self.kill_switch.end(self._config.interface, holds=holds))
             self._interface, self._addresses, self._kept, self._offered = "", [], {}, Offered(self._account)
         return failures
 
@@ -146,7 +155,7 @@ class Lan:
     def _set_link(self) -> None:
         settings = self._config.interface
         self._heed_adverts()
-        netlink.set_up(self._interface, settings.mtu, settings.queue, MAX_SEGMENTS)
+        netlink.set_up(self._interface, settings.mtu, settings.queue, MAX_SEGMENTS, GROUP)
 
     def _heed_adverts(self) -> None:
         settings = self._config.interface
@@ -301,7 +310,9 @@ class Lan:
                 return
             if {"mtu", "queue", "dhcp", "accept", "addresses"} & set(changed):
                 self._set_link()
-            if set(changed) - {"mtu", "queue"}:
+            if set(SWITCH) & set(changed):
+                self.kill_switch.put(self._config.interface)
+            if set(changed) - {"mtu", "queue", *SWITCH}:
                 self._judge()
                 self._set_all()
 
@@ -330,6 +341,7 @@ class Lan:
             group.create_task(self._guard.run())
             group.create_task(self._watch())
             group.create_task(self.addressing.run())
+            group.create_task(self.kill_switch.keep())
 
     @property
     def patience(self) -> float:
@@ -366,7 +378,7 @@ class Lan:
             changed.append("echo_guard")
         self._aim()
         self.changed.set()
-        return Applied(changed, _mark(before) != self.mark)
+        return Applied(changed, routes.mark_of(before.interface) != self.mark)
 
     def status(self) -> dict[str, Any]:
         """For `card status`: the routes and how they do, the echo guard, the mark, warnings."""
@@ -375,6 +387,7 @@ class Lan:
             "mark": self.mark,
             "routes": [self._route_row(setting) for setting in self._config.interface.routes],
             "echo_guard": self._guard.status(),
+            "kill_switch": self.kill_switch.row(),
             "warnings": [_told(error) for error in list(self._warnings.values())],
             "dhcp": self.addressing.status(),
             "offers": self._offered.rows(accept, self._offer_state, self._names.state(accepted="dns" in accept)),
@@ -426,10 +439,6 @@ class Lan:
         config = self._config
         targets = echo_guard.auto_targets(self._seen, routes.gateways(self._all_routes()))
         self._guard.change(self._interface, config.echo_guard, targets)
-
-
-def _mark(config: CardConfig) -> int:
-    return routes.MARK if "default" in config.interface.accept else routes.mark_for(config.interface.routes)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class Paths:
     def __init__(self, sources: Callable[[CardConfig], list[Candidate]], memory: PathMemory) -> None:
         """`sources`: the paths that a configuration gives; raises `UkihashiError`."""
         self._sources: Final = sources
-        self._known: Final = KnownAddresses()
+        self.known: Final = KnownAddresses()
         self._told = PathToHub()
         self._dialled: dict[int, Dialled] = {}  # by attempt
         self.finder: Final = Finder(memory)
@@ -72,7 +72,7 @@ class Paths:
                 *place,
                 deadline=deadline,
                 mark=mark,
-                known=self._known,
+                known=self.known,
                 congestion=config.connection.congestion,
                 secret=candidate.secret,
                 authorities=Path(own.authorities) if own.authorities else None,

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from ukihashi.config.card import Interface
 from ukihashi.config.card import Route as Setting
 from ukihashi.tap.netlink import MAIN, Route, Rule, check_route
 
@@ -39,6 +40,11 @@ def wide_versions(settings: Iterable[Setting]) -> list[int]:
 def mark_for(settings: Iterable[Setting]) -> int:
     """The mark which the packets that carry the tunnel need; 0 if they need none."""
     return MARK if wide_versions(settings) else 0
+
+
+def mark_of(own: Interface) -> int:
+    """The same, with what may come besides: an offered default route, a kill switch."""
+    return MARK if "default" in own.accept or own.kill_switch else mark_for(own.routes)
 
 
 def gateways(settings: Iterable[Setting]) -> list[str]:

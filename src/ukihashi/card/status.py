@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ukihashi.card import kill_switch
 from ukihashi.card.clock import clock
 from ukihashi.card.messages import Counters, Opened, Terms, Trouble
 from ukihashi.config.card import CardConfig
@@ -196,6 +197,8 @@ def add_kernel(row: dict[str, Any]) -> None:
         row["congestion_lacks"] = told(error)
     with contextlib.suppress(EnvironmentLacks):  # no interface now
         row["dropped_by_kernel"] = netlink.counters(row["interface"]).tx_dropped
+    if switch := row["lan"].get("kill_switch"):
+        switch["blocked"] = kill_switch.blocked(switch["table"])
     if row["ledger"]:
         reasons = {
             "kernel": row["dropped_by_kernel"],

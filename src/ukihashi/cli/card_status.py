@@ -93,6 +93,7 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         _("Super-frames"): _offload(row.get("offload")),
         _("MAC address"): row.get("mac"),
         _("Addresses"): row.get("addresses"),
+        _("Kill switch"): _kill_switch((row.get("lan") or {}).get("kill_switch")),
         _("DHCP"): _dhcp(lan.get("dhcp") or {}),
         _("Offered"): "; ".join(offer_lines(lan.get("offers") or [], _reason)),
         _("Hook"): _reason(row.get("hook")),
@@ -151,6 +152,17 @@ def _connections(row: Mapping[str, Any]) -> str | None:
     parts += [_("compressed")] if row["compression"] else []
     parts += [_("UDP acceleration")] if row["udp"] else []
     return ", ".join(parts)
+
+
+def _kill_switch(switch: Mapping[str, Any] | None) -> str | None:
+    if not switch:
+        return None
+    parts = [_("on, {count} packets stopped").format(count=switch["blocked"] if switch["blocked"] is not None else "?")]
+    if switch["allowed"]:
+        parts.append(_("let through: {networks}").format(networks=", ".join(switch["allowed"])))
+    if switch["restored"]:
+        parts.append(_("removed by somebody and put back: {count} times").format(count=switch["restored"]))
+    return "; ".join(parts)
 
 
 def _offload(said: str | None) -> str | None:

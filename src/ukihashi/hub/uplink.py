@@ -166,23 +166,11 @@ class Uplinks:
     def look(self, ready: set[int]) -> None:
         """Has the network of this machine changed?"""
         if self._notices is not None and self._notices.fileno() in ready:
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    with contextlib.suppress(BufferError):
-                        self._drain(self._notices)
+            _drain(self._notices)
             self._due = self._due or time.monotonic() + QUIET_S
         if self._due is not None and time.monotonic() >= self._due:
             self._due = None
             self.settle()
-
-    @staticmethod
-    def _drain(notices: socket.socket) -> None:
-        try:
-            notices.recv(65536)
-        except BlockingIOError:
-            raise
-        except OSError:  # more came than fits: a change as well
-            return
 
     # -- making it so ---------------------------------------------------------------------------------------------
 
@@ -378,6 +366,16 @@ def table_text(table: str, lines: Sequence[Line], opened: Iterable[Setting], por
     for name, kind, rules in chains:
         text += [f"chain {name} {{", kind, *rules, "}"]
     return "\n".join([*text, "}"])
+
+
+def _drain(notices: socket.socket) -> None:
+    while True:
+        try:
+            notices.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:  # more came than fits: a change as well
+            continue
 
 
 def _told(error: UkihashiError | None) -> dict[str, Any] | None:

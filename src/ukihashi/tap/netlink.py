@@ -91,13 +91,21 @@ def exists(interface: str) -> bool:
     return True
 
 
-def set_up(interface: str, mtu: int = 1500, txqueuelen: int | None = None, gso_max_segs: int | None = None) -> None:
-    """Set MTU (bytes of payload), queue length (frames) and segments of a super-frame; switch the interface on."""
+def set_up(
+    interface: str,
+    mtu: int = 1500,
+    txqueuelen: int | None = None,
+    gso_max_segs: int | None = None,
+    group: int | None = None,
+) -> None:
+    """Set MTU (bytes of payload), queue length (frames), segments of a super-frame, group; switch the interface on."""
     settings: dict[str, Any] = {"mtu": mtu, "state": "up"}
     if txqueuelen is not None:
         settings["txqlen"] = txqueuelen
     if gso_max_segs is not None:
         settings["gso_max_segs"] = gso_max_segs
+    if group is not None:
+        settings["group"] = group
     with _netlink(interface) as (netlink, index):
         netlink.link("set", index=index, **settings)
 

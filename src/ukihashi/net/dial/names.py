@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 Where = tuple[socket.AddressFamily, tuple[Any, ...]]  # an address as sockets take it
+Row = tuple[str, int, int, tuple[Any, ...]]  # host, port, family, address
 
 SLOW: Final = 2.0  # seconds a look-up may take before what worked last time is used instead
 REMEMBERED: Final = 4  # addresses a host
@@ -27,6 +28,17 @@ class KnownAddresses:
         """A connection to `where` came about."""
         others = [one for one in self._worked.get((host, port), []) if one != where]
         self._worked[host, port] = [where, *others][:REMEMBERED]
+
+    def rows(self) -> list[Row]:
+        """All of them, to be written down."""
+        return [(*name, family, tuple(address)) for name, found in self._worked.items() for family, address in found]
+
+    def take(self, rows: Iterable[Row]) -> None:
+        """What was written down, where nothing is known yet."""
+        found: dict[tuple[str, int], list[Where]] = {}
+        for host, port, family, address in rows:
+            found.setdefault((host, port), []).append((socket.AddressFamily(family), address))
+        self._worked = {**found, **self._worked}
 
     def of(self, host: str, port: int) -> Sequence[Where]:
         """What worked for this host."""
