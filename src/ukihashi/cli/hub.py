@@ -13,6 +13,7 @@ from ukihashi.cli import filters, hub_sessions
 from ukihashi.cli.cascade import cascade
 from ukihashi.cli.ciphers import hub_ciphers
 from ukihashi.cli.group import group
+from ukihashi.cli.hub_addresses import addresses, leases
 from ukihashi.cli.hub_bridge import bridge, bridge_lines
 from ukihashi.cli.hub_set import set_hub, show_hub
 from ukihashi.cli.hub_uplink import uplink
@@ -57,6 +58,8 @@ for _command in (
     filters.revoke,
     hub_ciphers,
     import_config,
+    addresses,
+    leases,
     upgrade,
     bridge,
     uplink,

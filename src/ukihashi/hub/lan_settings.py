@@ -41,6 +41,10 @@ class AddressFields(TypedDict, total=False):
     name_servers: list[str]  # [] = the hub itself
     forward: str  # auto, on, off
     ra: bool
+    guard: bool  # members that play DHCP server or router, or forge ARP, are heard by nobody
+    trust: list[str]  # users, cascades and bridges that the guards leave alone from now on
+    no_trust: list[str]  # or no more
+    trusted: list[str]  # all of them
 
 
 def changed(hub: Hub, fields: AddressFields) -> AddressSettings:
@@ -61,6 +65,10 @@ def changed(hub: Hub, fields: AddressFields) -> AddressSettings:
     if "name_servers" in fields:
         servers = _few("--name-server", fields["name_servers"], MOST_SERVERS)
         new["name_servers"] = tuple(_address(text) for text in servers)
+    if "trusted" in fields:
+        new["trusted"] = tuple(fields["trusted"])
+    if hub.addresses.dhcp == "off" != new.get("dhcp", "off"):  # a hub that begins to serve is guarded, if nobody minds
+        new.setdefault("guard", True)
     return replace(hub.addresses, **new)
 
 
@@ -162,6 +170,8 @@ def row(hub: Hub, said: LanService | None, *, forwards: bool) -> Row:
         "forward": settings.forward,
         "forwards": forwards,
         "ra": settings.ra,
+        "guard": settings.guard,
+        "trusted": list(settings.trusted),
     }
 
 

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
 from typing import Any, Final, NamedTuple, Unpack
 
 import structlog
@@ -18,6 +19,8 @@ from ukihashi.errors import N_, PeerViolation, UkihashiError, UsageError
 from ukihashi.ether import dns
 from ukihashi.hub import lan_settings
 from ukihashi.hub.backstage import Facts, Live, pick_hub
+from ukihashi.hub.guard_messages import LeasesPut
+from ukihashi.hub.guard_plan import trusted
 from ukihashi.hub.lan_names import Zone
 from ukihashi.hub.lan_plan import LanService, forwards, numbers, plan
 from ukihashi.hub.lan_settings import AddressFields
@@ -29,6 +32,7 @@ from ukihashi.net.control_socket import Handler, Row, asker
 from ukihashi.store import hubs, leases, users
 from ukihashi.store.db import Database
 from ukihashi.store.hubs import Hub
+from ukihashi.store.leases import Lease
 
 WAITING_MOST: Final = 4096  # questions of workers; with more, stations have to ask again
 BATCH: Final = 256
@@ -68,15 +72,19 @@ class Leases:
         tell_hub: Callable[[Hub], Awaitable[None]],
         *,
         answer: Callable[[Message, int], Awaitable[None]],
+        tell_all: Callable[[Message], Awaitable[None]],
         forwarder: Forwarder | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`tell_hub`: tells workers how a hub is set now. `answer`: sends a message to one worker."""
+        """`tell_hub`: tells workers how a hub is set now. `answer`: sends a message to one worker,
+        `tell_all` to all.
+        """
         self._facts = facts
         self._storage = storage
         self._live = live
         self._tell_hub = tell_hub
         self._answer = answer
+        self._tell_all = tell_all
         self._forwarder = forwarder or Forwarder()
         self._clock = clock
         self._books: dict[int, _Held] = {}  # by hub id
@@ -85,6 +93,7 @@ class Leases:
         self._naming = 0
         self._zones: dict[str, _Place] = {}  # by hub, `name_key`
         self._complained: dict[str, float] = {}
+        self._news: dict[str, tuple[Hub, set[int]]] = {}  # by hub, `name_key`: numbers whose leases have changed
 
     def verbs(self) -> dict[str, Handler]:
         """Every verb by its name on the control socket."""
@@ -118,6 +127,7 @@ class Leases:
                 self._books.clear()  # nothing of what was decided is true
                 await _log.aexception("internal_error")
                 continue
+            await self._tell_guards()
             for (worker, _asked), answer in zip(batch, answers, strict=True):
                 if answer.kind:
                     await self._answer(answer, worker)
@@ -156,12 +166,42 @@ class Leases:
 
     def _write(self, db: Database, hub: Hub, book: Book) -> None:
         changed, book.changed = book.changed, set()
+        if changed:
+            self._news.setdefault(name_key(hub.name), (hub, set()))[1].update(changed)
         for number in changed:
             lease = book.lease(number)
             if lease is None:
                 leases.remove(db, hub.id, [number])
             else:
                 leases.put(db, hub.id, lease)
+
+    # -- for the guards of all workers ----------------------------------------------------------------------------
+
+    async def tell_all(self) -> None:
+        """Who has which address, to workers some of which may not know."""
+        for home in await self._storage.read(hubs.all_hubs):
+            await self._tell_whole(home)
+
+    async def _tell_whole(self, hub: Hub) -> None:
+        def held(db: Database) -> list[tuple[bytes, bytes, float]]:
+            now = self._clock()
+            serves = hub.addresses.dhcp == "serve"
+            return [_held(hub, one, now) for one in self._book(db, hub).live(now) if serves and one.kind == "leased"]
+
+        await self._tell_all(LeasesPut(hub.name, await self._storage.read(held), whole=True))
+
+    async def _tell_guards(self) -> None:
+        """What has been written."""
+        news, self._news, now = self._news, {}, self._clock()
+        for hub, changed in news.values():
+            entry = self._books.get(hub.id)
+            if entry is None:
+                continue
+            leases = {number: entry.book.lease(number) for number in changed}
+            held = [_held(hub, one, now) for one in leases.values() if one is not None and one.kind == "leased"]
+            there = {address for address, _mac, _left in held}
+            gone = [address for number in changed if (address := _packed(hub, number)) not in there]
+            await self._tell_all(LeasesPut(hub.name, held, gone))
 
     async def session_ended(self, hub: str, session: str) -> None:
         """Its stations are gone."""
@@ -234,16 +274,21 @@ class Leases:
     async def addresses_set(self, hub: str, **fields: Unpack[AddressFields]) -> list[Row]:
         """Change what is named; members feel it at once."""
         home = await pick_hub(self._storage, hub)
+        more, fewer = fields.pop("trust", []), fields.pop("no_trust", [])
 
         def put(db: Database) -> Hub:
             now = hubs.get(db, home.name)
+            if more or fewer:
+                fields["trusted"] = list(trusted(db, now, more, fewer))
             hubs.put_addresses(db, replace(now, addresses=lan_settings.changed(now, fields)))
+            hubs.put_settings(db, replace(now, rules=lan_settings.changed_guard(now, fields)))
             return hubs.get(db, home.name)
 
         changed = await self._storage.change(put)
         self._zones.clear()
         _log.info("addresses_changed", hub=changed.name, changed=sorted(fields), by=asker.get())
         await self._tell_hub(changed)
+        await self._tell_whole(changed)
         return await self.addresses(changed.name)
 
     def _row(self, db: Database, name: str) -> Row:
@@ -302,6 +347,7 @@ class Leases:
                 hub=home.name,
                 address=address,
             )
+        await self._tell_guards()
         self._zones.clear()
         _log.info("lease_released", hub=home.name, address=address, by=asker.get())
         return [{"hub": home.name, "address": address}]
@@ -334,6 +380,7 @@ class Leases:
             return lan_settings.lease_row(now, number, **kept)
 
         row = await self._storage.change(fix)
+        await self._tell_guards()
         self._zones.clear()
         _log.info("address_fixed", hub=home.name, whose=who, address=address, by=asker.get())
         return [row]
@@ -346,3 +393,12 @@ class Leases:
             raise UsageError(N_("no address of hub {hub} is kept for station {mac}"), hub=home.name, mac=who)
         _log.info("address_unfixed", hub=home.name, whose=who, by=asker.get())
         return [{"hub": home.name, "mac": who}]
+
+
+def _packed(hub: Hub, number: int) -> bytes:
+    return (IPv4Network(hub.subnet4).network_address + number).packed
+
+
+def _held(hub: Hub, lease: Lease, now: float) -> tuple[bytes, bytes, float]:
+    """As the guards are told."""
+    return _packed(hub, lease.number), lease.mac, lease.ends_at - now
