@@ -99,18 +99,18 @@ _on_off = click.Choice(["on", "off"])
     "--trust",
     multiple=True,
     metavar="NAME",
-    help=_(
-        "A user, cascade or bridge that the guard leaves alone; may be repeated, takes the place of all; none: none."
-    ),
+    help=_("A user, a cascade or “bridge INTERFACE” that the guard leaves alone from now on; may be repeated."),
 )
+@click.option("--no-trust", multiple=True, metavar="NAME", help=_("And one that it leaves alone no more."))
 @json_option
 def set_addresses(hub_name: str, as_json: bool, **given: Any) -> None:
     """Exit status: 0 changed, 2 no such hub or a wrong value, 4 no hub runs."""
     fields = {name: given[name] for name in ("dhcp", "router", "domain", "forward") if given[name] is not None}
     fields |= {name: given[name] == "on" for name in ("dns", "ra", "guard") if given[name] is not None}
-    for name in ("routes", "name_servers", "trust"):
+    for name in ("routes", "name_servers"):
         if given[name]:
             fields[name] = [] if given[name] == (NONE,) else list(given[name])
+    fields |= {name: list(given[name]) for name in ("trust", "no_trust") if given[name]}
     if given["lease"] is not None:
         fields["lease_s"] = _seconds(given["lease"])
     if not fields:
@@ -130,7 +130,7 @@ def _show(row: Mapping[str, Any], as_json: bool) -> None:
         print_json(row)
         return
     dhcp = {
-        "serve": _("served by the hub, leases of {time}").format(time=span(row["lease_s"])),
+        "serve": _("served by the hub, leases of {time}").format(time=span(row["lease_s"], _)),
         "relay": _("left to a server behind a trusted port"),
         "off": _("off"),
     }
@@ -148,7 +148,7 @@ def _show(row: Mapping[str, Any], as_json: bool) -> None:
         _("Name servers"): ", ".join(row["name_servers"]) or (_("the hub") if row["dns"] else _("none")),
         _("IPv6 router advertisements"): _("on") if row["ra"] else _("off"),
         _("Guard"): _("on") if row["guard"] else _("off"),
-        _("Trusted"): ", ".join(row["trust"]),
+        _("Trusted"): ", ".join(row["trusted"]),
     }
     for name, value in lines.items():
         write(f"{name}: {cell(value)}")
