@@ -93,7 +93,7 @@ class Build:
                 "systemd-standalone-sysusers | systemd-sysusers",
             ],
             more={
-                "Recommends": "ca-certificates",
+                "Recommends": "ca-certificates, nftables",
                 "Suggests": f"{SPEED}, openssh-client",
                 "Description": description(
                     "Ethernet over HTTPS: virtual hub, LAN card, tunnel detector",
