@@ -34,7 +34,7 @@ from ukihashi.net.listen import listen_tcp
 from ukihashi.net.tls import TlsChannel, TlsState, client_context
 from ukihashi.session.machine import CARD_MOVES, Machine
 from ukihashi.wire.blocks import BlockDecoder, encode_frames
-from ukihashi.wire.extension import Bye, Have, PeerOptions, Resume, encode_have
+from ukihashi.wire.extension import Blocked, Bye, Have, PeerOptions, Resume, encode_have
 from ukihashi.wire.http import ClientSide, Response, pack_request, read_pack, signature_request
 from ukihashi.wire.messages import (
     AdditionalAnswer,
@@ -308,6 +308,7 @@ class Card:
     links: list[Link] = field(default_factory=list)
     got: list[bytes] = field(default_factory=list)
     byes: list[Bye] = field(default_factory=list)
+    blocked: list[str | None] = field(default_factory=list)  # because of which port, as the hub said
     options: list[PeerOptions] = field(default_factory=list)
     key: bytes = b""
 
@@ -426,6 +427,8 @@ class Card:
             elif isinstance(control, Bye):
                 self.byes.append(control)
                 self.machine.bye()
+            elif isinstance(control, Blocked):
+                self.blocked.append(control.because)
             else:
                 self.options.append(control)
 

@@ -208,7 +208,7 @@ def test_of_blocked_ports_on_one_loop_the_oldest_opens_first() -> None:
 
 def test_old_and_strange_probes_cut_nobody(two: LoopGuard) -> None:
     old = probe(two, "a", 0.0)
-    now = 0.0
+    now, fresh = 0.0, old
     for _ in range(20):
         now += PERIOD_S
         fresh = probe(two, "a", now)

@@ -24,6 +24,7 @@ from ukihashi.wire.extension import (
     MAX_NUMBER,
     MAX_PADDING,
     SUPER_FRAME,
+    Blocked,
     Bye,
     Control,
     ControlRecord,
@@ -32,6 +33,7 @@ from ukihashi.wire.extension import (
     PeerOptions,
     Reason,
     Resume,
+    encode_blocked,
     encode_bye,
     encode_have,
     encode_have_keepalive,
@@ -43,7 +45,7 @@ from ukihashi.wire.pack import Pack
 
 Vector = dict[str, Any]
 VECTORS: Final[list[Vector]] = json.loads((Path(__file__).parent / "extension-vectors.json").read_text())["vectors"]
-TOTAL: Final = 70
+TOTAL: Final = 72
 
 numbers = st.integers(0, MAX_NUMBER)
 
@@ -73,6 +75,10 @@ def as_record(told: dict[str, Any]) -> ControlRecord:
             return Bye(Reason(reason), text)
         case {"keepalive_ms": interval}:
             return PeerOptions(interval)
+        case {"blocked": True, "with": port}:
+            return Blocked(port)
+        case {"blocked": False}:
+            return Blocked(None)
     raise AssertionError(told)
 
 
@@ -87,6 +93,8 @@ ENCODED: Final[dict[str, bytes]] = {  # what we send, byte for byte; the other s
     "bye-offline": encode_bye(Bye(Reason.OFFLINE)),
     "bye-removed": encode_bye(Bye(Reason.REMOVED, "disconnected")),
     "options": encode_options(PeerOptions(2500)),
+    "blocked": encode_blocked(Blocked("SID-HQ-3")),
+    "blocked-no-more": encode_blocked(Blocked(None)),
     "keepalive-have": encode_have_keepalive(3, b"\xaa\xbb\xcc"),
     "keepalive-have-short": encode_have_keepalive(0, b""),
 }
@@ -149,7 +157,7 @@ def test_the_protocols_page_names_every_element() -> None:
 
 def test_every_control_record_has_a_vector() -> None:
     kinds = {type(as_record(told)) for vector in VECTORS for told in vector.get("controls", [])}
-    assert kinds == {Have, Bye, PeerOptions}
+    assert kinds == {Have, Bye, PeerOptions, Blocked}
     said = {told["bye"] for vector in VECTORS for told in vector.get("controls", []) if "bye" in told}
     assert said == set(Reason)
     assert len(Control) == len(kinds)

@@ -46,7 +46,7 @@ LOOK_S: Final = 1.0  # between two looks at what changes without a word, as the 
 TOLD: Final = (
     "state", "since", "reason", "hub", "user", "address", "peer", "session", "extension", "product", "tls", "cipher",
     "pin", "connections", "max_connections", "half_duplex", "compression", "encrypted", "udp", "attempts", "logins",
-    "reconnects", "resumes", "gap_s", "last_cut", "last_loss", "pid", "data_pid",
+    "reconnects", "resumes", "gap_s", "last_cut", "last_loss", "blocked", "pid", "data_pid",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from ukihashi.card.messages import (
     GiveUp,
     GoOn,
     Greeted,
+    LoopFound,
     Lost,
     Message,
     Opened,
@@ -44,7 +45,7 @@ ANSWER_S: Final = 3.0
 SPARE_S: Final = 2.0  # seconds added to an attempt's own deadline before the process counts as stuck
 MAX_EVENTS: Final = 64  # waiting ones; more than a sane process ever has
 
-Event = Opened | Failed | Lost | Greeted | Sign | SentOn | Suspect | Recovered | Asked
+Event = Opened | Failed | Lost | Greeted | Sign | SentOn | Suspect | Recovered | Asked | LoopFound
 
 
 class Process(Protocol):
@@ -211,7 +212,18 @@ class DataChild:
             case Counters():
                 if self._counters is not None and not self._counters.done():
                     self._counters.set_result(message)
-            case Opened() | Failed() | Lost() | Greeted() | Sign() | SentOn() | Suspect() | Recovered() | Asked():
+            case (
+                Opened()
+                | Failed()
+                | Lost()
+                | Greeted()
+                | Sign()
+                | SentOn()
+                | Suspect()
+                | Recovered()
+                | Asked()
+                | LoopFound()
+            ):
                 try:
                     self.events.put_nowait(message)
                 except asyncio.QueueFull:

@@ -30,6 +30,7 @@ from ukihashi.card.messages import (
     GiveUp,
     GoOn,
     Greeted,
+    LoopFound,
     Lost,
     Message,
     Ready,
@@ -79,6 +80,7 @@ class DataProcess:
         self._writing: set[int] = set()  # descriptors that are watched for room
         self._tunnel: Tunnel | None = None
         self._suspect = False  # what the dialler was told last
+        self._blocked_by: str | None = None  # the same
         self._tap_watched = False
         self._alarm = Alarm()
         self._goodbyes = Goodbyes(self._poll)
@@ -268,6 +270,9 @@ class DataProcess:
 
     def _watch_state(self, session: ExactSession) -> None:
         link = session.link
+        if session.blocked_by != self._blocked_by:
+            self._blocked_by = session.blocked_by
+            self._tell(LoopFound(self._blocked_by))
         suspect = session.machine.state is State.SUSPECT
         if link is None or suspect == self._suspect:
             return

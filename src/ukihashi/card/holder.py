@@ -5,6 +5,7 @@ answered. What is here knows when to dial, and where the packets go.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -14,9 +15,9 @@ import structlog
 
 from ukihashi.card.child import DataChild
 from ukihashi.card.clock import clock
-from ukihashi.card.messages import Asked, Failed, Lost, Opened, Recovered, Suspect, Trouble
+from ukihashi.card.messages import Asked, Failed, LoopFound, Lost, Opened, Recovered, Suspect, Trouble
 from ukihashi.card.redial import Redial
-from ukihashi.card.status import Standing, State
+from ukihashi.card.status import Blocked, Standing, State
 from ukihashi.errors import N_, DialError, EnvironmentLacks, UkihashiError
 from ukihashi.locale import say
 from ukihashi.net.route_watch import RouteWatch
@@ -73,6 +74,7 @@ class Holder:
                 return await self._until_over(group, grace)
             finally:
                 self._stop_watch()
+                self._standing.blocked = None
                 for attempt in list(self._dials):
                     self._give_up(attempt)
 
@@ -108,6 +110,8 @@ class Holder:
                     redial.recovered()
                     standing.become(State.ONLINE)
                     _log.info("link_recovered", account=self._account)
+                case LoopFound(because=because):
+                    self._loop(because)
                 case Asked(attempt=attempt):
                     if self._link:
                         self._stop_watch()
@@ -122,6 +126,19 @@ class Holder:
                         standing.reason = trouble.error()
                 case None if not self._child.alive:
                     return _over(EnvironmentLacks(N_("the card's data process ended or got stuck; the log says more")))
+
+    def _loop(self, because: str | None) -> None:
+        """The hub has blocked this card, or opened its way again."""
+        standing = self._standing
+        if because is not None:
+            standing.blocked = (
+                standing.blocked._replace(by=because) if standing.blocked else Blocked(because, time.time())
+            )
+            _log.warning("loop_found", account=self._account, loop_with=because)
+        elif standing.blocked is not None:
+            seconds = round(time.time() - standing.blocked.since, 1)
+            standing.blocked = None
+            _log.warning("loop_gone", account=self._account, seconds=seconds)
 
     # -- links ----------------------------------------------------------------------------------------------------
 

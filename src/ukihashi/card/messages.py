@@ -257,6 +257,12 @@ class Asked(Message, frozen=True):
     attempt: int
 
 
+class LoopFound(Message, frozen=True):
+    """The hub lets no frame of this card pass, because of a loop, or it does again."""
+
+    because: str | None  # the hub's port by which frames would come back; None: they pass
+
+
 class Counters(Message, frozen=True):
     """Since the data process started. Frames and bytes are of Ethernet frames, seen from this machine."""
 
@@ -287,7 +293,8 @@ class Counters(Message, frozen=True):
 
 AnyMessage = (
     Connect | GoOn | Signed | End | GiveUp | Apply | Ask | Stop
-    | Ready | Opened | Failed | Lost | Greeted | Sign | SentOn | Suspect | Recovered | Asked | Counters
+    | Ready | Opened | Failed | Lost | Greeted | Sign | SentOn | Suspect | Recovered | Asked | LoopFound
+    | Counters
 )  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode

@@ -30,6 +30,7 @@ from ukihashi.wire.blocks import BlockDecoder, encode_frames
 from ukihashi.wire.constants import Code, sentence
 from ukihashi.wire.extension import (
     MAX_PADDING,
+    Blocked,
     Bye,
     Have,
     PeerOptions,
@@ -59,6 +60,7 @@ class ExactSession:
         """`kinds`: of super-frames that may go either way."""
         self.machine: Final = machine
         self.path: Final = None
+        self.blocked_by: str | None = None  # the hub lets no frame pass, because of a loop with that port
         self.link: Link | None = None
         self._tally = tally
         self._settings = settings
@@ -251,6 +253,8 @@ class ExactSession:
                 case PeerOptions(milliseconds):
                     self._every = milliseconds / 1000
                     self._liveness = self._law(now - self._liveness.silent_for(now))
+                case Blocked(because):
+                    self.blocked_by = because
                 case Bye():
                     self.machine.bye()
                     raise _said(control)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ukihashi.card import kill_switch
 from ukihashi.card.clock import clock
@@ -43,6 +43,13 @@ class Loss:
     at: float = field(default_factory=time.time)
 
 
+class Blocked(NamedTuple):
+    """The hub lets no frame pass, because of a loop."""
+
+    by: str  # the port by which they would come back
+    since: float  # seconds since 1970
+
+
 @dataclass(slots=True)
 class Standing:
     """How the card stands now."""
@@ -64,6 +71,7 @@ class Standing:
     gap_s: float = 0.0  # how long the last cut was
     last_cut: UkihashiError | None = None  # why the last link ended
     loss: Loss | None = None  # the last one
+    blocked: Blocked | None = None
 
     def become(self, state: State, reason: UkihashiError | None = None) -> None:
         """Another state; the reason replaces the one before."""
@@ -147,6 +155,7 @@ def row(
         "gap_s": round(standing.gap_s, 3),
         "last_cut": told(standing.last_cut),
         "last_loss": _loss(standing.loss),
+        "blocked": {"with": standing.blocked.by, "since": standing.blocked.since} if standing.blocked else None,
         "pid": os.getpid(),
         "data_pid": data_pid,
         "lan": lan,

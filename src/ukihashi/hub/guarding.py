@@ -67,6 +67,7 @@ class HubGuard:
         self._guarding = guarding
         self._ports: dict[PortId, _Guarded] = {}
         self._numbers: dict[str, PortId] = {}  # by key
+        self._adopted: dict[str, str | None] = {}  # ports that were blocked elsewhere: because of which
         self._jumps: dict[PortId, tuple[int, float]] = {}  # how many, since when
         hub.switch.watch = self
 
@@ -83,7 +84,8 @@ class HubGuard:
         name = self.hub.ports[port].name
         one = self._ports[port] = _Guarded(f"{kind.name} {key or name}", name, (int(kind), since), until)
         self._numbers[one.key] = port
-        self.hub.switch.watch_port(port)
+        one.because, one.since = self._adopted.pop(name, None), self._guarding.now
+        self.hub.switch.watch_port(port, blocked=one.because is not None)
         self._announce(one)
 
     def unguard(self, port: PortId) -> None:
@@ -103,20 +105,15 @@ class HubGuard:
             self._announce(one)
 
     def save(self, port: PortId) -> SavedGuard | None:
-        """How a guarded port stands, for `restore` in another process."""
+        """How a guarded port stands, for `adopt` in another process."""
         one = self._ports.get(port)
         return SavedGuard(self.id, self.secret, one.because) if one is not None else None
 
-    def restore(self, port: PortId, saved: SavedGuard) -> None:
-        """`port`, which is guarded, stood so."""
-        one = self._ports.get(port)
-        if one is None:
-            return
+    def adopt(self, name: str, saved: SavedGuard) -> None:
+        """The port of that name, to be guarded next, stood so in another process."""
         if saved.id and not self.id:
             self._guarding.tell(GuardKey(self.hub.name, saved.id, saved.secret))
-        if saved.because is not None:
-            self.set_state(one.key, saved.because)
-            self._announce(one)
+        self._adopted = {name: saved.because}
 
     def because(self, port: PortId) -> str | None:
         """Of a blocked port the name of the other one of the loop; None: it is not blocked."""

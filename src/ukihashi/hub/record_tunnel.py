@@ -10,7 +10,7 @@ from ukihashi.hub.loop import Loop
 from ukihashi.hub.tunnel import Tunnel
 from ukihashi.session.timers import KEEPALIVE_S
 from ukihashi.wire.blocks import BlockDecoder
-from ukihashi.wire.extension import ControlRecord, Have, PeerOptions, encode_options
+from ukihashi.wire.extension import Bye, ControlRecord, Have, PeerOptions, encode_options
 
 if TYPE_CHECKING:
     from ukihashi.hub.resumable import ResumableSession
@@ -69,7 +69,7 @@ class RecordTunnel(Tunnel):
             self._peer_interval = control.keepalive_ms / 1000
             self._set_dead(self._session.limits.dead_s, self._loop.now)
             self._arm()
-        else:
+        elif isinstance(control, Bye):
             self._session.left(control)
 
     def _set_dead(self, after_s: float, heard: float) -> None:

@@ -30,10 +30,12 @@ from ukihashi.switch.queue import CROWDED, PortQueue
 from ukihashi.wire.constants import Direction
 from ukihashi.wire.extension import (
     MAX_PADDING,
+    Blocked,
     Bye,
     Numbers,
     Reason,
     Resume,
+    encode_blocked,
     encode_bye,
     encode_have,
     encode_have_keepalive,
@@ -130,6 +132,8 @@ class ResumableSession(Session):
                 )
             )
         super().attach(connection, unread, direction)
+        if resumed and self.hub.guard is not None and self.hub.guard.row(self.port)["loop"]:
+            self.tell_loop(self.hub.guard.because(self.port))
 
     def _tunnel(self, connection: Connection, direction: Direction) -> Tunnel:  # noqa: ARG002 - it is the only one
         return RecordTunnel(self, connection, self._loop, self.limits, self._link)
@@ -352,6 +356,11 @@ class ResumableSession(Session):
         else:
             self.machine.lose(RESUME_MEMORY)
         return self.held
+
+    def tell_loop(self, because: str | None) -> None:
+        """The port is blocked because of another, or open again (None): its card hears so, now or when it is back."""
+        for tunnel in self.tunnels:
+            tunnel.write(encode_blocked(Blocked(because)), self._loop.now)
 
     # -- the end --------------------------------------------------------------------------------------------------
 

@@ -310,8 +310,6 @@ class Session:
             ],
         )
         switch.drops[self.port].update(saved.drops)
-        if self.hub.guard is not None and saved.guard is not None:
-            self.hub.guard.restore(self.port, saved.guard)
         self.queue.put_back(saved.queue, saved.queue_drops)
         udp = self._owner.udp.restore(saved.udp) if saved.udp is not None else None
         if udp is not None:

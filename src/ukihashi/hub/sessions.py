@@ -165,6 +165,8 @@ class Sessions:
         hub.sessions_so_far = max(hub.sessions_so_far, saved.hub_sessions)
         number = saved.member.connection.removeprefix(CONNECTION)
         self._connections_so_far = max(self._connections_so_far, int(number) if number.isdecimal() else 0)
+        if hub.guard is not None and saved.guard is not None:
+            hub.guard.adopt(saved.member.session, saved.guard)
         session = self._plug(hub, saved.member, resumes=saved.resume is not None)
         session.go_on(saved)
         return session

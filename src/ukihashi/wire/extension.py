@@ -6,6 +6,7 @@ A control record travels in a batch like a frame, with bit 30 of its size set, a
       1  have      u64 number             this end holds every record before that number
       2  bye       u8 reason, UTF-8 text  the session ends here, on purpose
       3  options   PACK                   how this end behaves from now on
+      4  blocked   u8 blocked, UTF-8 name hub: this card's frames go nowhere, as they would come back by that port
 
 Types that are not known are passed over, so that later versions may add some.
 """
@@ -44,6 +45,7 @@ class Control(enum.IntEnum):
     HAVE = 1
     BYE = 2
     OPTIONS = 3
+    BLOCKED = 4
 
 
 class Reason(enum.IntEnum):
@@ -77,7 +79,14 @@ class PeerOptions:
     keepalive_ms: int  # it sends something at least that often
 
 
-ControlRecord = Have | Bye | PeerOptions
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The hub lets no frame of this card pass, either way, because of a loop."""
+
+    because: str | None  # the port by which they would come back; None: they pass again
+
+
+ControlRecord = Have | Bye | PeerOptions | Blocked
 
 
 def encode_have(number: int) -> bytes:
@@ -87,8 +96,7 @@ def encode_have(number: int) -> bytes:
 
 def encode_bye(bye: Bye) -> bytes:
     """A batch of one control record: `bye`."""
-    text = bye.text.encode()[:MAX_TEXT].decode("utf-8", "ignore").encode()
-    return _control(Control.BYE, bytes([bye.reason]) + text)
+    return _control(Control.BYE, bytes([bye.reason]) + _text(bye.text))
 
 
 def encode_options(options: PeerOptions) -> bytes:
@@ -96,6 +104,13 @@ def encode_options(options: PeerOptions) -> bytes:
     pack = Pack()
     pack.add_int("keepalive_ms", options.keepalive_ms)
     return _control(Control.OPTIONS, pack.encode())
+
+
+def encode_blocked(blocked: Blocked) -> bytes:
+    """A batch of one control record: `blocked`."""
+    if blocked.because is None:
+        return _control(Control.BLOCKED, b"\0")
+    return _control(Control.BLOCKED, b"\1" + _text(blocked.because))
 
 
 def encode_have_keepalive(number: int, padding: bytes) -> bytes:
@@ -125,6 +140,8 @@ def read_control(body: bytes) -> ControlRecord | None:
     if kind == Control.OPTIONS:
         interval = Pack.decode(rest, max_bytes=MAX_CONTROL).get_int("keepalive_ms")
         return PeerOptions(min(interval, MAX_INTERVAL_MS)) if interval else None
+    if kind == Control.BLOCKED:
+        return Blocked(rest[1 : 1 + MAX_TEXT].decode("utf-8", "replace") if rest[:1] == b"\1" else None)
     return None
 
 
@@ -206,6 +223,10 @@ def agree(
 def _control(kind: Control, body: bytes) -> bytes:
     size = 1 + len(body)
     return _BATCH_OF_ONE.pack(1, CONTROL | size) + bytes([kind]) + body
+
+
+def _text(text: str) -> bytes:
+    return text.encode()[:MAX_TEXT].decode("utf-8", "ignore").encode()
 
 
 def _sane(number: int) -> int:
