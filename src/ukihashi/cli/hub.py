@@ -148,6 +148,8 @@ def status(as_json: bool) -> None:
     for one in worker.get("loops", []):
         said = in_words(one["with"], one["port"], one["seconds"])
         write(_("Loop: {hub}, {port}: {said}").format(hub=cell(one["hub"]), port=cell(one["port"]), said=said))
+    for one in row.get("caught", []):
+        write(hub_sessions.caught(one))
     if done := row.get("upgrade"):
         write(_("Upgraded: {number} times, last from version {old}").format(number=done["number"], old=done["from"]))
     if problem := worker.get("error"):

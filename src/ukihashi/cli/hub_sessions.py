@@ -97,3 +97,12 @@ def remark(row: Mapping[str, Any]) -> str:
     if drops:
         parts.append(_("dropped: {reasons}").format(reasons=drops))
     return "; ".join(parts)
+
+
+def caught(row: Mapping[str, Any]) -> str:
+    """What the guards of a hub have dropped of one port."""
+    drops = ", ".join(f"{_(DROPS.get(why, why))} {count}" for why, count in row["dropped"].items())
+    if row["detail"]:
+        drops = f"{drops} ({cell(row['detail'])})"
+    told = _("Guards of {hub}: {session} since {since}: {drops}")
+    return told.format(hub=cell(row["hub"]), session=cell(row["session"]), since=moment(row["since"]), drops=drops)

@@ -33,6 +33,7 @@ from ukihashi.hub.messages import (
     STOP_DEADLINE,
     AdminAsked,
     AnyMessage,
+    Caught,
     Failed,
     LeaseAsked,
     LoginAnswered,
@@ -194,7 +195,9 @@ class _Control:
         administrator = Administrator(storage, self._hasher)
         importer = Importer(storage, self._desk)
         access = Access(storage)
-        self._leases = leases = Leases(self._facts, storage, links, self._desk.tell_worker, answer=links.tell_worker)
+        self._leases = leases = Leases(
+            self._facts, storage, links, self._desk.tell_worker, answer=links.tell_worker, tell_all=links.tell_worker
+        )
         verbs = Verbs(
             {
                 **self._desk.verbs(),
@@ -220,6 +223,7 @@ class _Control:
         try:
             await self._desk.give_host_ports()
             await self._desk.announce_all()
+            await leases.tell_all()
             await cascades.refresh()
             birth = await self._born(administrator, people, first=first)
             tasks.append(asyncio.create_task(control_socket.serve(self._start.admin, verbs), name="admin socket"))
@@ -297,6 +301,8 @@ class _Control:
                     _log.info("session_cut", **_fields(message))
                 elif isinstance(message, SessionResumed):
                     _log.info("session_resumed", **_fields(message))
+                elif isinstance(message, Caught):
+                    self._desk.catches.put(message)
                 elif isinstance(message, SessionsHere):
                     registry.here(worker, message)
                 elif isinstance(message, LoginRefused):
@@ -327,6 +333,7 @@ class _Control:
 
     async def _worker_is_new(self) -> None:
         await self._desk.announce_all(worker_only=True)
+        await self._leases.tell_all()
         await self._cascades.tell_worker()
 
     async def _call(self, worker: int, asked: RpcAsked) -> None:

@@ -19,6 +19,7 @@ from ukihashi.errors import N_, EnvironmentLacks, UkihashiError, UsageError
 from ukihashi.hub.addresses import HOST_PORT_NUMBER, addresses, choose_subnets, host_port_name
 from ukihashi.hub.backstage import Facts, Live, pick_hub
 from ukihashi.hub.changes import HubFields, changed_hub
+from ukihashi.hub.guard_plan import Catches, guard_rules
 from ukihashi.hub.lan_plan import numbers, plan
 from ukihashi.hub.messages import HostPortGone, HostPortWanted, HubPut, HubRemoved, Upgraded
 from ukihashi.hub.rows import hub_row
@@ -41,6 +42,7 @@ class Desk:
         self._live = live
         self._clock = clock
         self._started = clock()
+        self.catches = Catches(clock=clock)
         self.upgraded: Upgraded | None = None  # how the last upgrade went, once all of it is done
         self.on_change: Callable[[], Awaitable[None]] | None = None  # a hub went online, offline, or away
 
@@ -86,6 +88,7 @@ class Desk:
                 "pin": self.facts.pin.hex(),
                 "hubs": len(await self._storage.read(hubs.all_hubs)),
                 "sessions": sessions,
+                "caught": self.catches.rows(),
                 "upgrade": upgrade_row(self.upgraded) if self.upgraded is not None else None,
                 "bridges": bridges,
                 "worker": worker,
@@ -266,7 +269,7 @@ class Desk:
         """Tell the worker how a hub is set now."""
         if not hub.service_number:
             hub = await self._storage.change(_with_service, hub, self._clock())
-        access = await self._storage.read(rules.access_list, hub)
+        access, service = await self._storage.read(rules.access_list, hub), plan(hub, self.facts.uplinks)
         await self._live.tell_worker(
             HubPut(
                 hub.name,
@@ -277,7 +280,8 @@ class Desk:
                 banner=hub.banner,
                 rules=hub.rules,
                 access=tuple(one.rule for one in access),
-                service=plan(hub, self.facts.uplinks),
+                service=service,
+                guard=guard_rules(hub, service),
             )
         )
 

@@ -53,6 +53,7 @@ EVENTS: Final = {
     "cascade_created": N_("a cascade was made"),
     "cascade_changed": N_("a cascade was changed"),
     "cascade_deleted": N_("a cascade was deleted"),
+    "guard_dropped": N_("frames of somebody who gives himself out as another were dropped"),
     "loop_found": N_("frames would go round for ever; a port is blocked as long as the loop is there"),
     "loop_gone": N_("a loop is gone; its blocked port passes frames again"),
     "worker_lost": N_("the switch worker is gone"),

@@ -4,7 +4,6 @@ Control is not trusted with the machine: a wish can make an interface whose name
 belong to no one else, and nothing more.
 """
 
-import hashlib
 import ipaddress
 import os
 import re
@@ -15,6 +14,7 @@ from typing import Final, NamedTuple
 from ukihashi.auth.names import name_key
 from ukihashi.errors import N_, EnvironmentLacks, UsageError
 from ukihashi.ether.offload import MAX_SEGMENTS
+from ukihashi.hub.addresses import host_port_mac
 from ukihashi.hub.messages import HostPort, HostPortWanted
 from ukihashi.hub.upgrade import InheritedPort
 from ukihashi.hub.uplink import Place
@@ -80,7 +80,7 @@ class HostPorts:
         tap = open_tap(wish.interface, offload=super_frames)
         try:
             _refuse_advertisements(wish.interface)
-            netlink.set_mac(wish.interface, _mac_for(wish))
+            netlink.set_mac(wish.interface, host_port_mac(wish.hub, wish.addresses))
             for address in addresses:
                 netlink.add_address(wish.interface, address)
             netlink.set_up(wish.interface, 1500, RING, MAX_SEGMENTS)
@@ -137,15 +137,6 @@ class HostPorts:
                 netlink.remove_address(entry.tap.name, address)
         for address in addresses:
             netlink.add_address(entry.tap.name, address)
-
-
-def _mac_for(wish: HostPortWanted) -> bytes:
-    """The same address after every restart, or members' neighbour caches would point into nothing for half a minute.
-
-    Made of what is drawn once per virtual hub: its subnets. Locally administered, of one station (IEEE 802).
-    """
-    digest = hashlib.sha256("\0".join((wish.hub.casefold(), *sorted(wish.addresses))).encode()).digest()
-    return bytes([digest[0] & 0xFC | 0x02]) + digest[1:6]
 
 
 def _allowed(address: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:

@@ -19,13 +19,12 @@ from ukihashi.errors import N_, PeerViolation, UkihashiError, UsageError
 from ukihashi.ether import dns
 from ukihashi.hub import lan_settings
 from ukihashi.hub.backstage import Facts, Live, pick_hub
-from ukihashi.hub.guard_messages import LeasesPut
 from ukihashi.hub.guard_plan import trusted
 from ukihashi.hub.lan_names import Zone
 from ukihashi.hub.lan_plan import LanService, forwards, numbers, plan
 from ukihashi.hub.lan_settings import AddressFields
 from ukihashi.hub.lease_book import Book
-from ukihashi.hub.messages import LeaseAnswered, LeaseAsked, Message, Names
+from ukihashi.hub.messages import LeaseAnswered, LeaseAsked, LeasesPut, Message, Names
 from ukihashi.hub.name_forward import Forwarder
 from ukihashi.hub.storage import Storage
 from ukihashi.net.control_socket import Handler, Row, asker
@@ -76,9 +75,7 @@ class Leases:
         forwarder: Forwarder | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`tell_hub`: tells workers how a hub is set now. `answer`: sends a message to one worker,
-        `tell_all` to all.
-        """
+        """`tell_hub`: tells workers how a hub is set now; `answer`, `tell_all`: send a message to one, to all."""
         self._facts = facts
         self._storage = storage
         self._live = live
@@ -93,7 +90,7 @@ class Leases:
         self._naming = 0
         self._zones: dict[str, _Place] = {}  # by hub, `name_key`
         self._complained: dict[str, float] = {}
-        self._news: dict[str, tuple[Hub, set[int]]] = {}  # by hub, `name_key`: numbers whose leases have changed
+        self._news: list[LeasesPut] = []  # what has been written and not told
 
     def verbs(self) -> dict[str, Handler]:
         """Every verb by its name on the control socket."""
@@ -125,6 +122,7 @@ class Leases:
                 answers = await self._storage.change(self._decide, [asked for _worker, asked in batch], self._clock())
             except Exception:  # noqa: BLE001 - a fault of ours, or of the disk, must not end the hub; stations ask again
                 self._books.clear()  # nothing of what was decided is true
+                self._news.clear()
                 await _log.aexception("internal_error")
                 continue
             await self._tell_guards()
@@ -166,14 +164,19 @@ class Leases:
 
     def _write(self, db: Database, hub: Hub, book: Book) -> None:
         changed, book.changed = book.changed, set()
-        if changed:
-            self._news.setdefault(name_key(hub.name), (hub, set()))[1].update(changed)
+        held, gone, now = list[tuple[bytes, bytes, float]](), list[bytes](), self._clock()
         for number in changed:
             lease = book.lease(number)
             if lease is None:
                 leases.remove(db, hub.id, [number])
             else:
                 leases.put(db, hub.id, lease)
+            if lease is not None and lease.kind == "leased":
+                held.append(_held(hub, lease, now))
+            else:
+                gone.append(_packed(hub, number))
+        if changed:
+            self._news.append(LeasesPut(hub.name, held, gone))
 
     # -- for the guards of all workers ----------------------------------------------------------------------------
 
@@ -192,16 +195,9 @@ class Leases:
 
     async def _tell_guards(self) -> None:
         """What has been written."""
-        news, self._news, now = self._news, {}, self._clock()
-        for hub, changed in news.values():
-            entry = self._books.get(hub.id)
-            if entry is None:
-                continue
-            leases = {number: entry.book.lease(number) for number in changed}
-            held = [_held(hub, one, now) for one in leases.values() if one is not None and one.kind == "leased"]
-            there = {address for address, _mac, _left in held}
-            gone = [address for number in changed if (address := _packed(hub, number)) not in there]
-            await self._tell_all(LeasesPut(hub.name, held, gone))
+        news, self._news = self._news, []
+        for message in news:
+            await self._tell_all(message)
 
     async def session_ended(self, hub: str, session: str) -> None:
         """Its stations are gone."""
@@ -281,7 +277,6 @@ class Leases:
             if more or fewer:
                 fields["trusted"] = list(trusted(db, now, more, fewer))
             hubs.put_addresses(db, replace(now, addresses=lan_settings.changed(now, fields)))
-            hubs.put_settings(db, replace(now, rules=lan_settings.changed_guard(now, fields)))
             return hubs.get(db, home.name)
 
         changed = await self._storage.change(put)

@@ -13,7 +13,7 @@ import msgspec
 
 from ukihashi.hub.lan_plan import LanService
 from ukihashi.switch.access import Rule
-from ukihashi.switch.rules import HubRules
+from ukihashi.switch.rules import GuardRules, HubRules
 from ukihashi.wire.policy import DEFAULT, Policy
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024  # bytes of one encoded message; a larger one ends the process that sent it
@@ -107,6 +107,17 @@ class LeaseAsked(Message, frozen=True):
     host: str = ""  # what it calls itself
     bridge: bool = False  # others may be behind the port
     busy: tuple[int, ...] = ()  # numbers heard of lately behind other ports
+
+
+class Caught(Message, frozen=True):
+    """What the guards have dropped of one port since the last such message, at most once a minute."""
+
+    hub: str
+    session: str  # or what else the port is called
+    user: str
+    dropped: dict[str, int]  # frames by reason
+    detail: str  # about the last one: an address or a MAC, or ""
+    at: float  # seconds since 1970
 
 
 class LoginRefused(Message, frozen=True):
@@ -228,6 +239,15 @@ class Names(Message, frozen=True):
     seen: tuple[bytes, ...] = ()  # IPv6 addresses in use
 
 
+class LeasesPut(Message, frozen=True):
+    """For the guards of all workers: who has which addresses by lease."""
+
+    hub: str
+    held: list[tuple[bytes, bytes, float]] = []  # address, MAC, seconds left
+    gone: list[bytes] = []  # addresses
+    whole: bool = False  # and nobody else has one
+
+
 class HubPut(Message, frozen=True):
     """A virtual hub exists with these settings (sent for each at start, then at each change)."""
 
@@ -240,6 +260,7 @@ class HubPut(Message, frozen=True):
     rules: HubRules = HubRules()
     access: tuple[Rule, ...] = ()  # by priority
     service: LanService | None = None  # addresses and names
+    guard: GuardRules = GuardRules()
 
 
 class HubRemoved(Message, frozen=True):
@@ -440,52 +461,13 @@ LOGIN_DEADLINE: Final = 10.0  # seconds
 STOP_DEADLINE: Final = 5.0  # seconds
 
 AnyMessage = (
-    LoginAsked
-    | PasswordAsked
-    | AdminAsked
-    | RpcAsked
-    | RpcAnswered
-    | Traffic
-    | LeaseAsked
-    | LeaseAnswered
-    | Names
-    | LoginRefused
-    | SessionOpened
-    | SessionsHere
-    | SessionClosed
-    | SessionCut
-    | SessionResumed
-    | Answered
-    | LoginAnswered
-    | HubPut
-    | HubRemoved
-    | Asked
-    | Ready
-    | HostPortWanted
-    | HostPortGone
-    | HostPort
-    | BridgePut
-    | BridgeGone
-    | CascadeWanted
-    | CascadeGone
-    | CascadeLink
-    | CascadeUp
-    | PeerLink
-    | MeshLink
-    | Stop
-    | Ping
-    | Pong
-    | Failed
-    | Wish
-    | Granted
-    | OptionsPut
-    | LimitsPut
-    | CertificatePut
-    | HandOver
-    | HandedOver
-    | TakeOver
-    | Upgraded
-)
+    LoginAsked | PasswordAsked | AdminAsked | RpcAsked | RpcAnswered | Traffic | LeaseAsked | LeaseAnswered
+    | Names | LeasesPut | Caught | LoginRefused | SessionOpened | SessionsHere | SessionClosed | SessionCut
+    | SessionResumed | Answered | LoginAnswered | HubPut | HubRemoved | Asked | Ready | HostPortWanted
+    | HostPortGone | HostPort | BridgePut | BridgeGone | CascadeWanted | CascadeGone | CascadeLink | CascadeUp
+    | PeerLink | MeshLink | Stop | Ping | Pong | Failed | Wish | Granted | OptionsPut | LimitsPut
+    | CertificatePut | HandOver | HandedOver | TakeOver | Upgraded
+)  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode
 _decoder: Final = msgspec.msgpack.Decoder(AnyMessage)

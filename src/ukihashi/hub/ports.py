@@ -114,6 +114,7 @@ class VirtualHub:
         self.sessions_so_far = 0
         self.entry = PortId(0)  # where the frames came in that are on their way
         self._last_port = 0
+        self.on_caught: Callable[[VirtualHub], None] = _unheard  # the guards have dropped something
         self.settings = settings
 
     @property
@@ -125,7 +126,7 @@ class VirtualHub:
     def settings(self, settings: HubPut) -> None:
         self._settings = settings
         self.switch.set_ageing(settings.ageing_s)
-        self.switch.set_rules(settings.rules, settings.access)
+        self.switch.set_rules(settings.rules, settings.access, settings.guard)
 
     @property
     def name(self) -> str:
@@ -167,6 +168,8 @@ class VirtualHub:
             if port.queue.is_crowded:
                 crowded = port.queue
             mark(port)
+        if self.switch.guards.caught:
+            self.on_caught(self)
         return crowded
 
     def line(self, source: PortId) -> int:
@@ -212,6 +215,10 @@ class VirtualHub:
     def _port_name(self, number: PortId) -> str:
         port = self.ports.get(number)
         return port.name if port else ""
+
+
+def _unheard(_hub: VirtualHub) -> None:
+    """Nobody wants to know."""
 
 
 class TapPort:

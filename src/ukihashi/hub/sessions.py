@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from ukihashi.hub.connection import Connection
 from ukihashi.hub.grant import member, refusal, welcome
+from ukihashi.hub.guard_reports import GuardReports
 from ukihashi.hub.guarding import Guarding
 from ukihashi.hub.limits import Limits
 from ukihashi.hub.loop import Deadlines, Loop
 from ukihashi.hub.memory import ResumeMemory
 from ukihashi.hub.messages import (
+    Caught,
     HubPut,
+    LeasesPut,
     LoginAnswered,
     SessionClosed,
     SessionCut,
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 CONNECTION: Final = "CID-"  # before the number in a connection's name
 
 # Tells control; False: there is none at the moment.
-Tell = Callable[[SessionOpened | SessionClosed | SessionCut | SessionResumed | Traffic], bool]
+Tell = Callable[[SessionOpened | SessionClosed | SessionCut | SessionResumed | Traffic | Caught], bool]
 MakeHub = Callable[[HubPut, Outbox], VirtualHub]
 
 
@@ -44,6 +47,7 @@ class Sessions:
 
     def __init__(self, loop: Loop, limits: Limits, outbox: Outbox, tell: Tell) -> None:
         self.make_hub: MakeHub = VirtualHub
+        self.reports = GuardReports(loop, tell)
         self.services: Services | None = None  # addresses and names
         self.guarding = Guarding(loop)
         self.worker, self.workers = 0, 1  # which of how many this is
@@ -89,6 +93,7 @@ class Sessions:
         hub = self.hubs.get(settings.hub.casefold())
         if hub is None:
             hub = self.hubs[settings.hub.casefold()] = self.make_hub(settings, self.outbox)
+            hub.on_caught = self.reports.look
             hub.guard = self.guarding.watch(hub)
         hub.settings = settings
         if self.services is not None:
@@ -97,6 +102,19 @@ class Sessions:
             for session in self.of_hub(hub.name):
                 session.close("virtual hub offline", Reason.OFFLINE)
         return hub
+
+    def put_leases(self, message: LeasesPut) -> None:
+        """For the guards."""
+        hub = self.hubs.get(message.hub.casefold())
+        if hub is None:
+            return
+        guards, now = hub.switch.guards, self.loop.now
+        if message.whole:
+            guards.release_all()
+        for address in message.gone:
+            guards.release(address)
+        for address, mac, left_s in message.held:
+            guards.lease(address, mac, now, now + left_s)
 
     def remove_hub(self, name: str) -> None:
         """End its sessions and forget it."""

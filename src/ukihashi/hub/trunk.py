@@ -22,7 +22,7 @@ from ukihashi.switch.mac_table import Station
 from ukihashi.switch.queue import PortQueue
 from ukihashi.switch.rules import PortRules
 from ukihashi.units import PortId
-from ukihashi.wire.policy import Policy
+from ukihashi.wire.policy import DEFAULT, Policy
 
 QUEUE: Final = 1 << 20  # bytes of a virtual hub's frames that wait for one worker
 BATCH: Final = 256 * 1024  # bytes of frames in one piece
@@ -42,13 +42,13 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     user: str = ""
     group: str = ""
     private: bool = False
+    trusted: bool = False  # by the guards
 
     @property
     def rules(self) -> PortRules:
         """As those of a port."""
-        if not self.private:
-            return PortRules(user=self.user, group=self.group, is_trunk=True)
-        return PortRules(user=self.user, group=self.group, policy=_PRIVATE, is_trunk=True)
+        policy = _PRIVATE if self.private else DEFAULT
+        return PortRules(user=self.user, group=self.group, policy=policy, is_trunk=True, is_trusted=self.trusted)
 
 
 class Mesh(Protocol):
@@ -229,7 +229,13 @@ class MeshedHub(VirtualHub):
         """Told only as far as rules may ask: what is told alike goes in one piece."""
         rules = self.switch.rules_of(source)
         named = any(rule.active and rule.destination_user for rule in self._settings.access)
-        entry = Entry(self.name, rules.user if named else "", rules.group if named else "", rules.policy.privacy_filter)
+        entry = Entry(
+            self.name,
+            rules.user if named else "",
+            rules.group if named else "",
+            rules.policy.privacy_filter,
+            source in self.switch.guards.trusted,
+        )
         head = self._heads[source] = msgspec.msgpack.encode(entry)
         return head
 

@@ -52,6 +52,7 @@ from ukihashi.hub.messages import (
     HubRemoved,
     LeaseAnswered,
     LeaseAsked,
+    LeasesPut,
     LimitsPut,
     LoginAnswered,
     LoginAsked,
@@ -416,6 +417,8 @@ class Worker:
             self._sessions.remove_hub(message.hub)
         elif isinstance(message, LeaseAnswered | Names):
             self._services.answered(message)
+        elif isinstance(message, LeasesPut):
+            self._sessions.put_leases(message)
         elif isinstance(message, CascadeUp):
             self._cascades.set_up(message)
         elif isinstance(message, Asked):

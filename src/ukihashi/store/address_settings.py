@@ -24,3 +24,5 @@ class AddressSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     name_servers: tuple[str, ...] = ()  # told to members in place of the hub's own
     forward: Forward = "auto"  # other names are asked of the hub machine's resolvers; auto: if the hub has an uplink
     ra: bool = True  # IPv6 router advertisements with the hub's prefix
+    guard: bool = True  # members that play DHCP server or router, or forge ARP, are heard by nobody
+    trusted: tuple[str, ...] = ()  # but these are: users, cascades, and as in "bridge eth1", bridges

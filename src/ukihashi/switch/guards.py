@@ -106,19 +106,19 @@ class Guards:
         self._names: frozenset[str] = frozenset()
         self._never: frozenset[bytes] = frozenset()
         self._own_stations: frozenset[bytes] = frozenset()
-        self._leases: dict[bytes, tuple[bytes, float]] = {}  # address -> station, since
+        self._leases: dict[bytes, tuple[bytes, float, float]] = {}  # address -> station, since and until when
         self._bound: dict[bytes, _Bound] = {}  # by address and VLAN
         self._shares = Shares()
 
     def set_rules(self, hub: HubRules, rules: GuardRules) -> None:
         """From now on."""
         self.rules = rules
-        self.is_on = hub.guard
+        self.is_on = rules.on
         self._vlans_apart = hub.vlans_apart
-        self._names = frozenset(name.casefold() for name in hub.trusted)
+        self._names = frozenset(name.casefold() for name in rules.trusted)
         self._never = frozenset(rules.addresses)
         self._own_stations = frozenset(rules.stations)
-        if not hub.guard:
+        if not rules.on:
             self._bound.clear()
             self._shares = Shares()
 
@@ -148,11 +148,11 @@ class Guards:
         for key in self._shares.drop(port):
             del self._bound[key]
 
-    def lease(self, address: bytes, station: bytes, now: float) -> None:
-        """`address` (4 or 16 bytes) is `station`'s until `release`."""
+    def lease(self, address: bytes, station: bytes, now: float, until: float) -> None:
+        """`address` (4 or 16 bytes) is `station`'s, if nobody calls `release` before."""
         known = self._leases.get(address)
-        if known is None or known[0] != station:
-            self._leases[address] = station, now
+        since = known[1] if known is not None and known[0] == station else now
+        self._leases[address] = station, since, until
 
     def release(self, address: bytes) -> None:
         """It is leased to nobody."""
@@ -323,7 +323,7 @@ class Guards:
         return ""
 
     def _is_forged(self, address: bytes, mac: bytes, frame: bytes, port: PortId, now: float) -> bool:
-        leased = self._leases.get(address)
+        leased = self._lease(address, now)
         if leased is not None:
             return leased[0] != mac
         vlan = self._vlan(frame)
@@ -339,6 +339,10 @@ class Guards:
         self._bind(address + vlan, mac, port, now)
         return False
 
+    def _lease(self, address: bytes, now: float) -> tuple[bytes, float] | None:
+        known = self._leases.get(address)
+        return known[:2] if known is not None and now < known[2] else None
+
     def _tried(self, address: bytes, mac: bytes, frame: bytes, port: PortId, now: float) -> str:
         """A station, `mac`, looks whether an address is free (RFC 5227, 2.1.1; RFC 4862, 5.4).
 
@@ -347,8 +351,8 @@ class Guards:
         if not any(address):
             return ""
         vlan = self._vlan(frame)
-        leased, bound = self._leases.get(address), self._bound.get(address + vlan)
-        holder = leased if leased is not None or bound is None else (bound.mac, bound.since)
+        bound = self._bound.get(address + vlan)
+        holder = self._lease(address, now) or ((bound.mac, bound.since) if bound is not None else None)
         if holder is None:
             if address not in self._never:
                 self._bind(address + vlan, mac, port, now)

@@ -37,6 +37,8 @@ FORGED: Final = "forged_address"  # says that it has an address which is somebod
 FORGED_STATION: Final = "forged_station"  # uses a MAC which is the hub's own, or that of a station on a trusted port
 HIDDEN: Final = "hidden_headers"  # may be one of these, and we can't see
 
+GUARDS: Final = frozenset((ROGUE_DHCP, ROGUE_ROUTER, FORGED, FORGED_STATION, HIDDEN))
+
 WORDS: Final[Mapping[str, str]] = {
     SIZE: N_("too long or too short"),
     SOURCE: N_("impossible sender"),

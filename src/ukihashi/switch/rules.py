@@ -24,13 +24,13 @@ class HubRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     privacy_drops_arp: bool = True
     least_client_build: int = 0  # official clients older than that are refused (section 8.3)
     required_client_id: int = 0
-    guard: bool = False  # rogue DHCP servers, routers and forged ARP stop here; a hub that is made now has it
-    trusted: tuple[str, ...] = ()  # users, cascades and local bridges that the guards leave alone, by name
 
 
 class GuardRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the guards of a hub need to know beside its rules."""
+    """What the guards of a hub (`switch.guards`) go by."""
 
+    on: bool = False
+    trusted: tuple[str, ...] = ()  # users, cascades and local bridges that they leave alone, by name
     relay: bool = False  # what asks for a DHCP server goes to trusted ports only
     addresses: tuple[bytes, ...] = ()  # the hub's own and its gateway's: nobody who is not trusted may have them
     stations: tuple[bytes, ...] = ()  # MACs, the same

@@ -3,7 +3,7 @@
 ALTER TABLE hubs ADD COLUMN addresses TEXT NOT NULL DEFAULT '{}';        -- `store.address_settings.AddressSettings` as JSON
 ALTER TABLE hubs ADD COLUMN service_number INTEGER;                      -- last part of the service's own addresses; NULL = none yet
 
-UPDATE hubs SET addresses = '{"dhcp":"off","dns":false,"ra":false}';  -- a hub that ran without goes on so
+UPDATE hubs SET addresses = '{"dhcp":"off","dns":false,"ra":false,"guard":false}';  -- a hub that ran without goes on so
 
 CREATE TABLE leases (
     hub_id INTEGER NOT NULL REFERENCES hubs (id) ON DELETE CASCADE,
