@@ -188,6 +188,8 @@ class LightCard:
 class Cards:
     """Light cards in one loop."""
 
+    made: type[LightCard] = LightCard
+
     def __init__(self, place: tuple[str, int], users: Sequence[str], hub: str, greets: bytes) -> None:
         self._place = place
         self._greets = greets
@@ -226,7 +228,7 @@ class Cards:
             extension_oldest=1,
             resume=True,
         )
-        card = LightCard(self._place, login, number, self._greets, self._context)
+        card = self.made(self._place, login, number, self._greets, self._context)
         self._cards[card.fileno()] = card
         self._poll.register(card.fileno(), select.EPOLLIN)
         return card

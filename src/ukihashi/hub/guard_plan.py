@@ -49,6 +49,7 @@ def guard_rules(hub: Hub, service: LanService | None) -> GuardRules:
         on=True,
         trusted=settings.trusted,
         relay=settings.dhcp == "relay",
+        serve=settings.dhcp == "serve",
         addresses=tuple(dict.fromkeys(own)),
         stations=tuple(stations),
     )

@@ -275,7 +275,7 @@ class Guards:
     @property
     def relays(self) -> bool:
         """What asks for a DHCP server goes to who may serve only."""
-        return self.rules.relay
+        return self.rules.relay or self.rules.serve
 
     def may_serve(self, port: PortId) -> bool:
         """A DHCP server may be behind that port."""

@@ -32,6 +32,7 @@ class GuardRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     on: bool = False
     trusted: tuple[str, ...] = ()  # users, cascades and local bridges that they leave alone, by name
     relay: bool = False  # what asks for a DHCP server goes to trusted ports only
+    serve: bool = False  # the same, and the hub itself is the server: behind local bridges is none
     addresses: tuple[bytes, ...] = ()  # the hub's own and its gateway's: nobody who is not trusted may have them
     stations: tuple[bytes, ...] = ()  # MACs, the same
 
