@@ -23,10 +23,6 @@ LOG_TEXTS: Final = {
         "frames would go round for ever: the hub lets none of this card pass as long as the loop is there"
     ),
     "loop_gone": N_("the loop is gone; frames pass again"),
-    "loop_found": N_(
-        "frames would go round for ever: the hub lets none of this card pass as long as the loop is there"
-    ),
-    "loop_gone": N_("the loop is gone; frames pass again"),
     "hub_says": N_("a word from the hub"),
     "not_undone": N_("something could not be undone"),
     "account_not_written": N_("the account could not be written"),

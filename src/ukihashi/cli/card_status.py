@@ -1,12 +1,10 @@
 """What `ukihashi card status` says of one card, in words (A29)."""
 
 import time
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 from ukihashi.cli.card_accept import offer_lines
-from ukihashi.cli.loops import in_words
 from ukihashi.cli.loops import in_words
 from ukihashi.cli.output import cell, write
 from ukihashi.errors import N_, UkihashiError
@@ -70,9 +68,6 @@ def _warnings(row: Mapping[str, Any]) -> list[str]:
     warnings = []
     if row.get("state") in {"online", "suspect"} and not row.get("encrypted", True):
         warnings.append(_("warning: frames are NOT ENCRYPTED; everybody on the way can read and alter them"))
-    if loop := row.get("blocked"):
-        said = in_words(str(loop["with"]), str(row.get("session")), max(0.0, time.time() - loop["since"]))
-        warnings.append(_("warning: no frame passes; the hub has this card {said}").format(said=said))
     if loop := row.get("blocked"):
         said = in_words(str(loop["with"]), str(row.get("session")), max(0.0, time.time() - loop["since"]))
         warnings.append(_("warning: no frame passes; the hub has this card {said}").format(said=said))
