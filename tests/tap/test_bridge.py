@@ -1,6 +1,7 @@
 """Ethernets joined to a TAP by real bridges, in a network of the test's own: all comes back byte for byte."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -310,6 +311,26 @@ def test_addresses_that_will_end_are_said(tap: Tap) -> None:
     found = json.loads(ip("-j addr show dev wan"))[0]["addr_info"][0]
     assert 580 < found["valid_life_time"] <= 600
     assert 480 < found["preferred_life_time"] <= 500
+
+
+def test_what_router_advertisements_gave_is_set_aside(tap: Tap) -> None:
+    lines(
+        "addr add fd07::7/64 dev wan valid_lft 3000 preferred_lft 2000 mngtmpaddr nodad",
+        "-6 route add default via fe80::1 dev wan proto ra metric 1024 expires 600",
+    )
+    assert "(fd07::7/64)" in refused("wan")  # this machine has no other address
+    lines("link add eth0 type veth peer name eth0-far", "addr add 10.8.0.1/24 dev eth0")
+    joined, journal = join()
+    assert addresses("wan") == []
+    assert "default via fe80::1" not in ip("-6 route")
+    bridge.part(journal.entries[-1], journal.note)
+    assert addresses("wan") == ["fd07::7/64"]
+    assert "mngtmpaddr" in ip("addr show dev wan")
+    assert re.search("default via fe80::1 dev wan proto ra metric 1024 expires (5..|600)sec", ip("-6 route"))
+    assert bridge.plan("wan", "uklan").made
+    lines("addr add 10.1.0.2/24 dev wan")
+    assert "(10.1.0.2/24)" in refused("wan")
+    bridge.part(joined, journal.note)
 
 
 def refused(interface: str, *, takes: bool = False) -> str:

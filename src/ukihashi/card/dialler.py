@@ -23,6 +23,7 @@ from typing import Any, Final
 import structlog
 
 from ukihashi.card import account, lan, offers, orders, path_sources, status
+from ukihashi.card.bridging import CardBridge, effective
 from ukihashi.card.bundle import Bundle
 from ukihashi.card.child import SPARE_S, DataChild
 from ukihashi.card.clock import clock
@@ -96,7 +97,8 @@ class Card:
         self._session_until = 0.0  # by `clock`: when a standard hub will have forgotten the session
         self._child: DataChild | None = None
         self._restarts: list[float] = []
-        self._lan = Lan(name, config, clock=clock, outer=self._outer)
+        self._lan = Lan(name, effective(config), clock=clock, outer=self._outer)
+        self._bridge = CardBridge(name, config)
         self._hooks = CardHooks(name, lambda: self._config.hooks, self._for_hooks)
         self._came_online = asyncio.Event()  # for the first time
         self._redial = Redial(pace=config.times.redial)
@@ -133,6 +135,7 @@ class Card:
             self._standing.takes = tap.set_offload(ALL).value
             try:
                 await asyncio.to_thread(self._lan.clean)
+                await asyncio.to_thread(self._bridge.clean)
                 self._connecting.paths.known.take(self._lan.kill_switch.remembered())
                 await asyncio.to_thread(netlink.set_mac, tap.name, self._config.mac)
                 await self._stay(tap, sock)
@@ -147,6 +150,7 @@ class Card:
                 tasks = [
                     group.create_task(control_socket.serve(sock, verbs)),
                     group.create_task(self._lan.keep()),
+                    group.create_task(self._bridge.keep()),
                     group.create_task(self._keep(tap)),
                     group.create_task(self._follow()),
                 ]
@@ -166,6 +170,8 @@ class Card:
             await self._child.stop()
         for error in await asyncio.to_thread(self._lan.undo, holds=not self._leave.is_set()):
             _log.warning("not_undone", reason=say(error))
+        for error in await asyncio.to_thread(self._bridge.undo):
+            _log.warning("not_undone", reason=say(error))
         tap.close()
         _log.info("card_left", account=self.name)
 
@@ -183,6 +189,7 @@ class Card:
         pid = child.pid if child is not None else 0
         row = status.row(self.name, self._config, self._standing, counted, data_pid=pid, lan=self._lan.status())
         row["paths"] = self._connecting.paths.finder.rows()
+        row["bridge"] = await self._bridge.row()
         row["addresses"] = self._lan.addresses
         row["hook"] = status.told(self._hooks.problem)
         await asyncio.to_thread(status.add_kernel, row)
@@ -200,13 +207,14 @@ class Card:
         """
         new = reload(self.name, self._config)
         refused: EnvironmentLacks | None = None
-        applied = lan.Applied([], redial=False)
+        applied, bridges = lan.Applied([], redial=False), await self._bridge.let_go(new.config)
         try:
-            applied = await self._lan.apply(new.config)
+            applied = await self._lan.apply(effective(new.config))
+            await self._bridge.settle()
         except EnvironmentLacks as error:
             refused = error  # the rest holds all the same
         _log.info("reloaded", account=self.name, changed=[row["option"] for row in new.rows])
-        self._heed(new, applied)
+        self._heed(new, applied._replace(redial=applied.redial or bridges))
         if refused is not None:
             raise refused
         return new.rows
@@ -222,7 +230,7 @@ class Card:
             self._holder.end_with_link()
         keeper = self._holder or self._bundle
         if keeper is not None and applied.redial:
-            keeper.renew(DialError(N_("routes through the card were changed")))
+            keeper.renew(DialError(N_("routes through the card, or what it bridges, were changed")))
         self._hurry.set()
 
     # -- staying joined -------------------------------------------------------------------------------------------
@@ -300,6 +308,7 @@ class Card:
             standing.logins += 1
             self._ends_at = clock() + opened.auto_disconnect_s if opened.auto_disconnect_s else None
         standing.session = opened
+        self._bridge.granted(no_bridge=opened.no_bridge)
         self._is_standard = not opened.extension
         if self._set_up:
             standing.reconnects += 1
@@ -471,6 +480,7 @@ class Card:
 
     async def _first_online(self, interface: str) -> None:
         """Bring this machine's side up."""
+        await asyncio.to_thread(self._bridge.set_up, interface)
         await self._lan.come_up(interface)
 
     async def _data_process(self, tap: Cable) -> DataChild:

@@ -166,6 +166,7 @@ class Link:
             terms=msgspec.structs.replace(outcome.terms, certificate=self.certificate),
             direction=outcome.direction,
             auto_disconnect_s=outcome.auto_disconnect_s,
+            no_bridge=outcome.no_bridge,
             lost=lost,
             carried=carried,
             super_frames=outcome.kinds.value,

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ukihashi.card import hooks, lan, path_sources
+from ukihashi.card import bridging, hooks, lan, path_sources
 from ukihashi.errors import N_
 
 LOG_TEXTS: Final = {
@@ -26,6 +26,7 @@ LOG_TEXTS: Final = {
     "hub_says": N_("a word from the hub"),
     "not_undone": N_("something could not be undone"),
     "account_not_written": N_("the account could not be written"),
+    **bridging.LOG_TEXTS,
     **hooks.LOG_TEXTS,
     **lan.LOG_TEXTS,
     **path_sources.LOG_TEXTS,

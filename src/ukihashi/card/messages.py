@@ -196,6 +196,7 @@ class Opened(Message, frozen=True):
     lost: int = 0  # frames of the session before this one that may or may not have arrived
     carried: int = 0  # frames kept in the session before, sent in this one
     super_frames: int = 0  # kinds that go both ways
+    no_bridge: bool = False  # by the hub's policy: a few stations at most behind this card
 
 
 class Failed(Message, frozen=True):

@@ -79,6 +79,7 @@ class Outcome:
     terms: Terms = field(default_factory=Terms)
     direction: int = Direction.BOTH  # of this connection
     auto_disconnect_s: int = 0
+    no_bridge: bool = False
     udp: UdpGrant | None = None
     kinds: Kind = NONE  # of super-frames that may go either way
 
@@ -262,6 +263,7 @@ class Opening:
             terms=self._terms(answer),
             direction=Direction.TO_SERVER if answer.half_connection else Direction.BOTH,
             auto_disconnect_s=_policy_value(answer, "AutoDisconnect"),
+            no_bridge=bool(_policy_value(answer, "NoBridge")),
             udp=answer.udp if self._udp is not None and not answer.extension else None,
             kinds=common(self._order.super_frames, answer.super_frames) if grace_s else NONE,
         )

@@ -146,7 +146,7 @@ def _standard(config: CardConfig) -> Standard:
         half_duplex=wanted.half_duplex,
         compress=wanted.compression,
         plaintext=wanted.allow_plaintext,
-        bridge=wanted.bridge,
+        bridge=wanted.bridge or bool(config.interface.bridge),
         monitor=wanted.monitor,
     )
 

@@ -10,7 +10,7 @@ from ukihashi.config.card import CardConfig
 from ukihashi.config.option_texts import Effect
 
 SETTLED: Final = frozenset(  # by a login: settings or sections
-    {"hub.hub", "hub.user", "login", "trust", "interface.offload"}
+    {"hub.hub", "hub.user", "login", "trust", "interface.offload", "interface.bridge"}
 )
 
 

@@ -18,6 +18,7 @@ from ukihashi.card.addressing import forget
 from ukihashi.card.control import client
 from ukihashi.cli.arguments import hide_argument
 from ukihashi.cli.card_accept import accepted, ask_what_to_accept
+from ukihashi.cli.card_bridge import bridge
 from ukihashi.cli.card_clean import clean
 from ukihashi.cli.card_page import card_page
 from ukihashi.cli.card_status import remarks, state_word
@@ -91,7 +92,7 @@ def card(state_dir: Path | None, runtime_dir: Path | None, config_dir: Path | No
     places.override(state=state_dir, runtime=runtime_dir, config=config_dir)
 
 
-for _command in (card_ciphers, clean, doctor, card_page, *CARD_COMMANDS):
+for _command in (bridge, card_ciphers, clean, doctor, card_page, *CARD_COMMANDS):
     card.add_command(_command)
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from ukihashi.card import account, journal, kill_switch
+from ukihashi.card import account, bridging, journal, kill_switch
 from ukihashi.card.control import is_up
 from ukihashi.cli.output import say_aside, write
 from ukihashi.config.card import check_account_name
@@ -35,6 +35,9 @@ def clean(name: str) -> None:
         for what in journal.clean(one, _left)
     ]
     done += [what for one in ([name] if name else account.names()) for what in _kill_switch(one)]
+    done += [
+        what for one in ([name] if name else bridging.accounts()) if not _lives(one) for what in bridging.clean(one)
+    ]
     if not name:
         done += journal.clean_orphans()
         done += [_KILL_SWITCH.format(what) for what in kill_switch.clean_orphans()]
@@ -63,7 +66,7 @@ def _left(error: UkihashiError) -> None:
 
 def _lives(account: str) -> bool:
     deadline = time.monotonic() + GOING_S
-    while journal.in_use(account):
+    while journal.in_use(account) or bridging.in_use(account):
         if is_up(account) or time.monotonic() > deadline:
             return True
         time.sleep(0.05)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ukihashi.cli.card_accept import offer_lines
+from ukihashi.cli.card_bridge import bridge_lines
 from ukihashi.cli.loops import in_words
 from ukihashi.cli.output import cell, write
 from ukihashi.errors import N_, UkihashiError
@@ -73,6 +74,8 @@ def _warnings(row: Mapping[str, Any]) -> list[str]:
         warnings.append(_("warning: no frame passes; the hub has this card {said}").format(said=said))
     if lacks := _reason(row.get("congestion_lacks")):
         warnings.append(_("warning: {problem}").format(problem=lacks))
+    told = (row.get("bridge") or {}).get("warnings", [])
+    warnings += [_("warning: {problem}").format(problem=_reason(warning)) for warning in told]
     return warnings
 
 
@@ -90,6 +93,7 @@ def _lines(row: Mapping[str, Any]) -> dict[str, object]:
         _("Connections"): _connections(row),
         _("TCP congestion control"): row.get("congestion"),
         _("Interface"): row.get("interface"),
+        **bridge_lines(row.get("bridge")),
         _("Super-frames"): _offload(row.get("offload")),
         _("MAC address"): row.get("mac"),
         _("Addresses"): row.get("addresses"),

@@ -5,7 +5,8 @@
 
 What outlives us is told to `note` before it is done (`Joined`), so that `part` undoes it, in this process or in the
 next. Addresses stop working on a member of a bridge: an interface that has some is refused, unless they shall move to
-the bridge, and back in the end (`moving`).
+the bridge, and back in the end (`moving`). What it has by router advertisements alone is no reason: any interface that
+is up gets that. It is set aside, unless this machine has no other address.
 """
 
 import contextlib
@@ -56,6 +57,7 @@ class Joined(msgspec.Struct, kw_only=True):
     was_down: bool = False
     settled: bool = False  # all that shall move has moved; `items` is what was there before
     items: list[Item] = []
+    aside: list[Item] = []  # what router advertisements gave the interface: of no use to a member, put back in the end
 
 
 Note = Callable[[Joined], None]
@@ -145,6 +147,8 @@ def take_in(joined: Joined, note: Note) -> bool:
     _check(link, joined)
     found = moving.items(joined.interface) if joined.takes else []
     joined.items, joined.settled = _united(found, joined.items), False
+    if not joined.takes:
+        joined.aside = [item for item in moving.items(joined.interface) if item.is_advertised]
     joined.index, joined.was_down = link.number, not link.flags & UP
     note(joined)
     try:
@@ -155,6 +159,7 @@ def take_in(joined: Joined, note: Note) -> bool:
         raise _refused(joined.interface, error) from error
     if joined.was_down:
         netlink.set_up(joined.interface, link.mtu)
+    moving.remove(joined.aside, joined.interface)
     if joined.takes:
         _move(joined, found)
         joined.settled = True
@@ -209,8 +214,10 @@ def part(joined: Joined, note: Note) -> list[str]:
         done += _dissolve(joined, bridge)
     if link is not None and joined.index:
         done += _give_back(joined)
-        if joined.was_down and member and joined.index == link.number:
-            netlink.set_down(joined.interface)
+        if member and joined.index == link.number:
+            moving.put(joined.aside, joined.interface, before=joined.interface, checked=False)
+            if joined.was_down:
+                netlink.set_down(joined.interface)
     return done
 
 
@@ -240,7 +247,7 @@ def _give_back(joined: Joined) -> list[str]:
     refused = moving.put(joined.items, joined.interface, before=joined.bridge, checked=False)
     if refused:
         raise refused[0]
-    return [f"{item} ({joined.interface})" for item in joined.items]
+    return [f"{item} dev {joined.bridge}" for item in joined.items]
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -334,7 +341,9 @@ def _check(link: Link, joined: Joined) -> None:
         raise _is_part(link)
     if joined.takes:
         return
-    addresses = [str(item) for item in moving.items(name) if item.is_address]
+    found = [item for item in moving.items(name) if item.is_address]
+    alone = all(other.startswith("uk") for other in moving.elsewhere(name))  # but for ours
+    addresses = [str(item) for item in found if alone or not item.is_advertised]
     if addresses:
         raise UsageError(
             N_(

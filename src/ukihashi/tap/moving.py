@@ -5,6 +5,7 @@ interface, so attributes that we know nothing of move along. Left out is what be
 itself: IPv6 link-local and temporary addresses, and the routes that the kernel makes for each address.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -39,7 +40,8 @@ IFA_FLAGS: Final = 8
 IFA_F_TEMPORARY: Final = 0x01  # of IPv6; of IPv4 it is `secondary`
 IFA_F_NODAD: Final = 0x02
 IFA_F_PERMANENT: Final = 0x80
-IFA_F_KEPT: Final = IFA_F_NODAD | 0x10 | 0x100 | 0x200 | 0x400  # home, managed, without prefix route, multicast join
+IFA_F_MANAGED: Final = 0x100  # the kernel made it of a router advertisement, and may make temporary ones of it
+IFA_F_KEPT: Final = IFA_F_NODAD | 0x10 | IFA_F_MANAGED | 0x200 | 0x400  # home, without prefix route, multicast join
 RTA_DST: Final = 1
 RTA_OIF: Final = 4
 RTA_GATEWAY: Final = 5
@@ -50,8 +52,10 @@ RTA_TABLE: Final = 15
 RTA_VIA: Final = 18
 RTA_EXPIRES: Final = 23
 RTA_NH_ID: Final = 30
+RT_SCOPE_UNIVERSE: Final = 0
 RT_SCOPE_LINK: Final = 253
 RTPROT_KERNEL: Final = 2
+RTPROT_RA: Final = 9
 RTM_F_CLONED: Final = 0x200
 RTNH_F_KEPT: Final = 0x02 | 0x04  # pervasive, onlink
 LOCAL_TABLE: Final = 255
@@ -105,6 +109,13 @@ class Item(msgspec.Struct, frozen=True):
         found: int = _U32.unpack(self.attributes.get(IFA_FLAGS, bytes(4)))[0]
         return found
 
+    @property
+    def is_advertised(self) -> bool:
+        """It comes by itself, of router advertisements (RFC 4862), and again when one is heard."""
+        if self.is_address:
+            return self.family == socket.AF_INET6 and bool(self.flags & IFA_F_MANAGED)
+        return self.body[5] == RTPROT_RA
+
     def __str__(self) -> str:
         named = self.attributes
         if self.is_address:
@@ -131,6 +142,22 @@ def items(interface: str) -> list[Item]:
             if _is_own_route(body, index)
         ]
     return addresses + sorted(routes, key=lambda route: not {RTA_GATEWAY, RTA_VIA}.isdisjoint(route.attributes))
+
+
+def elsewhere(interface: str) -> set[str]:
+    """Other interfaces that have an address with which one gets anywhere."""
+    index, found = _index(interface), set[int]()
+    with _Kernel() as kernel:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for body in kernel.dump(NEW_ADDRESS, family):
+                _family, _length, _flags, scope, its = _ADDRESS.unpack_from(body)
+                if its != index and scope == RT_SCOPE_UNIVERSE:
+                    found.add(its)
+    names = set()
+    for one in found:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            names.add(socket.if_indextoname(one))
+    return names
 
 
 def put(found: Iterable[Item], interface: str, *, before: str, checked: bool) -> list[EnvironmentLacks]:
