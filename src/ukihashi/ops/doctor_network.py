@@ -190,7 +190,8 @@ def forwarding(look: Look) -> Iterator[Answer]:
     uplinks = look.hub_config.uplink
     ports = [hub.host_port for hub in virtual_hubs(look) if hub.host_port]
     alive = [name for name in ports if (look.sys / "class/net" / name).exists()]
-    if uplinks and not on and alive:
+    passing = on or any(look.number(look.proc / "sys/net/ipv4/conf" / name / "forwarding") == 1 for name in alive)
+    if uplinks and not passing and alive:
         yield fail(
             N_("members of {hubs} shall have a way out and this machine passes no packets on; ukihashi hub reload"),
             hubs=", ".join(uplinks),
