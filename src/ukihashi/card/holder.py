@@ -134,11 +134,11 @@ class Holder:
             standing.blocked = (
                 standing.blocked._replace(by=because) if standing.blocked else Blocked(because, time.time())
             )
-            _log.warning("loop_found", account=self._account, loop_with=because)
+            _log.warning("card_blocked", account=self._account, loop_with=because)
         elif standing.blocked is not None:
             seconds = round(time.time() - standing.blocked.since, 1)
             standing.blocked = None
-            _log.warning("loop_gone", account=self._account, seconds=seconds)
+            _log.warning("card_unblocked", account=self._account, seconds=seconds)
 
     # -- links ----------------------------------------------------------------------------------------------------
 

@@ -19,10 +19,10 @@ LOG_TEXTS: Final = {
     "session_forgotten": N_("the hub no longer knows the session; logging in afresh"),
     "session_lost": N_("a session ended with frames under way: of those sent (lost) each may or may not have arrived"),
     "reloaded": N_("the account was read again"),
-    "loop_found": N_(
+    "card_blocked": N_(
         "frames would go round for ever: the hub lets none of this card pass as long as the loop is there"
     ),
-    "loop_gone": N_("the loop is gone; frames pass again"),
+    "card_unblocked": N_("the loop is gone; frames pass again"),
     "hub_says": N_("a word from the hub"),
     "not_undone": N_("something could not be undone"),
     "account_not_written": N_("the account could not be written"),
