@@ -5,7 +5,7 @@ from fuzz.targets.ether import seeds as plain_seeds
 from ukihashi.ether import packet
 from ukihashi.switch.access import Rule
 from ukihashi.switch.forward import Switch
-from ukihashi.switch.rules import HubRules, PortRules
+from ukihashi.switch.rules import GuardRules, HubRules, PortRules
 from ukihashi.units import PortId
 from ukihashi.wire.constants import MAX_FRAME, MIN_FRAME
 from ukihashi.wire.policy import FLAGS, Policy
@@ -24,6 +24,7 @@ TOKENS = [
     ),
     *(b"\0\x43\0\x44", b"\x02\x22\x02\x23", b"\x63\x82\x53\x63", b"\x35\1\5", b"\x3a", b"\x2c", b"\x86\0", b"\x50\x12"),
 ]
+GUARD = GuardRules(on=True, addresses=(b"\x0a\0\0\1", b"\xfe\x80" + bytes(14)), stations=(A,), trusted=("a",))
 LIMIT = 16
 PLAIN = PortRules()
 STRICT = [  # flags that stop nearly everything are left out, or no frame would come further
@@ -64,7 +65,11 @@ def run(data: bytes) -> object:
     rules = [*(STRICT[byte % len(STRICT)] for byte in choice[:3]), PLAIN, PortRules(monitor=True)]
     for port, its in zip(ports, rules, strict=True):
         switch.add_port(port, its)
-    switch.set_rules(HubRules(vlans_apart=bool(choice[3] & 4), privacy_drops_arp=False), LISTS[choice[3] % 3])
+    switch.set_rules(
+        HubRules(vlans_apart=bool(choice[3] & 4), privacy_drops_arp=False),
+        LISTS[choice[3] % 3],
+        GUARD if choice[3] & 8 else GuardRules(relay=bool(choice[3] & 16)),
+    )
     seen = set()
     for order, frame in frames:
         now += order / 16

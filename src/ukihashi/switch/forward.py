@@ -263,6 +263,8 @@ class Switch:
 
     def _left(self, out: dict[PortId, list[bytes]], entry: Port, now: float) -> dict[PortId, list[bytes]]:
         """What leaves, when all that came in has been put on its way."""
+        if self.guards.relays:  # not everybody who was to get a frame does
+            out = {number: frames for number, frames in out.items() if frames}
         if self.guards.questions:
             self.guards.ask(out, self._ports, entry)
         if entry.brings:

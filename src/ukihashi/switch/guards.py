@@ -108,6 +108,7 @@ class Guards:
         self._own_stations: frozenset[bytes] = frozenset()
         self._leases: dict[bytes, tuple[bytes, float, float]] = {}  # address -> station, since and until when
         self._bound: dict[bytes, _Bound] = {}  # by address and VLAN
+        self._tagged: set[bytes] = set()  # addresses that were claimed in a VLAN
         self._shares = Shares()
 
     def set_rules(self, hub: HubRules, rules: GuardRules) -> None:
@@ -120,6 +121,7 @@ class Guards:
         self._own_stations = frozenset(rules.stations)
         if not rules.on:
             self._bound.clear()
+            self._tagged.clear()
             self._shares = Shares()
 
     def trusts(self, rules: PortRules) -> bool:
@@ -332,7 +334,8 @@ class Guards:
         bound = self._bound.get(address + vlan)
         if bound is not None and bound.mac != mac and self._is_there(bound, address, vlan, port, now):
             return True
-        if bound is None:  # as far as the IP table knows, then, which is shared and goes through an upgrade
+        if bound is None and not vlan and address not in self._tagged:
+            # as far as the IP table knows, then, which is shared, goes through an upgrade, and knows no VLANs
             used = self._addresses.used_by(address, now)
             if used not in (None, port, self._stations.find(mac + vlan, now)):
                 return True
@@ -399,6 +402,10 @@ class Guards:
         if victim is not None:
             self._shares.discard(self._bound.pop(victim).port, victim)
         self._bound[key] = _Bound(mac, port, now)
+        if len(key) not in (4, 16):
+            if len(self._tagged) >= self._limit:
+                self._tagged.clear()
+            self._tagged.add(key[:-2])
         self._shares.add(port, key)
 
     def _vlan(self, frame: bytes) -> bytes:
