@@ -59,6 +59,7 @@ def beside(net: Net, policies: Mapping[str, Mapping[str, int | bool]] = POLICIES
     server.create_hub(HUB)
     hub.start(first=False)
     hub.tell("create", name=HUB)
+    hub.tell("addresses_set", hub=HUB, dhcp="off", dns=False, ra=False, guard=False)  # the other has no such things
     for user in (*PLAIN_USERS, *policies):
         server.create_user(HUB, user)
         hub.tell("user_create", name=user, hub=HUB, anonymous=True)
