@@ -207,6 +207,20 @@ def test_without_the_library_the_card_does_not_come_up(monkeypatch: pytest.Monke
     assert kill_switch.clean_orphans() == []
 
 
+@pytest.mark.netns
+def test_a_machine_without_a_packet_filter_has_cards_without_a_kill_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> str:
+        raise EnvironmentLacks("nftables refused: {reason}", reason="Operation not supported")
+
+    monkeypatch.setattr("ukihashi.net.nftables.Nftables.run", refuse)
+    switch = KillSwitch("lan")
+    switch.put(settings(on=False))
+    switch.end(settings(on=False), holds=False)
+    with pytest.raises(EnvironmentLacks, match="not supported"):
+        switch.put(settings())
+    assert switch.row() is None
+
+
 def test_any_interface_has_a_table_of_its_own() -> None:
     assert table_of("uklan") == "ukihashi_kill_uklan"
     assert table_of("日本") == "ukihashi_kill_xe697a5e69cac"

@@ -162,9 +162,13 @@ class KillSwitch:
                 self._take_away(table_of(settings.name))
 
     def _take_away(self, table: str) -> None:
-        self.table, self._text = "", ""  # first, or `look` would put it back
-        if table in tables() and _remove(table):
-            _log.info("kill_switch_off", account=self._account)
+        was_set, self.table, self._text = bool(self.table), "", ""  # first, or `look` would put it back
+        try:
+            if table in tables() and _remove(table):
+                _log.info("kill_switch_off", account=self._account)
+        except EnvironmentLacks:  # a machine without a packet filter has no kill switch either
+            if was_set:
+                raise
         _known_path(self._account).unlink(missing_ok=True)
 
     def look(self) -> None:

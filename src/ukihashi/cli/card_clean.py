@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from ukihashi.card import account, bridging, journal, kill_switch
+from ukihashi.card import account, bridging, journal
 from ukihashi.card.control import is_up
 from ukihashi.cli.output import say_aside, write
 from ukihashi.config.card import check_account_name
@@ -34,6 +34,8 @@ def clean(name: str) -> None:
         if not _lives(one)
         for what in journal.clean(one, _left)
     ]
+    from ukihashi.card import kill_switch  # here: the other commands need not wait for it
+
     done += [what for one in ([name] if name else account.names()) for what in _kill_switch(one)]
     done += [
         what for one in ([name] if name else bridging.accounts()) if not _lives(one) for what in bridging.clean(one)
@@ -49,6 +51,8 @@ def clean(name: str) -> None:
 
 def _kill_switch(name: str) -> list[str]:
     """The account's, if no card of it lives."""
+    from ukihashi.card import kill_switch
+
     try:
         interface, deadline = account.read(name).interface.name, time.monotonic() + GOING_S
     except UkihashiError:  # no such account, or a file that can't be read: with all others it goes by its interface

@@ -16,7 +16,7 @@ from ukihashi.cli.group import group
 from ukihashi.cli.hub_addresses import addresses, leases
 from ukihashi.cli.hub_bridge import bridge, bridge_lines
 from ukihashi.cli.hub_set import set_hub, show_hub
-from ukihashi.cli.hub_uplink import uplink
+from ukihashi.cli.hub_uplink import uplink, uplink_lines
 from ukihashi.cli.import_config import import_config
 from ukihashi.cli.loops import in_words
 from ukihashi.cli.options import HUB_COMMANDS
@@ -140,6 +140,8 @@ def status(as_json: bool) -> None:
     for name, value in lines.items():
         write(f"{name}: {value}")
     for line in bridge_lines(row.get("bridges", [])):
+        write(line)
+    for line in uplink_lines(row.get("uplinks", [])):
         write(line)
     several = worker.get("workers") or []
     for one in several if len(several) > 1 else []:

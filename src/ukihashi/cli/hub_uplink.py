@@ -1,7 +1,7 @@
 """`ukihashi hub uplink`: members of a virtual hub reach other networks through this machine."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -112,6 +112,15 @@ def show_uplinks(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     show(rows, columns, as_json=False, empty=_("no virtual hub has a way out through this machine"))
     for line in dict.fromkeys(line for row in rows for line in remarks(row)):
         say_aside(line)
+
+
+def uplink_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """For `hub status`."""
+    for row in rows:
+        ways = " ".join(dict.fromkeys([*row["ipv4"], *row["ipv6"]]))
+        state = ways if row["state"] == "on" else _(STATES.get(row["state"], row["state"]))
+        yield _("Way out of {hub}: {state}").format(hub=row["hub"], state=state)
+        yield from remarks(row)
 
 
 def remarks(row: Mapping[str, Any]) -> list[str]:

@@ -79,6 +79,10 @@ class Desk:
             bridges = with_ports(await self._live.wish("bridges"), worker)
         except UkihashiError:
             bridges = []
+        try:
+            uplinks = await self.uplinks() if self.facts.uplinks else []
+        except UkihashiError:
+            uplinks = []
         return [
             {
                 "version": self.facts.version,
@@ -91,6 +95,7 @@ class Desk:
                 "caught": self.catches.rows(),
                 "upgrade": upgrade_row(self.upgraded) if self.upgraded is not None else None,
                 "bridges": bridges,
+                "uplinks": uplinks,
                 "worker": worker,
             }
         ]
