@@ -61,7 +61,7 @@ def offer_lines(offers: Sequence[Mapping[str, Any]], reason: Any = None) -> list
     """Each offer in words. `reason`: turns a row's reason into words, and lets each line say what became of it."""
     lines = []
     for one in offers:
-        to, via = cell(one.get("to", "")), cell(one.get("via", ""))
+        to, via = str(one.get("to", "")), str(one.get("via", ""))
         match one.get("kind"):
             case "dns":
                 line = _("dns: name servers {servers}").format(servers=cell(one.get("servers", [])))
