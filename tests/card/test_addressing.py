@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def config(**changes: Any) -> CardConfig:
 def test_what_an_account_wants() -> None:
     own = ["fd00::2/64", "10.1.0.2/24"]
     assert wish_of(config()).mode == "ask"
-    assert wish_of(config(addresses=own)) == Wish("inform", dhcp.IPv4Address("10.1.0.2"))
+    assert wish_of(config(addresses=own)) == Wish("inform", IPv4Address("10.1.0.2"))
     assert wish_of(config(addresses=own[:1])).mode == "off"  # nothing to inform with
     assert wish_of(config(addresses=own, dhcp="on")).mode == "ask"
     assert wish_of(config(dhcp="off")).mode == "off"
@@ -120,7 +121,7 @@ class TestOnATap:
 
     def test_what_is_offered_is_asked_for_an_address_of_ones_own(self, line: Line) -> None:
         async def act() -> None:
-            line.own.begin("uklan", MAC, Wish("inform", dhcp.IPv4Address("10.5.0.77")))
+            line.own.begin("uklan", MAC, Wish("inform", IPv4Address("10.5.0.77")))
             await line.until(line.own.settled.is_set)
             line.own.want(Wish("off"))
             await line.until(lambda: len(line.heard) == 2)
