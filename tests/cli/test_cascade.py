@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,12 @@ def test_loops_reasons_and_drops_are_told_in_words(hub: Hub) -> None:
     assert said == (
         "blocked for 0 min 12 s: a loop with b; h:1 refused; 2 times back after a cut;"
         " dropped: blocked for a loop 5, not joined at the time 1"
+    )
+    assert remark(ROW | {"blocked": {"with": "SID-X-1", "since": time.time() - 65}}) == (
+        "the hub there: blocked for 1 min 5 s: a loop with SID-X-1"
+    )
+    assert remark(ROW | {"loop": "blocked", "loop_with": "hq", "loop_s": 1.0}) == (
+        "blocked for 0 min 1 s: frames come back on this port"
     )
     assert remark(ROW) == ""
     assert remark(ROW | {"reason": {"text": "odd", "template": "{x}", "values": {}}}) == "odd"

@@ -277,24 +277,25 @@ def test_a_loop_of_two_cascades_is_cut_within_five_seconds_and_heals(net: Net, b
     ends = {"one": hub, "two": peer if both_ways else hub}
     sites.cascade("two", ends["two"], hub if both_ways else peer)
 
-    def blocked() -> list[str] | None:
-        return [name for name, at in ends.items() if row(at, name).get("loop") == "blocked"] or None
+    def blocked() -> list[str]:
+        """Cascades that either end has blocked: whose id is less."""
+        found = [name for name, at in ends.items() if row(at, name).get("loop") == "blocked"]
+        return found + [name for name, at in ends.items() if row(at, name).get("blocked")]
 
     online(ends["two"], "two")
     [name] = until(blocked, seconds=5, what="the loop being cut", step_s=0.05)
     if not both_ways:
         assert name == "two"  # the younger
-        assert row(hub, "two")["loop_with"] == "one"
-        assert "blocked: a loop with one" in hub.run("hub", "cascade", "list")
-    assert "frames would go round for ever" in ends[name].output
+        assert "a loop with" in hub.run("hub", "cascade", "list")
+    assert "frames would go round for ever" in hub.output + peer.output
     pause(1.0)
     with Wire(sites.a, sites.card_a.interface()) as at_a, Wire(sites.b, card_b.interface()) as at_b:
         assert storm(at_a, at_b, seconds=2.0) == 1
         sites.a.pings(B4)
-        [name] = blocked() or []  # and only one
+        [name] = blocked()  # and only one
         other = "one" if name == "two" else "two"
         ends[other].run("hub", "cascade", "delete", other)
-        until(lambda: row(ends[name], name)["loop"] == "open", seconds=45, what="the other one being open", step_s=0.2)
+        until(lambda: not blocked(), seconds=15, what="the other one being open", step_s=0.2)
         sites.a.pings(B4)
         assert storm(at_a, at_b, seconds=1.0) == 1
 
@@ -344,5 +345,5 @@ def test_a_real_server_that_joins_us_while_we_join_it_stays_and_our_way_is_cut(n
     assert session["state"] == "online"
     sites.a.pings(B4)
     server.cascade("HQ", "site", online=False)
-    until(lambda: row(sites.hub, "one")["loop"] == "open", seconds=45, what="our way being open", step_s=0.2)
+    until(lambda: row(sites.hub, "one")["loop"] == "open", seconds=15, what="our way being open", step_s=0.2)
     sites.a.pings(B4, seconds=40)

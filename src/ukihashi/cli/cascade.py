@@ -1,6 +1,7 @@
 """`ukihashi hub cascade`: other hubs that a virtual hub joins as a bridge, so that both are one network."""
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from ukihashi.cli import values
 from ukihashi.cli.arguments import hide_argument
 from ukihashi.cli.card_status import STATES as CARD_STATES
 from ukihashi.cli.hub_sessions import DROPS as SESSION_DROPS
-from ukihashi.cli.loops import blocked
+from ukihashi.cli.loops import blocked, in_words
 from ukihashi.cli.output import Column, cell, moment, print_json, say_aside, show, write
 from ukihashi.cli.path_options import check_one_stdin, path_changes, via_options
 from ukihashi.cli.user import client, hub_option, json_option
@@ -223,6 +224,9 @@ def remark(row: Mapping[str, Any]) -> str:
     parts = []
     if loop := blocked(row, str(row["name"])):
         parts.append(loop)
+    if there := row.get("blocked"):
+        said = in_words(str(there["with"]), str(row.get("session")), max(0.0, time.time() - there["since"]))
+        parts.append(_("the hub there: {said}").format(said=said))
     if row.get("reason"):
         parts.append(_reason(row["reason"]))
     if row.get("resumes"):
