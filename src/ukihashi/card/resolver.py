@@ -241,7 +241,8 @@ def _write(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             with contextlib.suppress(FileNotFoundError):
                 old = path.stat()
-                os.fchown(handle, old.st_uid, old.st_gid)
+                if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(handle, old.st_uid, old.st_gid)
                 os.fchmod(handle, old.st_mode & 0o7777)
             if not path.exists():
                 os.fchmod(handle, 0o644)
