@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from ukihashi.errors import PeerViolation
 from ukihashi.ether import dns
@@ -72,8 +72,8 @@ class _Asked(asyncio.DatagramProtocol):
         self.answer = answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        transport.sendto(self._question)
+        # no isinstance: up to Python 3.11 asyncio's own transport of datagrams is no DatagramTransport
+        cast("asyncio.DatagramTransport", transport).sendto(self._question)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:  # noqa: ARG002 - it is connected
         if not self.answer.done() and len(data) <= dns.EDNS_LIMIT and self._fits(data):
