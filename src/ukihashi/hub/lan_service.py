@@ -249,7 +249,7 @@ class Service:
                 rules.user,
                 message.kind,
                 message.mac,
-                message.identity[:255],
+                message.mac,  # whichever of a machine's programs asks, it is the same station
                 asked.wanted,
                 asked.chosen,
                 asked.host,
