@@ -199,7 +199,7 @@ def test_router_advertisements_carry_prefix_and_resolver_and_stop_when_told(lan:
 
 @pytest.mark.skipif(not NETWORKD.exists(), reason="no systemd-networkd here")
 def test_systemd_networkd_gets_an_address(lan: Lan) -> None:
-    hub, cards = lan
+    _hub, cards = lan
     b, conf = cards["b"], cards["b"].host.folder / "network"
     conf.mkdir()
     (conf / "10-card.network").write_text(f"[Match]\nName={b.interface()}\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\n")
