@@ -295,6 +295,7 @@ def test_a_loop_of_two_cascades_is_cut_within_five_seconds_and_heals(net: Net, b
         [name] = blocked()  # and only one
         other = "one" if name == "two" else "two"
         ends[other].run("hub", "cascade", "delete", other)
+        del ends[other]
         until(lambda: not blocked(), seconds=15, what="the other one being open", step_s=0.2)
         sites.a.pings(B4)
         assert storm(at_a, at_b, seconds=1.0) == 1
