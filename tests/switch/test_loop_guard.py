@@ -524,6 +524,10 @@ def test_any_network_calms_down_stays_whole_and_so_it_does_when_cables_are_pulle
     blocked = world.blocked()
     world.run(60.0, 0.25)
     assert world.blocked() == blocked
+    a, b = world.nodes[0], chance.choice(world.nodes)
+    if a is not b:
+        cables.append((a, world.join(a, b)[0]))
+        world.until_calm(CUT_S)
     for pause in pauses:
         if cables:
             world.part(*cables.pop(chance.randrange(len(cables))), noticed=chance.random() < 0.5)
