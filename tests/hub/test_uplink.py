@@ -5,6 +5,7 @@ The whole of it, with members, is in tests/netns/test_uplink.py.
 
 import os
 import select
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from lab.net import Host, Net
 from lab.wait import until
 from ukihashi.errors import UkihashiError
+from ukihashi.ether import ndp
 from ukihashi.hub.uplink import JOURNAL, Line, Place, Uplinks, table_text
 from ukihashi.tap import forwarding
 
@@ -77,7 +79,8 @@ def test_on_and_off_leave_nothing(machine: Machine) -> None:
     assert "ukoffice" not in rules
     assert machine.switches("ipv4/conf/eth0/forwarding", "ipv4/conf/uklan/forwarding") == ["1", "1"]
     assert machine.switches("ipv4/conf/eth1/forwarding", "ipv4/conf/ukoffice/forwarding") == ["0", "0"]
-    assert machine.switches("ipv4/ip_forward", "ipv6/conf/eth0/accept_ra") == ["0", "1"]
+    assert machine.switches("ipv4/ip_forward", "ipv6/conf/all/forwarding") == ["0", "0"]
+    assert machine.switches("ipv6/conf/uklan/forwarding", "ipv6/conf/eth0/forwarding") == ["1", "0"]
     assert [(row["state"], row["ipv4"], row["ipv6"]) for row in uplinks.rows()] == [("on", ["eth0"], ["eth0"])]
 
     uplinks.want({"office": frozenset({"eth1"}), "lan": ANY})
@@ -212,6 +215,26 @@ def test_without_a_switch_for_each_interface_router_advertisements_are_still_hea
     for one in reversed(settings):
         assert forwarding.put_back(one)
     assert machine.state() == before
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_default_routes_of_router_advertisements_stay(machine: Machine, single: bool) -> None:
+    router = bytes.fromhex("02000000aa01")
+    said = ndp.RouterAdvertisement(router, ndp.link_local(router), router_lifetime_s=900)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("eth1-peer", 0))
+        wire.send(ndp.router_advertisement(said))
+    way = f"default via {ndp.link_local(router)} dev eth1 proto ra"
+    until(lambda: way in machine.host.ip("-6 route"), seconds=5, what="the advertised default route")
+    settings = forwarding.needed(["eth0", "uklan"], ["uklan"], single=single)
+    for one in settings:
+        forwarding.switch(one)
+    assert forwarding.read("ipv6/conf/uklan/forwarding") == "1"
+    assert way in machine.host.ip("-6 route")
+    for one in reversed(settings):
+        assert forwarding.put_back(one)
+    assert way in machine.host.ip("-6 route")
+    assert machine.state() == machine.before
 
 
 def test_where_everything_is_forwarded_already_nothing_is_switched(machine: Machine) -> None:

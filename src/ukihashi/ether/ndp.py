@@ -80,6 +80,7 @@ class RouterAdvertisement:
     dns: tuple[IPv6Address, ...] = ()
     search: tuple[str, ...] = ()
     names_s: int = 0  # seconds that servers and domains may be used
+    sender: bytes = b""  # station that says it for `mac`; b"" = itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,8 @@ def router_advertisement(
     if said.search:
         names = _padded(dns.write_names(said.search))
         parts.append(struct.pack("!BBHI", DNSSL, 1 + len(names) // 8, 0, said.names_s) + names)
-    return _frame(said.mac, destination_mac or group_mac(destination), said.source, destination, b"".join(parts))
+    sender = said.sender or said.mac
+    return _frame(sender, destination_mac or group_mac(destination), said.source, destination, b"".join(parts))
 
 
 def router_solicitation(mac: bytes, source: IPv6Address = NOWHERE) -> bytes:

@@ -11,6 +11,7 @@ from ukihashi.hub.messages import LeaseAnswered
 ELSEWHERE: Final = -1  # number of an address that is not of the hub's subnet
 MS_ROUTES: Final = 249  # Windows before Vista asked for routes under this code
 HOST_LETTERS: Final = 64  # of a name that a station gives itself, more are not looked at
+ROUTER_S: Final = 1800  # how long the way out told by an advertisement is used
 NAMES_S: Final = 1800  # how long resolvers told by an advertisement are used
 DEFAULT_ROUTE: Final = IPv4Network("0.0.0.0/0")
 
@@ -129,7 +130,7 @@ def _settings(plan: LanService, message: dhcp.Message) -> dict[int, bytes]:
 
 
 def advertisement(plan: LanService) -> ndp.RouterAdvertisement:
-    """The hub's prefix and resolvers. Nobody's way out goes by the service, so it is no default router."""
+    """The hub's prefix and resolvers. Nobody's way out goes by the service, so it is no default router (`way_out`)."""
     return ndp.RouterAdvertisement(
         plan.mac,
         plan.link_local,
@@ -138,6 +139,12 @@ def advertisement(plan: LanService) -> ndp.RouterAdvertisement:
         search=(plan.domain,) if plan.dns else (),
         names_s=NAMES_S,
     )
+
+
+def way_out(plan: LanService, *, lifetime_s: int = ROUTER_S) -> ndp.RouterAdvertisement:
+    """The hub machine is the router to other networks: said for it, since its kernel says nothing of the kind."""
+    source = ndp.link_local(plan.router6)
+    return ndp.RouterAdvertisement(plan.router6, source, router_lifetime_s=lifetime_s, sender=plan.mac)
 
 
 def farewell(plan: LanService) -> ndp.RouterAdvertisement:

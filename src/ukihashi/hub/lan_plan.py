@@ -12,7 +12,7 @@ import msgspec
 from ukihashi.auth.names import name_key
 from ukihashi.ether import ndp
 from ukihashi.ether.dns import MAX_LABEL
-from ukihashi.hub.addresses import FIRST_NUMBER, HOST_PORT_NUMBER, LAST_NUMBER
+from ukihashi.hub.addresses import FIRST_NUMBER, HOST_PORT_NUMBER, LAST_NUMBER, addresses, host_port_mac
 from ukihashi.store.hubs import Hub
 
 TOP: Final = "internal"  # the domain that ICANN keeps for private use (2024-07-29)
@@ -34,6 +34,7 @@ class LanService(msgspec.Struct, frozen=True, dict=True):
     domain: str = ""
     name_servers: tuple[str, ...] = ()  # told in place of the service's own
     ra: bool = True
+    router6: bytes = b""  # station of the IPv6 way out, the hub machine's own; b"" = none
 
     @cached_property
     def network4(self) -> IPv4Network:
@@ -97,7 +98,8 @@ def plan(hub: Hub, uplinks: Collection[str]) -> LanService | None:
     if not hub.service_number:
         return None
     settings, host = hub.addresses, str(IPv4Network(hub.subnet4).network_address + HOST_PORT_NUMBER)
-    router = {"auto": host if name_key(hub.name) in uplinks else "", "none": ""}.get(settings.router, settings.router)
+    leads_out = name_key(hub.name) in uplinks
+    router = {"auto": host if leads_out else "", "none": ""}.get(settings.router, settings.router)
     return LanService(
         service_mac(hub),
         hub.subnet4,
@@ -111,6 +113,7 @@ def plan(hub: Hub, uplinks: Collection[str]) -> LanService | None:
         settings.domain or default_domain(hub.name),
         settings.name_servers,
         settings.ra,
+        host_port_mac(hub.name, addresses(hub, HOST_PORT_NUMBER)) if router == host and leads_out else b"",
     )
 
 

@@ -141,6 +141,8 @@ class Service:
         self.hub.switch.set_own(plan.mac, self.port)
         if before.ra and not plan.ra:
             self._send(ndp.router_advertisement(lan_dhcp.farewell(before)), None)
+        if before.ra and before.router6 and not (plan.ra and plan.router6 == before.router6):
+            self._send(ndp.router_advertisement(lan_dhcp.way_out(before, lifetime_s=0)), None)
         self._advertise_soon()
 
     def close(self) -> None:
@@ -203,7 +205,7 @@ class Service:
         if isinstance(said, ndp.NeighbourSolicitation) and said.target in (plan.address6, plan.link_local):
             self._send(ndp.neighbour_advertisement(said, plan.mac), port)
         elif isinstance(said, ndp.RouterSolicitation) and plan.ra and self._may_ask(port):
-            self._send(ndp.router_advertisement(lan_dhcp.advertisement(plan)), port)
+            self._advertise_to(port)
 
     # -- router advertisements ------------------------------------------------------------------------------------
 
@@ -212,8 +214,13 @@ class Service:
             self._timer.cancel()
         self._timer = self._loop.at(self._loop.now, self._advertise) if self.plan.ra else None
 
+    def _advertise_to(self, port: PortId | None) -> None:
+        self._send(ndp.router_advertisement(lan_dhcp.advertisement(self.plan)), port)
+        if self.plan.router6:
+            self._send(ndp.router_advertisement(lan_dhcp.way_out(self.plan)), port)
+
     def _advertise(self) -> None:
-        self._send(ndp.router_advertisement(lan_dhcp.advertisement(self.plan)), None)
+        self._advertise_to(None)
         pause = ADVERTISE_S * random.uniform(0.75, 1.0)  # noqa: S311 - so that hubs don't speak in step
         self._timer = self._loop.at(self._loop.now + pause, self._advertise)
 
@@ -339,7 +346,7 @@ class Service:
             target = hub.ports[number]
             if port is None and isinstance(target, CascadePort):
                 continue
-            if port is None or number == port or len(out) == 1:
+            if port is None or number == port:
                 target.queue.put(run, hub.line(self.port))
                 hub.outbox.mark(target)
 

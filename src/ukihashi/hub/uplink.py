@@ -221,7 +221,7 @@ class Uplinks:
             self._let_go_of_old()
             self._lines = []
             return
-        new = forwarding.needed(interfaces)
+        new = forwarding.needed(interfaces, {line.place.interface for line in lines})
         if self._filter is None:
             self._filter = Nftables()
         rules = table_text(self._table, lines, [*self._settings, *new], (port for _host, port in self._endpoints()))

@@ -1,8 +1,8 @@
 """Let the kernel pass packets on between some interfaces, and put every switch back as it was.
 
 IPv4 has a switch for each interface. IPv6 has one too since Linux 6.17 (`force_forwarding`). Before, there was only one
-for all interfaces, which also makes them deaf for the router advertisements that this machine may live by: `accept_ra`
-becomes 2 where it was 1, which means to hear them all the same.
+for all interfaces. As soon as a machine is an IPv6 router anywhere its kernel forgets what router advertisements told
+it, which it may live by: `accept_ra` becomes 2 where it was 1, which means to heed them all the same.
 """
 
 from collections.abc import Iterable
@@ -43,10 +43,11 @@ class Setting(msgspec.Struct, frozen=True):
         return f"net.{self.key.replace('/', '.')}={self.before}"
 
 
-def needed(interfaces: Iterable[str], *, single: bool | None = None) -> list[Setting]:
+def needed(interfaces: Iterable[str], routers: Iterable[str] = (), *, single: bool | None = None) -> list[Setting]:
     """What is to change so that packets that come in there are passed on, in this order; nothing if they are already.
 
     Args:
+        routers: those of them behind which this machine is known as a router (RFC 4861, the R flag).
         single: IPv6 has a switch for each interface; None: look.
     """
     names = sorted(set(interfaces))
@@ -61,21 +62,16 @@ def needed(interfaces: Iterable[str], *, single: bool | None = None) -> list[Set
         return found
     if single is None:
         single = bool(read("ipv6/conf/all/force_forwarding"))
-    if single:
-        return found + [
-            Setting(key, OFF, ON, whole, OFF)
-            for name in names
-            if read(key := f"ipv6/conf/{name}/force_forwarding") == OFF
-        ]
     every = sorted(path.name for path in (PROC / "ipv6/conf").iterdir() if path.name not in {"all", "lo"})
-    routers = [name for name in every if read(f"ipv6/conf/{name}/forwarding") == ON]  # the big switch turns them off
-    listeners = [name for name in every if name not in routers and read(f"ipv6/conf/{name}/accept_ra") == HEARD]
-    return [
-        *found,
-        *(Setting(f"ipv6/conf/{name}/accept_ra", HEARD, ALWAYS) for name in listeners),
-        *(Setting(f"ipv6/conf/{name}/forwarding", ON, OFF) for name in routers),
-        Setting(whole, OFF, ON),
-    ]
+    on = [name for name in every if read(f"ipv6/conf/{name}/forwarding") == ON]
+    listeners = [name for name in every if name not in on and read(f"ipv6/conf/{name}/accept_ra") == HEARD]
+    found += [Setting(f"ipv6/conf/{name}/accept_ra", HEARD, ALWAYS) for name in listeners]
+    if not single:
+        # the big switch turns on all, and with it all are off again
+        return [*found, *(Setting(f"ipv6/conf/{name}/forwarding", ON, OFF) for name in on), Setting(whole, OFF, ON)]
+    keys = [f"ipv6/conf/{name}/force_forwarding" for name in names]
+    keys += [f"ipv6/conf/{name}/forwarding" for name in sorted(routers)]
+    return [*found, *(Setting(key, OFF, ON, whole, OFF) for key in keys if read(key) == OFF)]
 
 
 def switch(setting: Setting) -> None:
