@@ -276,6 +276,10 @@ class Host:
         path.chmod(0o644)
         return path
 
+    def has_own_etc(self, name: str) -> bool:
+        """Whether `own_etc` has given it that file."""
+        return (OWN_ETC / self.namespace / name).exists()
+
     def set_sysctl(self, key: str, value: str) -> None:
         """Write a file below /proc/sys as it is here; a congestion control becomes one that may be chosen."""
         if key == CONTROL:

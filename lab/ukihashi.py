@@ -199,6 +199,8 @@ class Card(_Installation):
 
     def __init__(self, host: Host, name: str = "ukihashi-card") -> None:
         super().__init__(host, name)
+        if not host.has_own_etc("resolv.conf"):  # a card that takes a hub's name servers must not give them to us
+            host.own_etc("resolv.conf", "nameserver 192.0.2.53\n")
         host.net.at_close(self.leave_all)
 
     def join(self, link: str, *words: str, seconds: float = PATIENCE_S) -> str:

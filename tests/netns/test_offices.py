@@ -211,7 +211,7 @@ class Road:
 
 def asked_by(server: Process) -> str:
     """Which address the web server was asked by last."""
-    return re.findall(r"^(?:::ffff:)?(\S+) - - .*GET /hello", server.output(), re.MULTILINE)[-1]
+    return str(re.findall(r"^(?:::ffff:)?(\S+) - - .*GET /hello", server.output(), re.MULTILINE)[-1])
 
 
 @pytest.mark.parametrize("end", ["leave", "kill"])
