@@ -71,8 +71,7 @@ def wish_of(config: CardConfig) -> Wish:
     settings = config.interface
     if settings.dhcp == "on":
         return Wish("ask")
-    bridges = config.standard.bridge or bool(getattr(settings, "bridge", None))
-    if settings.dhcp == "off" or bridges:
+    if settings.dhcp == "off" or settings.bridge or config.standard.bridge:
         return Wish("off")
     if not settings.addresses:
         return Wish("ask")

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import structlog
 
-from ukihashi.card import account, lan, offers, orders, path_sources, status
+from ukihashi.card import account, hooks, lan, orders, path_sources, status
 from ukihashi.card.bridging import CardBridge, effective
 from ukihashi.card.bundle import Bundle
 from ukihashi.card.child import SPARE_S, DataChild
@@ -99,7 +99,9 @@ class Card:
         self._restarts: list[float] = []
         self._lan = Lan(name, effective(config), clock=clock, outer=self._outer)
         self._bridge = CardBridge(name, config)
-        self._hooks = CardHooks(name, lambda: self._config.hooks, self._for_hooks)
+        self._hooks = CardHooks(
+            name, lambda: self._config.hooks, lambda: hooks.told(self._config, self.addresses, self._lan.offer)
+        )
         self._came_online = asyncio.Event()  # for the first time
         self._redial = Redial(pace=config.times.redial)
         self._holder: Holder | None = None
@@ -174,6 +176,11 @@ class Card:
             _log.warning("not_undone", reason=say(error))
         tap.close()
         _log.info("card_left", account=self.name)
+
+    @property
+    def addresses(self) -> list[str]:
+        """The interface's, wherever they come from."""
+        return self._lan.addresses
 
     # -- what can be asked ----------------------------------------------------------------------------------------
 
@@ -449,16 +456,6 @@ class Card:
                 await self._lan.addressing.settled.wait()
         self._say_first(None)
         await self._hooks.follow(self._lan.changed)
-
-    def _for_hooks(self) -> dict[str, str]:
-        offer = self._lan.offer
-        return {
-            "INTERFACE": self._config.interface.name,
-            "ADDRESSES": " ".join(self._lan.addresses),
-            "ROUTER": offer.router,
-            "DNS": " ".join(offer.name_servers),
-            "DOMAIN": " ".join(offers.domains(offer, self._config.interface.dns_domains)[1]),
-        }
 
     def _remember(self, opened: Opened) -> None:
         """Write down what the first login settled: the key that was trusted on first use, the spent invitation."""

@@ -11,14 +11,15 @@ import shlex
 import signal
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 import structlog
 
+from ukihashi.card.offers import Offer, domains
 from ukihashi.config import places
-from ukihashi.config.card import Hooks
+from ukihashi.config.card import CardConfig, Hooks
 from ukihashi.errors import N_, EnvironmentLacks, UkihashiError
 from ukihashi.locale import say
 
@@ -57,6 +58,17 @@ def distrust(path: Path) -> UkihashiError | None:
                 N_("hooks don't run: {path} can be written by others than root; do chown root and chmod go-w"), path=one
             )
     return None
+
+
+def told(config: CardConfig, addresses: Iterable[str], offer: Offer) -> dict[str, str]:
+    """What a hook is told of the card, by name."""
+    return {
+        "INTERFACE": config.interface.name,
+        "ADDRESSES": " ".join(addresses),
+        "ROUTER": offer.router,
+        "DNS": " ".join(offer.name_servers),
+        "DOMAIN": " ".join(domains(offer, config.interface.dns_domains)[1]),
+    }
 
 
 class CardHooks:

@@ -14,7 +14,7 @@ import click
 
 from ukihashi.auth.link import Link
 from ukihashi.card import account
-from ukihashi.card.addressing import forget
+from ukihashi.card.addressing import forget, wish_of
 from ukihashi.card.control import client
 from ukihashi.cli.arguments import hide_argument
 from ukihashi.cli.card_accept import accepted, ask_what_to_accept
@@ -26,7 +26,7 @@ from ukihashi.cli.card_status import show as show_status
 from ukihashi.cli.ciphers import card_ciphers
 from ukihashi.cli.doctor import doctor
 from ukihashi.cli.options import CARD_COMMANDS
-from ukihashi.cli.output import Column, print_json, say_aside, show, write
+from ukihashi.cli.output import DASH, Column, print_json, say_aside, show, write
 from ukihashi.cli.path_options import check_one_stdin, path_changes, via_options
 from ukihashi.cli.user import json_option
 from ukihashi.config import places
@@ -349,13 +349,13 @@ def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bo
         notifier = Notifier()
         standing = card_service.ToldStanding(notifier)
 
-        def report(error: UkihashiError | None) -> None:
-            _greet(name, error)
-            standing.first(error, keep_trying=keep_trying)
-
         async def live() -> None:
-            card = Card(name, config, keep_trying=keep_trying, report=report, standing=standing)
-            await card_service.run_card(card, notifier)
+            def report(error: UkihashiError | None) -> None:
+                _greet(name, error, one.addresses)
+                standing.first(error, keep_trying=keep_trying)
+
+            one = Card(name, config, keep_trying=keep_trying, report=report, standing=standing)
+            await card_service.run_card(one, notifier)
 
         asyncio.run(live())
         return
@@ -377,10 +377,13 @@ def bring_up(name: str, config: CardConfig, *, foreground: bool, keep_trying: bo
 
 def _greet(name: str, error: UkihashiError | None, addresses: Sequence[str] | None = None) -> None:
     if error is None:
-        interface = account.read(name).interface
-        found = (addresses or interface.addresses) or [_("(no address yet)")]
+        config = account.read(name)
+        interface = config.interface
+        found = " ".join(addresses or interface.addresses)
+        if not found:
+            found = _("(no address yet)") if wish_of(config).mode == "ask" else f"({interface.bridge or DASH})"
         told = _("online: {interface} {addresses}; leave with `ukihashi card leave {name}`")
-        write(told.format(interface=interface.name, addresses=" ".join(found), name=name))
+        write(told.format(interface=interface.name, addresses=found, name=name))
 
 
 # -- small help ---------------------------------------------------------------------------------------------------
