@@ -240,7 +240,8 @@ def test_leases_and_fixed_addresses_survive_restarts_of_every_part(lan: Lan) -> 
         victims = [int(pid) for pid in children if (Path(f"/proc/{pid}/cwd").resolve() == state) == has_database]
         assert len(victims) == 1
         os.kill(victims[0], signal.SIGKILL)
-        until(lambda gone=victims[0]: not Path(f"/proc/{gone}").exists(), seconds=10.0, what="its end")
+        place = Path(f"/proc/{victims[0]}")
+        until(lambda where=str(place): not Path(where).exists(), seconds=10.0, what="its end")  # type: ignore[misc]
         check()
     hub.run("hub", "upgrade")
     check()

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from ukihashi.cli.output import Column, cell, moment, print_json, say_aside, show, write
+from ukihashi.cli.output import DASH, Column, cell, moment, print_json, say_aside, show, write
 from ukihashi.cli.user import client, json_option
 from ukihashi.errors import N_, UsageError
 from ukihashi.locale import _
@@ -219,7 +219,7 @@ def _list(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         Column("user", _("USER")),
         Column("mac", "MAC"),
         Column("name", _("NAME")),
-        Column("until", _("UNTIL"), moment),
+        Column("until", _("UNTIL"), lambda at: moment(at) if at else DASH),
         Column("session", _("SESSION")),
     ]
     show(rows, columns, as_json=as_json, empty=_("no leases yet"))
