@@ -224,6 +224,27 @@ def test_the_second_card_gets_what_the_first_has_when_that_goes(tap: Tap) -> Non
     second.close()
 
 
+def test_the_second_card_gets_the_names_when_the_first_leaves(tap: Tap, file: Path) -> None:
+    second = open_tap("uktwo")
+    one, two = lan(accept=["dns"]), Lan("two", config("uktwo", accept=["dns"]))
+    one.set_up("uklan")
+    two.set_up("uktwo")
+    hears(one, lease())
+    with capture_logs() as logs:
+        hears(two, lease(address="10.8.0.2/24"))
+        two._look()
+        two._look()
+    assert states(two) == {"dns": "refused"}
+    assert [log["event"] for log in logs].count("names_not_set") == 1  # not again and again
+    one.undo()
+    assert file.read_bytes() == BEFORE
+    two._look()
+    assert states(two) == {"dns": "applied"}
+    assert two.undo() == []
+    assert file.read_bytes() == BEFORE
+    second.close()
+
+
 def test_names_of_a_card_that_was_killed_make_room_for_another(tap: Tap, file: Path) -> None:
     lost = open_tap("uklost")
     card = Lan("lost", config("uklost", accept=["dns"]))

@@ -17,7 +17,7 @@ import pytest
 
 from lab import peers
 from lab.net import Host, Net
-from lab.ukihashi import HUB, Card, Hub
+from lab.ukihashi import FAST_CARD, HUB, Card, Hub
 from lab.wait import until
 from ukihashi.auth.link import Link
 
@@ -286,3 +286,18 @@ def test_by_our_own_hub_a_link_and_consent_are_enough(own: OwnService) -> None:
     assert own.host.run(["python3", "-c", FETCH, "http://web.lan.internal/"]).strip() == f"hello {number}"
     own.card.leave("two")
     assert own.path.read_text() == BEFORE
+
+
+def test_a_lease_outlives_a_new_start_of_the_hub_and_the_card_stays_up(own: OwnService) -> None:
+    settings = {"interface": {"addresses": [], "dhcp": "auto"}, **FAST_CARD}
+    own.card.prepare(own.hub.invite("carl"), settings, "three")
+    own.card.up("three")
+    number = own.card.address(4)
+    logins = own.card.tell("three")[0]["logins"]
+    own.hub.stop()
+    own.hub.start(first=False)
+    until(lambda: own.card.tell("three")[0]["logins"] > logins, seconds=20, what="a login at the new hub")
+    until(lambda: own.card.tell("three")[0]["lan"]["dhcp"]["state"] == "bound", seconds=20, what="its lease, confirmed")
+    assert own.card.address(4) == number
+    assert "is gone" not in own.card.log()
+    own.card.leave("three")

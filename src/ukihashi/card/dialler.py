@@ -1,7 +1,8 @@
 """The card's first process: dials, keeps the session alive across links, owns interface, addresses and routes.
 
 It keeps CAP_NET_ADMIN, because what it set on this machine must be taken back later; so it parses nothing that a
-stranger sent. Connections go to the data process as soon as they are up (`child.py`).
+stranger sent, but for answers of DHCP and ARP (`addressing.py`). Connections go to the data process as soon as they are
+up (`child.py`).
 
     connecting -> online -> suspect, reconnecting -> online ...      a new TCP connection each time, the same session
          \\-> refused: the hub said no; tried again slowly, an admin may change that

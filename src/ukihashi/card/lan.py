@@ -278,9 +278,11 @@ class Lan:
     def _look_at_offers(self) -> None:
         """A router has come or gone; another network of this machine's may stand against what was applied."""
         self._offered.router6 = adverts.router(self._interface)
-        if self._judge():
-            with _warned(self._account):
+        with _warned(self._account):
+            if self._judge():
                 self._set_all()
+            elif self._names.waits:
+                self._set_names()
 
     def _restore(self, item: Route | Rule, kept: _Kept) -> None:
         first, now = kept.gone is None, self._clock()

@@ -40,8 +40,9 @@ class LocalNames:
         if "dns" in settings.accept and offer.name_servers:
             search, domains = offers.domains(offer, settings.dns_domains)
             wanted = Names(offer.name_servers, tuple(search), tuple(domains), everything)
-        if wanted == self._wanted:
+        if wanted == self._wanted and self._problem is None:
             return
+        before = str(self._problem)
         self._wanted, self._problem = wanted, None
         if wanted is None:
             self.undo(left)
@@ -56,11 +57,17 @@ class LocalNames:
             self._problem = error
             if not isinstance(error, resolver.Meddled):  # then nothing was changed, or only the new is missing
                 self._keep(known)
-            _log.warning("names_not_set", account=self._account, reason=say(error))
+            if str(error) != before:
+                _log.warning("names_not_set", account=self._account, reason=say(error))
+
+    @property
+    def waits(self) -> bool:
+        """Something stood in the way, and may have gone."""
+        return self._problem is not None
 
     def undo(self, left: Left) -> None:
         """Take everything back. Raises: EnvironmentLacks: it can't be; what is written down stays."""
-        self._wanted = None
+        self._wanted = self._problem = None
         changed = self._journal().names
         if changed is None:
             return
