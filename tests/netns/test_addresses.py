@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 
+from lab import peers
 from lab.crowd import BROADCAST, Cards, LightCard
 from lab.net import Host, Net
 from lab.ukihashi import HUB, Card, Hub
@@ -257,6 +258,8 @@ def test_leases_and_fixed_addresses_survive_restarts_of_every_part(lan: Lan) -> 
 class Asking(LightCard):
     """A light card that gets an address; `floods`: under ever new names, and takes none."""
 
+    answers = 0
+
     def begin(self, *, floods: int = 0) -> None:
         self.address: IPv4Address | None = None
         self.asked_at = time.monotonic()
@@ -295,6 +298,7 @@ class Asking(LightCard):
             ):
                 continue
             told = dhcp.parse(found.payload)
+            self.answers += told.mac == self.station
             server = told.options.get(dhcp.SERVER_ID, b"")
             if told.mac == self.station and told.kind == dhcp.OFFER:
                 self.send(self._message(dhcp.REQUEST, requested=told.your.packed, server=server))
@@ -354,3 +358,49 @@ def test_two_hundred_cards_at_once_have_distinct_addresses_within_ten_seconds(ne
         assert len({card.address for card in newcomers} - {None} - got) == len(newcomers), took
         for one in (floods, late):
             one.close()
+
+
+# -- others' client, and several workers --------------------------------------------------------------------------
+
+
+@pytest.mark.peer("vpnclient", "vpncmd")
+def test_the_official_client_gets_an_address_by_dhcp_and_is_reached_by_name(net: Net) -> None:
+    machine, other = net.lan("hub", "b")
+    hub = Hub(machine)
+    hub.configure({"workers": 2})
+    hub.start()
+    made = json.loads(hub.run("hub", "user", "create", "taro", "--hub", HUB, "--json"))
+    client = peers.Client(other)
+    client.start()
+    interface = client.create_account(
+        "v1", server=machine.ipv4, port=443, hub=HUB, user="taro", password=made["password"]
+    )
+    client.connect("v1")
+    script = other.folder / "set-address"
+    script.write_text("#!/bin/sh\n[ $1 != bound ] || ip addr add $ip/$mask dev $interface\n")
+    script.chmod(0o755)
+    other.run(["udhcpc", "-i", interface, "-n", "-q", "-f", "-t", "8", "-s", str(script), "-x", "hostname:windows"])
+    (row,) = [row for row in leases(hub).values() if row["user"] == "taro"]
+    machine.pings(row["address"])
+    assert dig(other, service(hub)["service4"], "windows.lan.internal") == ("NOERROR", [row["address"]])
+    assert row["name"] == "taro.lan.internal"
+    client.disconnect("v1")
+
+
+def test_over_two_workers_each_station_has_its_own_address_and_one_answer(net: Net) -> None:
+    machine, host = net.lan("hub", "crowd")
+    hub = Hub(machine)
+    hub.configure({"workers": 2})
+    hub.start()
+    hub.tell("user_create", name="crowd", hub=HUB, anonymous=True)
+    with host.inside():
+        cards = AskingCards((machine.ipv4, 443), ["crowd"], HUB, BROADCAST)
+        asking = [card for card in cards.join(range(12)) if isinstance(card, Asking)]
+        assert {row["worker"] for row in hub.tell("sessions", hub=HUB)} == {0, 1}
+        everyone_has_an_address(cards, asking, seconds=ALL_S)
+        assert len({card.address for card in asking} - {None}) == len(asking)
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:  # what a second service would say comes, too
+            cards.turn(0.1)
+        assert {card.answers for card in asking} == {2}  # an offer and an acknowledgement each
+        cards.close()
