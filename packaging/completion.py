@@ -26,7 +26,13 @@ def script(shell: str) -> str:
     maker = get_completion_class(shell)
     assert maker is not None
     made = maker(click.Command(NAME), {}, NAME, VARIABLE)
-    return (made.source_template % made.source_vars()).strip() + "\n"  # `source` would ask for the shell's version
+    text = (made.source_template % made.source_vars()).strip() + "\n"  # `source` would ask for the shell's version
+    if (
+        shell == "zsh"
+    ):  # from its second call on an autoloaded function is a “shfunc”: click's own would then do nothing
+        assert "== loadautofunc" in text
+        text = text.replace("== loadautofunc", "== *func")
+    return text
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ of the last commit, or SOURCE_DATE_EPOCH.
 import argparse
 import datetime as dt
 import gzip
+import importlib
 import os
 import re
 import shutil
@@ -21,20 +22,21 @@ import tomllib
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 HERE: Final = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import completion  # noqa: E402
-import wheels  # noqa: E402
-from wheels import PYTHON, Wheel  # noqa: E402
+completion = importlib.import_module("completion")  # beside the folder
+wheels = importlib.import_module("wheels")  # beside this file
+PYTHON: Final[str] = wheels.PYTHON
+Wheel: TypeAlias = Any  # of `wheels`
 
 LANGUAGES: Final = ("en", "ja")
 HOME: Final = Path("usr/lib/ukihashi")
 SITE: Final = HOME / f"lib/python{PYTHON}/site-packages"
 SPEED: Final = "ukihashi-alert-speed"
-MAINTAINER: Final = "The ukihashi founders <root@localhost>"
+MAINTAINER: Final = f"{os.environ.get('DEBFULLNAME', 'Local build')} <{os.environ.get('DEBEMAIL', 'root@localhost')}>"
 SOURCES: Final = ("src/", "packaging/", "README", "LICENSE", "CHANGELOG", "pyproject.toml", "requirements/")
 SCRIPT: Final = """#!/{home}/bin/python3 -I
 import sys
@@ -75,7 +77,7 @@ class Build:
             wheels.unpack(wheel, root / SITE)
         (root / HOME / "bin").mkdir()
         write(root / HOME / "pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = false\n")
-        (root / HOME / "bin/python3").symlink_to("/usr/bin/python3")
+        (root / HOME / "bin/python3").symlink_to("../../../bin/python3")
         for name, module, function in (("ukihashi", "main", "main"), ("sealert", "alert", "sealert")):
             text = SCRIPT.format(home=HOME, module=module, function=function)
             write(root / HOME / "bin" / name, text, mode=0o755)
@@ -267,7 +269,7 @@ def copyright_text(found: Iterable[Wheel]) -> str:
     head = (
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
         "Upstream-Name: ukihashi\n\n"
-        "Files: *\nCopyright: The ukihashi founders\nLicense: Apache-2.0\n"
+        "Files: *\nCopyright: 2026 The ukihashi founders\nLicense: Apache-2.0\n"
         " On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.\n"
     )
     return head + "".join(

@@ -18,6 +18,7 @@ from ukihashi.locale import LANGUAGES, _, language_of, say, set_language
 
 INTERRUPTED: Final = 130
 FAULT: Final = 70
+COMPLETING: Final = "_UKIHASHI_COMPLETE"  # set by a shell's completion, which click answers
 
 # name -> module, attribute, summary; a program is imported only when it is called
 PROGRAMS: Final = {
@@ -44,6 +45,10 @@ class Programs(click.Group):
         module, attribute, _summary = PROGRAMS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
+        if COMPLETING in os.environ:
+            from ukihashi.cli.completion import teach
+
+            teach(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -6,6 +6,7 @@ The supervisor opens them once and hands them to its children, so none of these 
 
 import os
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -126,13 +127,17 @@ class Doors:
 
 
 def make_folder(path: Path, mode: int, owner: Identity | None) -> None:
-    """A folder of the hub's. Raises: EnvironmentLacks."""
+    """A folder of the hub's and its files, whose account may have another number now. Raises: EnvironmentLacks."""
     try:
         if not path.is_dir():
             path.mkdir(mode=mode, parents=True)
         if owner is not None and is_root():
             os.chown(path, owner.uid, owner.gid)
             path.chmod(mode)
+            for one in path.iterdir():
+                found = one.lstat()
+                if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid != owner.uid:
+                    os.chown(one, owner.uid, owner.gid, follow_symlinks=False)
     except OSError as error:
         raise EnvironmentLacks(
             N_("the folder {path} can't be used: {reason}"), path=path, reason=error.strerror or error
