@@ -173,6 +173,26 @@ def test_nothing_else_opens(world: World) -> None:
         world.two.ip(f"-{family} route del default")
 
 
+def test_it_is_offered_to_members_who_take_offers_in_both_versions_of_ip(world: World) -> None:
+    world.uplink("LAN")
+    card, before = world.cards["LAN"], sorted(world.card_host.ip("route show table all").split())
+    account = str(card.status()["account"])
+    card.leave(account)
+    card.configure(account, {"interface": {"dhcp": "auto", "accept": ["default"]}})
+    card.up(account)
+    for family in (4, 6):
+        target = address_between(world.one, world.machine, family)
+
+        def seen(target: str = target) -> str:
+            return world.card_host.ask(["python3", "-c", ASK, target, "80", "1.5"]).stdout.strip()
+
+        assert until(seen, seconds=20, what=f"IPv{family} by the hub") == world.seen_as(world.one, family)
+    card.leave(account)
+    card.configure(account, {"interface": {"dhcp": "off", "accept": []}})
+    card.up(account)
+    assert sorted(world.card_host.ip("route show table all").split()) == before
+
+
 def test_a_table_of_somebody_else_that_drops_is_named(world: World) -> None:
     world.machine.run(
         ["nft", "add table inet wall; add chain inet wall f { type filter hook forward priority 0; policy drop; }"]
