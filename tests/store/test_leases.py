@@ -6,7 +6,7 @@ import pytest
 
 from ukihashi.errors import UsageError
 from ukihashi.store import hubs, leases, users
-from ukihashi.store.address_settings import AddressSettings
+from ukihashi.store.address_settings import SILENT, AddressSettings
 from ukihashi.store.db import Database, migrations
 from ukihashi.store.hubs import Hub
 from ukihashi.store.leases import Lease
@@ -90,6 +90,6 @@ def test_a_new_hub_serves_and_one_from_before_goes_on_without(tmp_path: Path, mo
         old.close()
     db = Database(path)
     was, new = hubs.get(db, "old"), hubs.create(db, "NEW", subnet4="10.81.9.0/24", subnet6="fd3c:1:4::/64", now=1.0)
-    assert was.addresses == AddressSettings(dhcp="off", dns=False, ra=False, guard=False)
+    assert was.addresses == SILENT
     assert new.addresses == AddressSettings()
     db.close()

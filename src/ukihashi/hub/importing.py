@@ -23,6 +23,7 @@ from ukihashi.hub.people import checked_user_name
 from ukihashi.hub.storage import Storage
 from ukihashi.net.control_socket import Handler, Row, asker
 from ukihashi.store import authorities, groups, hubs, rules, users
+from ukihashi.store.address_settings import SILENT
 from ukihashi.store.db import Database
 from ukihashi.store.hubs import Hub
 
@@ -90,6 +91,7 @@ class Importer:
                 rules=wanted.rules,
             ),
         )
+        hubs.put_addresses(db, replace(hub, addresses=SILENT))  # whoever did that for this hub goes on doing it
         if wanted.admin_hash and not hmac.compare_digest(wanted.login_hash, hash_password("administrator", "")):
             hubs.put_administrator(db, hub, admin_hash=wanted.admin_hash, login_hash=wanted.login_hash)
         for group in wanted.groups:

@@ -26,3 +26,6 @@ class AddressSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     ra: bool = True  # IPv6 router advertisements with the hub's prefix
     guard: bool = True  # members that play DHCP server or router, or forge ARP, are heard by nobody
     trusted: tuple[str, ...] = ()  # but these are: users, cascades, and as in "bridge eth1", bridges
+
+
+SILENT: Final = AddressSettings(dhcp="off", dns=False, ra=False, guard=False)  # a switch, and no more
