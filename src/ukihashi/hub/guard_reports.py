@@ -49,7 +49,7 @@ class GuardReports:
             if port not in hub.ports or (now - at >= self._period_s and self._tell_one(hub, port, *last)):
                 del self._waiting[hub, port]
         if self._waiting:
-            due = min(self._told.get(key, (now, {}))[0] for key in self._waiting) + self._period_s
+            due = min(self._told[key][0] + self._period_s if key in self._told else now for key in self._waiting)
             self._timer = self._loop.at(max(due, now + 1.0), self._report)
 
     def _tell_one(self, hub: "VirtualHub", port: PortId, reason: str, detail: str) -> bool:
