@@ -44,7 +44,7 @@ SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, t
 PACKAGES = {
     **peers.PACKAGES, "sshd": "openssh-server", "ssh": "openssh-client", "ip": "iproute2", "nft": "nftables",
     "tincd": "tinc", "danted": "dante-server", "ss": "iproute2", "mitmdump": "mitmproxy",
-    **offices.PACKAGES,
+    "systemd-analyze": "systemd", "systemd-nspawn": "systemd-container", "man": "man-db", **offices.PACKAGES,
 }  # fmt: skip
 
 
