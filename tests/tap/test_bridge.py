@@ -117,6 +117,8 @@ def test_a_bridge_of_ours_takes_no_part_in_anything(tap: Tap) -> None:
     assert details("wan")["promiscuity"] >= 1
     assert "inet" not in ip("addr show dev ukbr-wan")  # not even link-local: nobody can give it routes
     assert "inet" not in ip("addr show dev uklan")
+    for path, value in (("ipv4/conf/ukbr-wan/arp_ignore", "1"), ("ipv4/conf/ukbr-wan/forwarding", "0")):
+        assert (Path("/proc/sys/net") / path).read_text().strip() == value
     assert bridge.is_member(joined)
     assert bridge.warnings(joined) == []
     row = bridge.row(joined)
@@ -231,11 +233,17 @@ def test_what_an_admin_changed_meanwhile_goes_along(tap: Tap) -> None:
     joined, journal = join(takes=True)
     lines("addr del 10.1.0.3/24 dev ukbr-wan", "addr add 10.1.0.77/24 dev ukbr-wan", "route del 192.0.2.0/24")
     lines("route replace default via 10.1.0.99 metric 20")
+    lines(
+        "addr add fd0b::7/64 dev ukbr-wan mngtmpaddr nodad valid_lft 900 preferred_lft 800"
+    )  # by the far side's router
+    lines("-6 route add default via fe80::b dev ukbr-wan proto ra metric 2000")
     bridge.part(joined, journal.note)
     found = addresses("wan")
     assert "10.1.0.77/24" in found
     assert "10.1.0.3/24" not in found
     assert "192.0.2.0/24" not in ip("route")
+    assert not any(address.startswith("fd0b:") for address in found)
+    assert "fe80::b" not in ip("-6 route")
     assert "default via 10.1.0.99 dev wan metric 20" in ip("route")
 
 

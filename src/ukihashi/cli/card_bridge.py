@@ -68,7 +68,7 @@ def bridge(interface: str, name: str, remove: bool, takes: bool, as_json: bool) 
         netlink.link(interface)  # says that there is none
         if not known:
             kernel_bridge.plan(interface, config.interface.name, takes=takes)
-        changes = {"bridge": interface, "bridge_addresses": takes or None}
+        changes = {"bridge": interface, "bridge_addresses": takes or config.interface.bridge_addresses or None}
     account.edit(name, {("interface", key): value for key, value in changes.items()})
     try:
         client(name).ask("reload")

@@ -70,6 +70,7 @@ def bridge(name: str, interface: str, remove: bool, takes: bool, as_json: bool) 
     if is_new:
         netlink.link(interface)  # says that there is none
         kernel_bridge.plan(interface, kernel_bridge.tap_name(interface), takes=takes)
+    takes = takes or interface in old.bridge_addresses
     _put(old, other if not is_new else name, interface, there=True, takes=takes)
     row = _settled(interface)
     if row is None:

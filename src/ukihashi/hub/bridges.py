@@ -30,7 +30,7 @@ from ukihashi.tap.device import Tap, adopt_tap, open_tap
 
 JOURNAL: Final = "bridges.undo"
 RING: Final = 500  # frames that wait in the kernel for us
-RETRY_S: Final = 5.0  # between two tries of what was refused
+RETRY_S: Final = 2.0  # between two tries of what was refused
 QUIET_S: Final = 0.1  # a change of the network comes as a burst of notices
 LINKS: Final = 0x1  # linux/rtnetlink.h, RTMGRP_LINK
 

@@ -202,7 +202,7 @@ def part(joined: Joined, note: Note) -> list[str]:
     if not joined.made:
         return done
     if joined.takes and bridge is not None:
-        there = moving.items(joined.bridge)  # as they are now, whoever set them
+        there = _lasting(joined)
         joined.items = moving.as_once(there, joined.items) if joined.settled else _united(joined.items, there)
         joined.settled = False  # from here on they may be in either place, or in none
         note(joined)
@@ -219,6 +219,12 @@ def part(joined: Joined, note: Note) -> list[str]:
             if joined.was_down:
                 netlink.set_down(joined.interface)
     return done
+
+
+def _lasting(joined: Joined) -> list[Item]:
+    """What the bridge has now, whoever set it; but what came by itself from the virtual LAN goes with the bridge."""
+    once = {item.key for item in joined.items}
+    return [item for item in moving.items(joined.bridge) if not item.is_advertised or item.key in once]
 
 
 def release(joined: Joined, mac: bytes) -> None:
