@@ -9,9 +9,8 @@ import pytest
 from ukihashi.ether import arp, datagram, dhcp, dns, ndp
 from ukihashi.ether.datagram import Datagram
 from ukihashi.ether.frame import BROADCAST
-from ukihashi.hub import lan_service
 from ukihashi.hub.lan_plan import LanService, default_domain, label
-from ukihashi.hub.lan_service import ADVERTISE_S, ANSWER_S, ASKED_OF_PORT, Services
+from ukihashi.hub.lan_service import ADDRESSES, ADVERTISE_S, ANSWER_S, NAMES, Services
 from ukihashi.hub.loop import Loop
 from ukihashi.hub.messages import HubPut, LeaseAnswered, LeaseAsked, Names
 from ukihashi.hub.ports import Encodings, Outbox, VirtualHub
@@ -314,12 +313,19 @@ def test_a_flood_from_one_port_is_cut_short_and_others_are_heard(scene: Scene) -
         scene.now += 0.001
     scene.turn()
     of_a = len(scene.asked)
-    assert 0 < of_a <= min(ASKED_OF_PORT, lan_service.BURST)
+    assert 0 < of_a <= min(ADDRESSES.waiting, ADDRESSES.burst)
     scene.say(dhcp.client_frame(discover(mac=B)), scene.port_b)
     assert len(scene.asked) == of_a + 1
+    query = datagram.encode(
+        Datagram(A, SERVICE, IPv4Address("10.81.7.7"), OWN4, 5353, dns.PORT, dns.query(5, "a.b", dns.A))
+    )
     scene.after(ANSWER_S + 1)  # control did not answer: there is room again
     scene.say(dhcp.client_frame(discover()))
     assert len(scene.asked) == of_a + 2
+    for _ in range(500):
+        scene.say(query)
+    assert len(scene.asked) == of_a + 1 + NAMES.waiting
+    assert len(scene.asked) - of_a > ADDRESSES.waiting  # names are counted apart: one page asks for many
 
 
 def test_without_control_nothing_waits(scene: Scene) -> None:

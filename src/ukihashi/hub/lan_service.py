@@ -12,7 +12,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ukihashi.errors import N_, PeerViolation
 from ukihashi.ether import arp, datagram, dhcp, dns, ndp
@@ -36,13 +36,24 @@ NAME: Final = "service"  # in listings
 FRAMES_A_TURN: Final = 32
 FRAMES_WAITING: Final = 1024  # of all ports
 FRAMES_OF_PORT: Final = 64
-ASKED_MOST: Final = 1024  # questions to control under way
-ASKED_OF_PORT: Final = 64
+ASKED_MOST: Final = 2048  # questions to control under way
 ANSWER_S: Final = 4.0  # control has so long; the station has asked again by then
-BURST, RATE = 40.0, 10.0  # questions of a port at once, and a second
-BRIDGE_BURST, BRIDGE_RATE = 400.0, 80.0  # of a port with many stations behind
 ADVERTISE_S: Final = 200.0  # between two router advertisements to all, at most (RFC 4861, 6.2.1)
 SEEN_S: Final = 2.0  # how old the list of addresses in use may be
+
+
+class Share(NamedTuple):
+    """What one port may ask."""
+
+    burst: float  # questions at once
+    rate: float  # and a second
+    waiting: int  # of them under way
+
+
+ADDRESSES: Final = Share(40.0, 10.0, 32)
+BRIDGED_ADDRESSES: Final = Share(400.0, 80.0, 256)  # with many stations behind
+NAMES: Final = Share(300.0, 60.0, 64)
+BRIDGED_NAMES: Final = Share(1500.0, 300.0, 256)
 
 _TRUNK: Final = PortRules(is_trunk=True)
 _ARP_TYPE, _IPV4_TYPE, _IPV6_TYPE = (kind.to_bytes(2, "big") for kind in (ARP, IPV4, IPV6))
@@ -125,7 +136,7 @@ class Service:
         self._loop = services.loop
         self._inbox = Inbox(hub, self._is_for_us)
         self.queue: PortQueue = self._inbox
-        self._buckets: OrderedDict[PortId, _Bucket] = OrderedDict()
+        self._buckets: OrderedDict[tuple[PortId, bool], _Bucket] = OrderedDict()
         self._seen: dict[bytes, PortId] = {}
         self._seen_at = float("-inf")
         self._timer: Timer | None = None
@@ -204,7 +215,7 @@ class Service:
         plan = self.plan
         if isinstance(said, ndp.NeighbourSolicitation) and said.target in (plan.address6, plan.link_local):
             self._send(ndp.neighbour_advertisement(said, plan.mac), port)
-        elif isinstance(said, ndp.RouterSolicitation) and plan.ra and self._may_ask(port):
+        elif isinstance(said, ndp.RouterSolicitation) and plan.ra and self._may_ask(port, ADDRESSES):
             self._advertise_to(port)
 
     # -- router advertisements ------------------------------------------------------------------------------------
@@ -231,11 +242,12 @@ class Service:
         if plan.dhcp != "serve":
             return
         message, rules = dhcp.parse(found.payload), self.hub.switch.rules_of(port)
-        is_bridge = rules.bridge or rules.is_hub_port or rules.is_local_bridge
+        is_bridge = _is_bridge(rules)
         if message.mac != found.source_mac and not is_bridge:
             raise PeerViolation(N_("a DHCP message of another station"))
         asked = lan_dhcp.asked(plan, message)
-        if asked is None or not self._may_ask(port, is_bridge=is_bridge):
+        share = BRIDGED_ADDRESSES if is_bridge else ADDRESSES
+        if asked is None or not self._may_ask(port, share):
             return
         busy: tuple[int, ...] = ()
         if message.kind == dhcp.DISCOVER:
@@ -248,6 +260,7 @@ class Service:
         self._services.ask(
             self,
             port,
+            share.waiting,
             message,
             lambda number: LeaseAsked(
                 number,
@@ -271,11 +284,13 @@ class Service:
             found.source in plan.network4 or found.source in plan.network6 or found.source.is_link_local
         ):
             return
-        if len(found.payload) > dns.EDNS_LIMIT or not self._may_ask(port):
+        share = BRIDGED_NAMES if _is_bridge(self.hub.switch.rules_of(port)) else NAMES
+        if len(found.payload) > dns.EDNS_LIMIT or not self._may_ask(port, share):
             return
         self._services.ask(
             self,
             port,
+            share.waiting,
             found,
             lambda number: Names(
                 number,
@@ -319,17 +334,17 @@ class Service:
             }
         return self._seen
 
-    def _may_ask(self, port: PortId, *, is_bridge: bool = False) -> bool:
-        """Takes one of the port's questions."""
-        burst, rate = (BRIDGE_BURST, BRIDGE_RATE) if is_bridge else (BURST, RATE)
-        now, bucket = self._loop.now, self._buckets.pop(port, None)
+    def _may_ask(self, port: PortId, share: Share) -> bool:
+        """Takes one of the port's questions: about names, or about all else."""
+        burst, rate, key = share.burst, share.rate, (port, share in (NAMES, BRIDGED_NAMES))
+        now, bucket = self._loop.now, self._buckets.pop(key, None)
         if bucket is None:
             bucket = _Bucket(burst, now)
-            while len(self._buckets) > len(self.hub.ports):
+            while len(self._buckets) > 2 * len(self.hub.ports):
                 self._buckets.popitem(last=False)  # of a port that is gone, or has asked nothing for long
         bucket.left = min(burst, bucket.left + (now - bucket.at) * rate)
         bucket.at = now
-        self._buckets[port] = bucket
+        self._buckets[key] = bucket
         if bucket.left < 1:
             self._inbox.dropped["too_many"] += 1
             return False
@@ -351,6 +366,11 @@ class Service:
                 hub.outbox.mark(target)
 
 
+def _is_bridge(rules: PortRules) -> bool:
+    """Many stations may be behind a port with these rules."""
+    return rules.bridge or rules.is_hub_port or rules.is_local_bridge
+
+
 class Services:
     """Of one worker: a service for each virtual hub that has one, and the questions to control."""
 
@@ -359,7 +379,7 @@ class Services:
         self._tell = tell
         self._services: dict[str, Service] = {}  # by virtual hub, casefolded
         self._asked: OrderedDict[int, _Waiting] = OrderedDict()  # oldest first
-        self._of_port: dict[tuple[int, PortId], int] = {}  # questions under way
+        self._of_port: dict[tuple[Service, PortId], int] = {}  # questions under way
         self._last = 0
 
     def settle(self, hub: VirtualHub) -> None:
@@ -386,13 +406,17 @@ class Services:
         self,
         service: Service,
         port: PortId,
+        most: int,
         question: dhcp.Message | Datagram,
         make: Callable[[int], LeaseAsked | Names],
     ) -> None:
-        """Ask control; what is too much, and what can't be asked now, is dropped: the station asks again."""
+        """Ask control; what is too much, and what can't be asked now, is dropped: the station asks again.
+
+        `most`: questions of this port under way.
+        """
         self._expire()
-        place = (service.port, port)
-        if len(self._asked) >= ASKED_MOST or self._of_port.get(place, 0) >= ASKED_OF_PORT:
+        place = (service, port)
+        if len(self._asked) >= ASKED_MOST or self._of_port.get(place, 0) >= most:
             return
         self._last += 1
         if self._tell(make(self._last)):
@@ -421,7 +445,7 @@ class Services:
 
     def _done(self, number: int) -> None:
         waiting = self._asked.pop(number)
-        place = (waiting.service.port, waiting.port)
+        place = (waiting.service, waiting.port)
         left = self._of_port[place] - 1
         if left:
             self._of_port[place] = left

@@ -14,7 +14,7 @@ from ukihashi.ether import dns
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 SERVERS_MOST: Final = 3  # as the C library
 SERVER_S: Final = 1.2  # seconds one may take
-MOST: Final = 64  # questions under way
+MOST: Final = 128  # questions under way
 
 
 def resolvers(path: Path = RESOLV_CONF) -> list[str]:
