@@ -1,3 +1,5 @@
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -58,3 +60,23 @@ def test_what_is_asked_of_standard_hubs_is_written_only_where_it_was_chosen() ->
     assert "standard" not in plain(config())
     asked = msgspec.structs.replace(config(), standard=Standard(max_connections=8, compression=True))
     assert plain(asked)["standard"] == {"max_connections": 8, "compression": True}
+
+
+@pytest.mark.parametrize("network", ["192.168.1.0/24", "fd00::/8", "192.0.2.7"])
+def test_networks_beside_the_kill_switch(network: str) -> None:
+    interface = msgspec.structs.replace(config().interface, kill_switch=True, kill_switch_allow=[network])
+    check(msgspec.structs.replace(config(), interface=interface))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kill_switch_allow": ["192.168.1.1/24"]}, "is no network"),
+        ({"kill_switch_allow": ["home"]}, "is no network"),
+        ({"kill_switch": True, "bridge": "eth1"}, "don't go together"),
+    ],
+)
+def test_kill_switches_that_can_not_be(changes: dict[str, Any], told: str) -> None:
+    interface = msgspec.structs.replace(config().interface, **changes)
+    with pytest.raises(UsageError, match=told):
+        check(msgspec.structs.replace(config(), interface=interface))

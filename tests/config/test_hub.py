@@ -116,3 +116,14 @@ def test_the_file_is_checked_at_once(tmp_path: Path, text: str, words: str) -> N
     with pytest.raises(ConfigError, match=words) as caught:
         load_hub(path)
     assert str(path) in str(caught.value)
+
+
+def test_ways_out() -> None:
+    found = HubConfig(uplink=("LAN", "Büro:eth1", "büro:eth2")).uplinks()
+    assert found == {"lan": frozenset(), "büro": frozenset({"eth1", "eth2"})}
+
+
+@pytest.mark.parametrize("text", ["LAN:", "LAN:sixteen-letters-x", "LAN:a b", "a/b", "", "LAN:eth1:2"])
+def test_what_is_no_way_out(text: str) -> None:
+    with pytest.raises(UsageError):
+        HubConfig(uplink=(text,)).uplinks()

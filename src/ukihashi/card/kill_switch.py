@@ -205,12 +205,12 @@ class KillSwitch:
     # -- in the event loop ----------------------------------------------------------------------------------------
 
     async def keep(self) -> None:
-        """Watch it whenever it is set. Ends by being cancelled. Raises: OSError: no right to."""
+        """Watch it whenever it is set. Ends by being cancelled."""
         self._loop = asyncio.get_running_loop()
         while True:
             await self._came.wait()
             self._came.clear()
-            with _Notices() as notices:
+            with contextlib.suppress(OSError), _Notices() as notices:  # no right to hear of changes: then without
                 while self.table:
                     await asyncio.to_thread(self.look)
                     await notices.changed()

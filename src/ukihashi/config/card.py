@@ -254,6 +254,13 @@ def check(config: CardConfig) -> None:
             shlex.split(getattr(config.hooks, event))
         except ValueError:
             raise UsageError(N_("hooks.{event}: a quotation mark is not closed"), event=event) from None
+    if interface.kill_switch and interface.bridge:
+        raise UsageError(
+            N_(
+                "interface.kill_switch and interface.bridge don't go together: what this machine sends leaves by the"
+                " bridge, and all of it would be stopped"
+            )
+        )
     for text in interface.kill_switch_allow:
         try:
             ipaddress.ip_network(text)
