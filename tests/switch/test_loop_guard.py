@@ -265,6 +265,22 @@ def test_a_hub_of_a_lower_id_goes_first() -> None:
     assert len(one.changes) == 1
 
 
+def test_of_two_hubs_that_have_both_blocked_the_one_of_the_lower_id_opens_first() -> None:
+    opened = []
+    for other in (9, 1):
+        one = guard(5)
+        one.add("a", age=member(1), now=0.0)
+        one.returned(probe(one, "a", 0.0), "a", 0.0)
+        now = 0.0
+        while one.is_blocked("a"):
+            now += 0.5
+            one.other(bytes([other]) * 8, now)
+            one.tick(now)
+        opened.append(now)
+    assert opened[0] == QUIET_S
+    assert PERIOD_S < opened[1] - opened[0] <= HEAL_S - QUIET_S
+
+
 # -- worlds -----------------------------------------------------------------------------------------------------------
 
 

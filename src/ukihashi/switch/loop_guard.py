@@ -313,7 +313,7 @@ class LoopGuard:
         for name, other, seen in self._seen_with(port):
             if now - seen.last >= quiet_s:
                 continue
-            if name == port or not other.is_blocked or (other.age, name) < (one.age, port):
+            if name == port or not other.is_blocked:
                 return False
         return now >= one.hold_until
 
