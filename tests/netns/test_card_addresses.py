@@ -258,11 +258,21 @@ def test_an_official_servers_secure_nat_gives_address_router_and_names() -> None
 
 
 class OwnService:
-    """Our hub as it is without a word: it leases, advertises, and answers for names itself."""
+    """Our hub as it is without a word: it leases, advertises, and answers for names itself. `outside` is beyond it."""
 
     def __init__(self, net: Net) -> None:
         self.hub_host, self.host, self.inside = net.lan("hub", "card", "inside")
         self.path = self.host.own_etc("resolv.conf", BEFORE)
+        outside = net.host("outside")
+        net.link(self.hub_host, outside)
+        self.outside = outside.ipv4
+        outside.spawn(["python3", "-c", SERVE, self.outside], log="www").wait_for("serves")
+        outside.spawn(
+            ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root",
+             "--pid-file=", "--log-facility=-", f"--address=/www.outside.test/{self.outside}"],
+            log="dnsmasq",
+        ).wait_for("started")  # fmt: skip
+        self.hub_host.own_etc("resolv.conf", f"nameserver {self.outside}\n")
         self.hub = Hub(self.hub_host)
         self.hub.start()
         member = Card(self.inside)
@@ -270,6 +280,13 @@ class OwnService:
         self.web = member.address(4)
         self.inside.spawn(["python3", "-c", SERVE, self.web], log="web").wait_for("serves")
         self.card = Card(self.host)
+
+    def fetch(self, name: str) -> str:
+        return self.host.run(["python3", "-c", FETCH, f"http://{name}/"]).strip()
+
+    def state(self) -> list[str]:
+        shown = ["rule", "-6 rule", "route show table all", "-6 route show table all", "addr"]
+        return [*map(self.host.ip, shown), self.path.read_text(), self.host.run(["nft", "list", "ruleset"])]
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +314,25 @@ def test_by_our_own_hub_a_link_and_consent_are_enough(own: OwnService) -> None:
     assert own.host.run(["python3", "-c", FETCH, "http://web.lan.internal/"]).strip() == f"hello {number}"
     own.card.leave("two")
     assert own.path.read_text() == BEFORE
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["it leaves", "it is killed"])
+def test_by_names_inside_and_outside_by_one_link_and_nothing_is_left(own: OwnService, killed: bool) -> None:
+    own.hub.run("hub", "uplink", HUB, "--to", "to-outside")
+    before = own.state()
+    own.card.join(own.hub.invite("dora" if killed else "cora"), "--accept", "all", "--name", "all")
+    number = own.card.address(4)
+    assert own.fetch("web.lan.internal") == f"hello {number}"
+    assert own.fetch("www.outside.test").startswith("hello ")
+    assert own.state() != before
+    if killed:
+        own.host.run(["kill", "-9", str(own.card.tell("all")[0]["pid"])])
+        until(lambda: not own.host.has_interface("ukall"), seconds=10, what="the interface to go")
+        own.card.run("card", "clean")
+    else:
+        own.card.leave("all")
+    own.card.run("card", "delete", "all")
+    assert own.state() == before
 
 
 def test_a_lease_outlives_a_new_start_of_the_hub_and_the_card_stays_up(own: OwnService) -> None:
