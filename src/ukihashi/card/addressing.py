@@ -1,7 +1,7 @@
 """DHCP on a card's interface: the client (`dhcp_client.py`) with its socket, its timer, and the lease it remembers.
 
-The socket is fed by a filter in the kernel: answers to this very station, and ARP while an address is being checked.
-Frames of any other kind never wake the card's first process.
+There is a socket only while an answer is awaited, and a filter in the kernel feeds it: answers to this very station,
+and ARP while an address is being checked. Frames of any other kind never wake the card's first process.
 """
 
 import asyncio
@@ -38,6 +38,9 @@ LOG_TEXTS: Final = {
 NAP_S: Final = 30.0  # a sleep of asyncio stands still while the machine sleeps
 SECRET_MODE: Final = 0o600
 MOST_FRAMES: Final = 32  # read in a row
+QUIET: Final = frozenset(
+    {State.OFF, State.BOUND, State.INFORMED, State.UNANSWERED, State.PAUSING}
+)  # nothing is awaited
 
 SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 SOL_PACKET: Final = 263  # linux/socket.h
@@ -141,7 +144,7 @@ class Addressing:
 
     def rejoined(self) -> None:
         """The virtual LAN was joined afresh."""
-        if self._client is not None and self._answers is not None:
+        if self._client is not None and self._wish.mode != "off":
             self._outbox += self._client.rejoined(self._clock())
             self._wake.set()
 
@@ -172,8 +175,7 @@ class Addressing:
         wait = NAP_S
         if client is not None:
             self._outbox += client.tick(now)
-            self._listen_to_arp(client.state is State.CHECKING)
-            self._send()
+            self._send(client)
             await self._tell(client)
             wait = min(client.deadline - self._clock(), NAP_S)
             if client.lease is not None:
@@ -226,16 +228,23 @@ class Addressing:
             asyncio.get_running_loop().add_reader(self._arp, self._readable, self._arp)
 
     def _close(self) -> None:
-        for sock in filter(None, (self._answers, self._arp)):
-            _let_go(sock)
+        for sock in (self._answers, self._arp):
+            if sock is not None:
+                _let_go(sock)
         self._answers = self._arp = None
 
-    def _send(self) -> None:
+    def _send(self, client: Client) -> None:
+        """What is to be said, with the sockets that the answers need."""
         frames, self._outbox = self._outbox, []
+        if self._answers is None and (frames or client.state not in QUIET):
+            self._open()
+        self._listen_to_arp(client.state is State.CHECKING)
         if self._answers is not None:
             for frame in frames:
                 with contextlib.suppress(OSError):  # the interface is down or full: asked again later
                     self._answers.send(frame)
+        if client.state in QUIET:
+            self._close()
 
     def _readable(self, sock: socket.socket) -> None:
         for _ in range(MOST_FRAMES):
