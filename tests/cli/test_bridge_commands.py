@@ -108,7 +108,14 @@ def test_what_status_says() -> None:
         "problem": None, "warnings": [], "port": {"bytes_in": 2048, "bytes_out": 1024},
         "counters": {"eth1": {"rx_bytes": 2048, "tx_bytes": 1024}},
     }  # fmt: skip
-    apart = {"hub": "LAN", "interface": "eth1", "state": "apart", "problem": told, "warnings": [], "port": None}
+    apart: dict[str, Any] = {
+        "hub": "LAN",
+        "interface": "eth1",
+        "state": "apart",
+        "problem": told,
+        "warnings": [],
+        "port": None,
+    }
     assert list(hub_lines([joined])) == [
         "Bridge: eth1 and virtual hub LAN, joined; ukbr-eth1 of eth1, ukt-eth1; 2.00 KiB received, 1.00 KiB sent"
     ]

@@ -161,6 +161,7 @@ class _Serving:
             host_ports=start.host_ports,
             certificate=key.der,
             uplinks=frozenset(config.uplinks()),
+            bridges=bool(config.bridges),
             ciphers=self._ciphers,
             tls=self._tls,
         )

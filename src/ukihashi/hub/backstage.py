@@ -35,6 +35,7 @@ class Facts:
     certificate: bytes = b""  # the hub's own, DER
     ciphers: tuple[str, ...] = ()  # cipher suites that are offered, the first liked best
     tls: str = ""  # the library that encrypts, with its version
+    bridges: bool = False  # hub.toml joins Ethernets of this machine to virtual hubs
     uplinks: frozenset[str] = frozenset()  # virtual hubs whose members get out by this machine; by `name_key`
     log: LogRing = field(default_factory=LogRing)
 

@@ -319,6 +319,7 @@ class _Control:
             self._facts.mac_ageing_s = message.mac_ageing_s
             self._facts.certificate = message.certificate or self._facts.certificate
             self._facts.uplinks = frozenset(message.uplinks)
+            self._facts.bridges = message.bridges
             for row in message.changes:
                 _log.info("option_changed", **row)
             try:

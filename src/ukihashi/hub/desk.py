@@ -76,7 +76,7 @@ class Desk:
         except UkihashiError as error:
             worker, sessions = {"error": str(error)}, None
         try:
-            bridges = with_ports(await self._live.wish("bridges"), worker)
+            bridges = with_ports(await self._live.wish("bridges"), worker) if self.facts.bridges else []
         except UkihashiError:
             bridges = []
         try:

@@ -417,6 +417,7 @@ class OptionsPut(Message, frozen=True):
     changes: list[dict[str, Any]]  # all of them, for the log
     certificate: bytes = b""  # DER
     uplinks: list[str] = []  # virtual hubs whose members get out through this machine, by `name_key`
+    bridges: bool = False  # Ethernets of this machine are joined to virtual hubs
 
 
 class LimitsPut(Message, frozen=True):

@@ -134,6 +134,7 @@ class Wishes:
                     rows,
                     live.identity.der,
                     list(config.uplinks()),
+                    bool(config.bridges),
                 ),
             )
         return rows
