@@ -146,10 +146,9 @@ class World:
             process.wait_for("chats")
             chatter = Chatter(self, captures)
             yield chatter
+            until(lambda: process.output().count("round") >= 20, seconds=30, what="enough being said")
             assert process.running
-            rounds = process.output().count("round")
             process.stop()
-        assert rounds >= 20
 
     def mac(self, wire: str) -> str:
         return self.card_host.run(["cat", f"/sys/class/net/{wire}/address"]).strip()
