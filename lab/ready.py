@@ -112,6 +112,11 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def here() -> str:
+    """The namespace that this thread is in, for `ask` and `Forked`, whether it has a name or not."""
+    return f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+
+
 def ask(
     argv: Sequence[str], *, env: Mapping[str, str], namespace: str, stdin: str | None, timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
@@ -264,7 +269,7 @@ def _enter(namespace: str) -> None:
             code = ctypes.get_errno()
             raise OSError(code, f"{name}: {os.strerror(code)}")
 
-    fd = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    fd = os.open(Path("/run/netns", namespace), os.O_RDONLY)  # a whole path may be given, too
     call("setns", fd, CLONE_NEWNET)
     os.close(fd)
     call("unshare", CLONE_NEWNS)
