@@ -3,6 +3,7 @@
 The mounts belong to a process; when it ends, they are gone.
 """
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -74,10 +75,11 @@ class Root:
         waiting = [self._popen.pid]
         while waiting:
             pid = waiting.pop()
-            below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            waiting += map(int, below)
-            if pid != self._popen.pid and Path(f"/proc/{pid}/exe").readlink().name == "systemd":
-                return pid
+            with contextlib.suppress(OSError):
+                waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            with contextlib.suppress(OSError):  # it may be gone again
+                if pid != self._popen.pid and Path(f"/proc/{pid}/exe").readlink().name == "systemd":
+                    return pid
         return 0
 
     def _is_up(self) -> bool:
