@@ -308,14 +308,6 @@ def test_by_our_own_hub_a_card_gets_its_users_number_and_names(own: OwnService) 
     assert own.path.read_text() == BEFORE
 
 
-def test_by_our_own_hub_a_link_and_consent_are_enough(own: OwnService) -> None:
-    own.card.join(own.hub.invite("bob"), "--accept", "dns", "--name", "two")
-    number = own.card.address(4)
-    assert own.host.run(["python3", "-c", FETCH, "http://web.lan.internal/"]).strip() == f"hello {number}"
-    own.card.leave("two")
-    assert own.path.read_text() == BEFORE
-
-
 @pytest.mark.parametrize("killed", [False, True], ids=["it leaves", "it is killed"])
 def test_by_names_inside_and_outside_by_one_link_and_nothing_is_left(own: OwnService, killed: bool) -> None:
     own.hub.run("hub", "uplink", HUB, "--to", "to-outside")
@@ -335,6 +327,7 @@ def test_by_names_inside_and_outside_by_one_link_and_nothing_is_left(own: OwnSer
     assert own.state() == before
 
 
+@pytest.mark.soak
 def test_a_lease_outlives_a_new_start_of_the_hub_and_the_card_stays_up(own: OwnService) -> None:
     settings = {"interface": {"addresses": [], "dhcp": "auto"}, **FAST_CARD}
     own.card.prepare(own.hub.invite("carl"), settings, "three")
