@@ -14,6 +14,7 @@ from ukihashi.card.messages import (
     Asked,
     Failed,
     GiveUp,
+    LoopFound,
     Lost,
     Opened,
     Recovered,
@@ -28,7 +29,7 @@ from ukihashi.pki import ca
 from ukihashi.session.machine import State
 from ukihashi.wire.blocks import encode_frames
 from ukihashi.wire.constants import Code
-from ukihashi.wire.extension import PeerOptions, Reason
+from ukihashi.wire.extension import Blocked, PeerOptions, Reason, encode_blocked
 
 
 @pytest.fixture
@@ -270,6 +271,13 @@ def test_new_settings_rule_at_once_and_the_hub_is_told(rig: Rig) -> None:
     until(lambda: PeerOptions(500) in rig.hub.peer_options, seconds=5, what="the new interval")
     rig.hear(Suspect)
     rig.hear(Lost)
+
+
+def test_the_dialler_hears_of_a_loop_and_that_it_is_gone(rig: Rig) -> None:
+    rig.join()
+    for because in ("SID-B-2", "SID-C-3", None):
+        rig.hub.send_raw(encode_blocked(Blocked(because)))
+        assert rig.hear(LoopFound).because == because
 
 
 def test_garbage_behind_tls_ends_the_session_so_that_it_is_not_sent_again_for_ever(rig: Rig) -> None:

@@ -1,5 +1,6 @@
 """What a person reads of a card."""
 
+import time
 from typing import Any
 
 import pytest
@@ -78,6 +79,13 @@ def test_what_a_standard_hub_granted(capsys: pytest.CaptureFixture[str]) -> None
     plain = {**STANDARD, "half_duplex": False, "compression": False, "max_connections": 1, "connections": 1}
     assert "Connections" not in said(capsys, **plain)
     assert said(capsys, **{**plain, "udp": True})["Connections"] == "UDP acceleration"
+
+
+def test_a_card_that_the_hub_has_blocked_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    for other, words in (("SID-BOB-2", "a loop with SID-BOB-2"), ("SID-ANN-1", "frames come back on this port")):
+        card_status.show({**ROW, "blocked": {"with": other, "since": time.time() - 65}})
+        out = capsys.readouterr().out
+        assert f"warning: no frame passes; the hub has this card blocked for 1 min 5 s: {words}" in out
 
 
 def test_plaintext_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "pin": "ab",
         "hubs": 1,
         "sessions": 2,
-        "worker": {"connections": 3},
+        "worker": {
+            "connections": 3,
+            "loops": [{"hub": "LAN", "port": "SID-B-2", "with": "bridge eth1", "seconds": 9.0}],
+        },
     },
     "sessions": {"session": "SID-1", "hub": "LAN", "user": "hanako", "drops": {"full": 2, "bad": 1}, "bytes_in": 2048},
     "mac_table": {"mac": "02:00:5e:10:00:01", "vlan": 0, "session": "SID-1", "age_s": 3.2},
@@ -100,6 +103,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict
     ("words", "request_", "shown"),
     [
         ("status", {"do": "status"}, "Running for: 1 min 1 s"),
+        ("status", {"do": "status"}, "Loop: LAN, SID-B-2: blocked for 0 min 9 s: a loop with bridge eth1"),
         ("sessions", {"do": "sessions", "hub": ""}, "2.00 KiB"),
         ("sessions lan", {"do": "sessions", "hub": "lan"}, "SID-1"),
         ("mac-table LAN", {"do": "mac_table", "hub": "LAN"}, "02:00:5e:10:00:01"),
