@@ -356,6 +356,8 @@ def test_a_hub_that_was_killed_bridges_again(net: Net) -> None:
     far.add_address(there, f"{own[:-1]}77/24")
     hub.run("hub", "bridge", HUB, lan)
     far.pings(own)
+    os.kill(hub.tell("status")[0]["worker"]["pid"], signal.SIGKILL)
+    far.pings(own)  # by the next worker
     assert hub.process is not None
     os.kill(hub.process.pid, signal.SIGKILL)
     hub.process.wait()
