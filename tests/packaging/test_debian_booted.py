@@ -48,8 +48,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def machine(net: Net, bookworm: Path, packages: dict[str, Path]) -> Root:
     """It has booted, and holds the packages in /srv."""
-    one, _other = net.lan("debian", "beside")
+    one, other = net.lan("debian", "beside")
     root = Root(one, bookworm, boots=True)
+    root.run(f"ip route add default via {other.ipv4}")
     for name, package in packages.items():
         (root.place / f"srv/{name}.deb").write_bytes(package.read_bytes())
     return root
@@ -99,7 +100,6 @@ def test_under_systemd_a_hub_and_a_card_serve_are_watched_upgraded_and_removed(m
     root.run("ukihashi hub set times.keepalive_s 4")  # written by the hub, inside its unit's bounds
     assert "keepalive_s = 4" in root.run("cat /etc/ukihashi/hub.toml")
     root.run("systemctl reload ukihashi-hub ukihashi-card@t")
-    root.run("ip link add up0 type dummy")
     root.run("ukihashi hub uplink LAN")
     until(lambda: "masquerade" in root.run("nft list ruleset"), seconds=10, what="masquerade inside the unit's bounds")
     root.run("ukihashi hub uplink LAN --remove")
