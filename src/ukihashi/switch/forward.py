@@ -63,7 +63,7 @@ class Watch(Protocol):
         """`frame`, which came in at `port`, may be a probe. True: it is one of this hub's and goes nowhere."""
 
     def station_moved(self, before: PortId, after: PortId, now: float) -> None:
-        """A station was heard on another port than before."""
+        """A station was heard on another port than before, whether it may be there or not."""
 
 
 class Switch:
@@ -331,6 +331,8 @@ class Switch:
         if before != entry.number:
             if before in self._held and entry.is_trunk:
                 return ""
+            if before is not None and self.watch is not None:
+                self.watch.station_moved(before, entry.number, now)
             if before is not None and entry.checks_stations and table.silent_s(station, now) < EXCLUSIVE_S:
                 return STATION_TAKEN
             if entry.max_stations and table.count(entry.number) >= entry.max_stations:
@@ -338,8 +340,6 @@ class Switch:
                 if table.count(entry.number) >= entry.max_stations:
                     return PORT_FULL
             self._changes += 1
-            if before is not None and self.watch is not None:
-                self.watch.station_moved(before, entry.number, now)
             if self.learned is not None and not entry.is_trunk:
                 self.learned.append(station)
         return "" if table.learn(station, entry.number, now) else TABLE_FULL
