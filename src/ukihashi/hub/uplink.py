@@ -348,7 +348,8 @@ def table_text(table: str, lines: Sequence[Line], opened: Iterable[Setting], por
         elsewhere = f"iifname {own} fib daddr type local fib daddr . iif type != local"
         if listened:
             arriving.append(f"{elsewhere} tcp dport {listened} accept")
-        arriving += [f"{elsewhere} meta l4proto {{ icmp, ipv6-icmp }} accept", f"{elsewhere} drop"]
+        # ICMP by number: the names stand in /etc/protocols, which small machines lack
+        arriving += [f"{elsewhere} meta l4proto {{ 1, 58 }} accept", f"{elsewhere} drop"]
     inner = {one.place.interface for one in lines}
     for version in (4, 6):
         switched = [one for one in opened if one.is_forwarding and one.version == version]
