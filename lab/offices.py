@@ -215,7 +215,7 @@ class Member:
             raise LabError(f"{self.host.name} speaks no mDNS; call speak_mdns first")
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(10.0)
-            sock.connect(f"/proc/{self._mdns.pid}/root/run/avahi-daemon/socket")
+            sock.connect(str(Path("/proc", str(self._mdns.pid), "root", "run/avahi-daemon/socket")))
             sock.sendall(f"RESOLVE-HOSTNAME-IPV{version} {name}\n".encode())
             answer = sock.makefile().readline().split()
         return answer[4] if answer[:1] == ["+"] else None  # + INTERFACE PROTOCOL NAME ADDRESS

@@ -336,7 +336,8 @@ def test_the_rotation_that_is_shipped_loses_no_line(net: Net, folder: Path) -> N
     near, far = net.link(a, b)
     sensor = start(b, folder, far, "--log", "alert.log", "--eve", "eve.json", "--bus", "off")
     shipped = Path(__file__).resolve().parents[2] / "packaging/config/ukihashi-alert.logrotate"
-    rules = shipped.read_text().replace("/var/log/ukihashi/", f"{folder}/").replace("su ukihashi-alert ukihashi-alert", "su root root")
+    rules = shipped.read_text().replace("/var/log/ukihashi/", f"{folder}/")
+    rules = rules.replace("su ukihashi-alert ukihashi-alert", "su root root")
     (folder / "rules").write_text(rules)
     (folder / "rules").chmod(0o644)
     for number in range(3):

@@ -99,6 +99,11 @@ def test_the_printed_address_works_once_and_a_change_reaches_the_file(shown: Pag
     form = {"csrf": csrf(text), "option": "login.password", "value": "known"}
     assert shown.ask("POST", "/", urlencode(form))[0] == 403
     assert account.read("lan").login.password == SECRET
+    for option in ("hooks.up", "hooks.down", "path.ssh_config"):
+        form = {"csrf": csrf(text), "option": option, "value": "/tmp/anything"}
+        status, _location, said = shown.ask("POST", "/", urlencode(form))
+        assert (status, "names a program to run" in said) == (422, True)
+    assert account.read("lan").hooks.up == ""
 
 
 def test_it_is_on_both_loopback_addresses_and_on_no_other(shown: Page) -> None:

@@ -88,7 +88,7 @@ class Keeper:
         """Write one option; a card that is up takes it over."""
         if option("card", key).secret:
             raise UsageError(N_("{key} is a secret; change it with `ukihashi card set`"), key=key)
-        if key.startswith("hooks."):  # what it says runs as root: not for whoever has taken over a browser
+        if key.startswith("hooks.") or key == "path.ssh_config":  # what stands there runs as root: not for a browser
             raise UsageError(N_("{key} names a program to run; change it with `ukihashi card set`"), key=key)
         changes = {key: parse("card", key, value)}
         found, problem = await asyncio.to_thread(written, self._name, changes)
