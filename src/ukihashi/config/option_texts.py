@@ -317,7 +317,7 @@ HUB: Final[Mapping[str, About]] = {
     "bridges": About(
         N_(
             "Ethernets of this machine that are joined to virtual hubs by the kernel's bridge, so that the hosts there"
-            " are members without any program: LAN = [\"eth1\"]. Best changed by `ukihashi hub bridge`."
+            ' are members without any program: LAN = ["eth1"]. Best changed by `ukihashi hub bridge`.'
         ),
         RELOAD,
     ),
