@@ -323,7 +323,7 @@ def test_a_loop_through_a_real_server_is_found(net: Net) -> None:
 
 @pytest.mark.soak
 @pytest.mark.peer("vpnserver", "vpncmd")
-def test_a_real_server_that_joins_us_while_we_join_it_stays_and_our_way_is_cut(net: Net) -> None:
+def test_a_real_server_that_joins_us_while_we_join_it_stays_and_one_way_is_cut(net: Net) -> None:
     """The server knows nothing of probes: they pass through it, and do it no harm."""
     sites = Sites(net, fast=False, peer=False)
     server = peers.Server(sites.hb)
@@ -338,13 +338,18 @@ def test_a_real_server_that_joins_us_while_we_join_it_stays_and_our_way_is_cut(n
     words = ("--server", f"{sites.hb.ipv4}:{peers.ADMIN_PORT}", "--remote-hub", "HQ", "--user", "branch", "--anonymous")
     sites.hub.run("hub", "cascade", "create", "one", *words)
     online(sites.hub, "one")
-    until(lambda: row(sites.hub, "one")["loop"] == "blocked", seconds=5, what="the loop being cut", step_s=0.05)
+
+    def loops() -> list[dict[str, Any]]:
+        return list(sites.hub.tell("status")[0]["worker"]["loops"])
+
+    [blocked] = until(loops, seconds=5, what="the loop being cut", step_s=0.05)
     assert "back_at" in sites.hub.output
     sites.a.pings(B4)
     pause(5.0)
     [session] = [one for one in sites.hub.sessions() if one["user"] == "hq"]
-    assert session["state"] == "online"
+    assert (session["state"], session["loop"]) == ("online", "blocked")  # a member gives way to a cascade
+    assert (blocked["port"], blocked["with"]) == (session["session"], "one")
     sites.a.pings(B4)
-    server.cascade("HQ", "site", online=False)
-    until(lambda: row(sites.hub, "one")["loop"] == "open", seconds=15, what="our way being open", step_s=0.2)
+    sites.hub.run("hub", "cascade", "offline", "one")
+    until(lambda: not loops(), seconds=15, what="the server's way being open", step_s=0.2)
     sites.a.pings(B4, seconds=40)
