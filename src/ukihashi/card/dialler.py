@@ -234,11 +234,13 @@ class Card:
         self._redial.pace = config.times.redial
         if self._child is not None:
             self._child.apply(orders.settings(config))
+        reason = DialError(N_("routes through the card, or what it bridges, were changed"))
         if self._holder is not None and new.fresh_login:
             self._holder.end_with_link()
-        keeper = self._holder or self._bundle
-        if keeper is not None and applied.redial:
-            keeper.renew(DialError(N_("routes through the card, or what it bridges, were changed")))
+            if applied.redial and self._child is not None:
+                self._child.end(Trouble.of(reason))  # nobody will come back for this session
+        elif applied.redial and (keeper := self._holder or self._bundle) is not None:
+            keeper.renew(reason)
         self._hurry.set()
 
     # -- staying joined -------------------------------------------------------------------------------------------
