@@ -5,7 +5,7 @@ import pytest
 from ukihashi.cli.hub_sessions import nature, remark, show
 from ukihashi.hub import ports, resumable, session
 from ukihashi.session import udp_drops
-from ukihashi.switch import queue, reasons
+from ukihashi.switch import loop_guard, queue, reasons
 
 QUIET = {"state": "online", "resumes": 0, "drops": {}, "ledger": {"replayed": 0, "lost": 0}}
 CUT = {
@@ -72,5 +72,5 @@ def test_every_reason_has_words() -> None:
         resumable.ENDED,
         resumable.OFFLOAD_HEADER,
     }
-    assert set(DROPS) == switch | ours | {session.INFLATE} | set(udp_drops.WORDS)
+    assert set(DROPS) == switch | ours | {session.INFLATE, loop_guard.LOOP} | set(udp_drops.WORDS)
     assert ports.REFUSED not in DROPS  # of the host port, which is no session

@@ -16,6 +16,7 @@ from ukihashi.config.hub import Endpoint
 from ukihashi.errors import UkihashiError
 from ukihashi.hub import control
 from ukihashi.hub.backstage import Facts
+from ukihashi.hub.desk import Desk
 from ukihashi.hub.hashing import Hasher
 from ukihashi.hub.messages import (
     AdminAsked,
@@ -384,6 +385,30 @@ def test_a_new_worker_is_told_every_hub_and_answers_go_on(hub: Hub) -> None:
     assert hub.worker.wait_for(lambda message: isinstance(message, HubPut)).hub == "LAN"
     hub.worker.rows["mac_table"] = [{"mac": "02:00:5e:10:00:01"}]
     assert hub.ask("mac_table", hub="lan") == [{"mac": "02:00:5e:10:00:01"}]
+
+
+def test_who_is_let_in_at_the_start_finds_a_worker_that_knows_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Hub(tmp_path)
+    before.wish(Ready)
+    before.ask("create", name="LAN")
+    password = before.ask("user_create", hub="LAN", name="ann")[0]["password"]
+    before.stop()
+    announce = Desk.announce_all
+
+    async def slowly(desk: Desk, **options: bool) -> None:
+        await asyncio.sleep(0.3)
+        await announce(desk, **options)
+
+    monkeypatch.setattr(Desk, "announce_all", slowly)
+    hub = Hub(tmp_path)
+    try:
+        assert not hub.worker.login("ann", password).error
+        kinds = [type(message) for message in hub.worker.told]
+        assert kinds.index(HubPut) < kinds.index(LoginAnswered)
+    finally:
+        hub.stop()
 
 
 def granted(hub: Hub, answer: dict[str, Any], do: str, **arguments: Any) -> tuple[Wish, list[dict[str, Any]]]:

@@ -400,14 +400,17 @@ def test_a_long_page_passes_in_pieces_while_members_talk(
     with hub.member("a") as a, hub.member("b") as b, hub.call() as caller:
         caller.http = ClientSide("hub.example", max_body=len(LONG))
         caller.sock.sendall(caller.http.request("GET", "/long"))
-        response, frame = None, b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb5...."
+        response = None
+        frames = {
+            member: b"\xff" * 6 + b"\x02\0\0\0\0" + mac + b"\x88\xb5...." for member, mac in ((a, b"a"), (b, b"b"))
+        }
         while response is None:
             piece = caller.sock.recv(1 << 20)
             assert piece, "the page broke off"
             response = caller.http.receive(piece)
             for one, other in ((a, b), (b, a)):
-                one.send(frame)
-                assert other.receive(1) == [frame]
+                one.send(frames[one])
+                assert other.receive(1) == [frames[one]]
         assert response.body == LONG
         assert response.header(b"x-mine") is None
         head = caller.exchange(caller.http.request("HEAD", "/long"))

@@ -148,6 +148,8 @@ def test_what_workers_say_of_themselves_is_summed() -> None:
         "faults": 0,
         "hubs": 2,
         "host_ports": ["uklan"],
+        "bridges": [],
+        "loops": [],
         "uptime_s": 5.0,
         "resume_memory": {"used": 3, "limit": 20},
     }

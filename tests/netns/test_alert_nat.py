@@ -94,8 +94,9 @@ def promiscuous(host: Host, card: str) -> list[str]:
 
 def test_doctor_in_words_and_without_traffic(net: Net, tmp_path: Path) -> None:
     a, b = net.host("a"), net.host("b")
-    _, far = net.link(a, b)
-    b.set_sysctl(f"net/ipv6/conf/{far}/disable_ipv6", "1")
+    near, far = net.link(a, b)
+    for host, card in ((a, near), (b, far)):  # nobody looks for neighbours and routers
+        host.set_sysctl(f"net/ipv6/conf/{card}/disable_ipv6", "1")
     done = b.ask([*PYTHON, "alert", "doctor", "-i", far, "--seconds", "0.3"], env={"LANGUAGE": "ja"})
     assert done.returncode == 1
     first = done.stdout.splitlines()[0]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,8 +106,10 @@ def test_a_hub_is_ready_when_it_serves_alive_while_all_turn_and_ready_again_when
     assert [name for _when, _pid, lines in manager.said for name in lines if name in ("READY", "RELOADING")] == [
         "READY", "RELOADING", "READY",
     ]  # fmt: skip
-    ask(env, "hub", "upgrade")
-    manager.wait_ready(3)
+    with ThreadPoolExecutor(1) as pool:  # the manager listens meanwhile: only so many words wait for it
+        asked = pool.submit(ask, env, "hub", "upgrade")
+        manager.wait_ready(3)
+        asked.result()
     assert len(manager.values("RELOADING")) == 2
     assert set(manager.values("MAINPID")) == {str(hub.pid)}
     assert {pid for _when, pid, _lines in manager.said} == {hub.pid}  # no child says anything

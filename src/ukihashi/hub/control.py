@@ -176,6 +176,7 @@ class _Control:
         self._deciding = 0
         self._calling = 0
         self._registry = Registry()
+        self._announced = asyncio.Event()  # every worker knows the virtual hubs: who is let in finds the one he wants
 
     async def run(self, web: Web | None, announce: Announce | None, *, first: bool) -> int:
         loop = asyncio.get_running_loop()
@@ -223,6 +224,7 @@ class _Control:
         try:
             await self._desk.give_host_ports()
             await self._desk.announce_all()
+            self._announced.set()
             await leases.tell_all()
             await cascades.refresh()
             birth = await self._born(administrator, people, first=first)
@@ -333,7 +335,11 @@ class _Control:
         tell("hub_upgraded", new=self._facts.version, **upgrade_row(message))
 
     async def _worker_is_new(self) -> None:
-        await self._desk.announce_all(worker_only=True)
+        self._announced.clear()
+        try:
+            await self._desk.announce_all(worker_only=True)
+        finally:
+            self._announced.set()
         await self._leases.tell_all()
         await self._cascades.tell_worker()
 
@@ -346,6 +352,7 @@ class _Control:
 
     async def _decide(self, worker: int, asked: LoginAsked | PasswordAsked | AdminAsked) -> None:
         try:
+            await self._announced.wait()
             if isinstance(asked, LoginAsked):
                 answer = await self._logins.answer(asked)
                 if not answer.error:
