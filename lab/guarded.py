@@ -209,6 +209,7 @@ class Town:
     @contextmanager
     def nothing_left(self) -> Iterator[None]:
         """When the block ends: no process, no interface, no file of the card, nothing held by hub and SSH servers."""
+        until(lambda: self.hub.rows("hub", "status")[0]["worker"]["host_ports"], seconds=20.0, what="the hub's own port")
         before = self._census()
         yield
         left: dict[str, Any] = {}
@@ -228,7 +229,7 @@ class Town:
     def _census(self) -> dict[str, Any]:
         links = [link["ifname"] for link in json.loads(self.machine.run(["ip", "-j", "link"]))]
         return {
-            "processes of the card": [_command(pid) for pid in self.machine.pids()],
+            "processes of the card": [found for pid in self.machine.pids() if (found := _command(pid))],
             "interfaces": links,
             "files": sorted(path.name for path in Path(self._room.name).iterdir()),
             "descriptors of the hub": {
