@@ -209,7 +209,7 @@ class Town:
     @contextmanager
     def nothing_left(self) -> Iterator[None]:
         """When the block ends: no process, no interface, no file of the card, nothing held by hub and SSH servers."""
-        until(lambda: self.hub.rows("hub", "status")[0]["worker"]["host_ports"], seconds=20.0, what="the hub's own port")
+        until(self._own_port, seconds=20.0, what="the hub's own port")
         before = self._census()
         yield
         left: dict[str, Any] = {}
@@ -225,6 +225,9 @@ class Town:
             until(same, seconds=20.0, what="nothing left over", step_s=0.1)
         except TimeOver:
             raise AssertionError(f"left over: {left}, before: { {name: before[name] for name in left} }") from None
+
+    def _own_port(self) -> bool:
+        return bool(self.hub.rows("hub", "status")[0]["worker"]["host_ports"])
 
     def _census(self) -> dict[str, Any]:
         links = [link["ifname"] for link in json.loads(self.machine.run(["ip", "-j", "link"]))]
